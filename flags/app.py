@@ -1,0 +1,99 @@
+"""Runs a binary: parses its flags, prints help, finds preset flagfiles, turns errors into one line and an exit code."""
+
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, Interrupted, RunError
+
+PRESETS = pathlib.Path(__file__).parent / "presets"
+
+# Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
+_NOT_REPLAYED = ("overwrite",)
+
+
+def run(
+    main: Callable[[flags.FlagValues], int | None],
+    define_flags: Callable[[flags.FlagValues], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a binary and returns its exit code.
+
+    Args:
+      main: gets the parsed flags; returns an exit code, or None for 0.
+      define_flags: defines the binary's flags in the FlagValues that it is given.
+      argv: program name and arguments; default sys.argv.
+
+    Returns:
+      0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
+      stop by SIGINT or SIGTERM.
+    """
+    # Silences TensorFlow's information lines, not its warnings of substance; it must be set before TensorFlow loads.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    argv = list(sys.argv if argv is None else argv)
+    fv = flags.FlagValues()
+    define_flags(fv)
+    if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
+        print(_help(main, fv, argv[0]))
+        return 0
+    try:
+        rest = fv([argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
+        if len(rest) > 1:
+            raise InputError(f"{rest[1]}: is not a flag (flags look like --name=value); see --help")
+        return main(fv) or 0
+    except (flags.Error, InputError) as error:
+        return _fail(error, 2)
+    except RunError as error:
+        return _fail(error, 1)
+    except Interrupted as error:
+        return _fail(error, error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def write_flags(fv: flags.FlagValues, folder: str | os.PathLike) -> None:
+    """Writes the resolved flags to `folder`/flags.txt; `--flagfile` replays them."""
+    lines = [fv[name].serialize() for name in sorted(fv) if name not in _NOT_REPLAYED]
+    files.write_text(pathlib.Path(folder) / "flags.txt", "".join(f"{line}\n" for line in lines if line))
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _find_preset(argument: str, before: str) -> str:
+    """Resolves a flagfile that is not a file here as a preset: `demo/train_gan` or `flags/presets/demo/train_gan.flags`."""
+    if argument.startswith(("--flagfile=", "-flagfile=")):
+        head, name = argument.split("=", 1)
+        head += "="
+    elif before in ("--flagfile", "-flagfile"):
+        head, name = "", argument
+    else:
+        return argument
+    if pathlib.Path(name).exists():
+        return argument
+    for candidate in (PRESETS / name, PRESETS / f"{name}.flags", PRESETS.parent.parent / name):
+        if candidate.is_file():
+            return f"{head}{candidate}"
+    raise InputError(f"--flagfile={name}: no such file, and no preset of that name in flags/presets")
+
+
+def _help(main: Callable, fv: flags.FlagValues, program: str) -> str:
+    doc = textwrap.dedent(sys.modules[main.__module__].__doc__ or "").strip()
+    name = pathlib.Path(program).stem
+    lines = [doc, "", f"Usage: {name} --flag=value ...", "", "Flags:"]
+    for key in sorted(fv):
+        flag = fv[key]
+        if key != flag.name:  # a short name
+            continue
+        default = "" if flag.default is None else f" [{flag.default_as_str}]".replace("'", "")
+        entry = f"{' '.join((flag.help or '').split())}{default}"
+        lines += textwrap.wrap(f"--{key}  {entry}", 118, initial_indent="  ", subsequent_indent="      ")
+    lines += ["", "  --flagfile  reads flags from a file or a preset, such as demo/train_gan; later flags win."]
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Flags that several binaries share. Every function defines its flags in the FlagValues it is given."""
+
+import pathlib
+
+from absl import flags
+
+from tfrecords_builder import labels
+
+
+def define_required(fv: flags.FlagValues, name: str, what: str) -> None:
+    """Makes the flag `name` required; `what` completes the sentence '--name is required: ...'."""
+    flags.register_validator(name, lambda value: value not in (None, ""), f"--{name} is required: {what}", flag_values=fv)
+
+
+def define_folder(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = True) -> None:
+    """Defines a flag that names an existing, readable folder."""
+    flags.DEFINE_string(name, None, help_text, flag_values=fv)
+    if required:
+        define_required(fv, name, help_text)
+    flags.register_validator(
+        name, lambda value: not value or pathlib.Path(value).is_dir(), "there is no such folder", flag_values=fv
+    )
+
+
+def define_file(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = False) -> None:
+    """Defines a flag that names an existing, readable file."""
+    flags.DEFINE_string(name, None, help_text, flag_values=fv)
+    if required:
+        define_required(fv, name, help_text)
+    flags.register_validator(
+        name, lambda value: not value or pathlib.Path(value).is_file(), "there is no such file", flag_values=fv
+    )
+
+
+def define_output_dir(fv: flags.FlagValues) -> None:
+    """--output_dir, required, and --overwrite."""
+    flags.DEFINE_string("output_dir", None, "folder to write; must be empty or new", flag_values=fv)
+    define_required(fv, "output_dir", "the folder to write")
+    define_overwrite(fv)
+
+
+def define_run_dir(fv: flags.FlagValues, *, new: bool = True) -> None:
+    """--run_dir: of a run to start or resume (`new`, with --overwrite), or of an existing one."""
+    if new:
+        flags.DEFINE_string(
+            "run_dir",
+            None,
+            "folder of the run; an unfinished run with the same flags is resumed",
+            flag_values=fv,
+        )
+        define_required(fv, "run_dir", "the folder of the run, such as workspace/runs/gan")
+        define_overwrite(fv)
+    else:
+        define_folder(fv, "run_dir", "folder of a training run")
+
+
+def define_overwrite(fv: flags.FlagValues) -> None:
+    """--overwrite."""
+    if "overwrite" not in fv:
+        flags.DEFINE_boolean("overwrite", False, "replace what an earlier call wrote there", flag_values=fv)
+
+
+def define_records(fv: flags.FlagValues, name: str = "records", help_text: str = "folder of a record set") -> None:
+    """A required flag naming a record set's folder, as written by build-records or generate."""
+    define_folder(fv, name, help_text)
+
+
+def define_seed(fv: flags.FlagValues) -> None:
+    """--seed."""
+    flags.DEFINE_integer("seed", 0, "fixes everything that is random", lower_bound=0, upper_bound=2**31 - 1, flag_values=fv)
+
+
+def define_workers(fv: flags.FlagValues) -> None:
+    """--workers."""
+    flags.DEFINE_integer("workers", 2, "parallel workers; the output does not depend on it", lower_bound=1, flag_values=fv)
+
+
+def define_batch_size(fv: flags.FlagValues, default: int) -> None:
+    """--batch_size."""
+    flags.DEFINE_integer("batch_size", default, "images per step", lower_bound=1, flag_values=fv)
+
+
+def define_resolution(fv: flags.FlagValues, default: int | None = 64, *, low: int = 8, high: int = 1024) -> None:
+    """--resolution, a power of two; None as default leaves it to the records."""
+    flags.DEFINE_integer("resolution", default, f"side of the square images in pixels, a power of two in {low}..{high}", flag_values=fv)
+    flags.register_validator(
+        "resolution",
+        lambda value: value is None or (low <= value <= high and value & (value - 1) == 0),
+        f"must be a power of two in {low}..{high}",
+        flag_values=fv,
+    )
+
+
+def define_label_version(fv: flags.FlagValues, default: str | None = None) -> None:
+    """--label_version; required if there is no default."""
+    versions = sorted(labels.LABEL_VERSIONS)
+    flags.DEFINE_enum("label_version", default, versions, "which images make which class", flag_values=fv)
+    if default is None:
+        define_required(fv, "label_version", f"one of {', '.join(versions)}")
+
+
+def define_split(fv: flags.FlagValues, default: str) -> None:
+    """--split: which fold to read."""
+    flags.DEFINE_enum("split", default, ["train", "validation", "test"], "which fold to read", flag_values=fv)
