@@ -1,0 +1,1 @@
+"""Class-conditional GANs: networks, losses, training, loading and export."""
