@@ -49,13 +49,15 @@ def read_json(path: str | os.PathLike) -> Any:
 def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
 
-    Raises InputError if `path` exists, is not an empty folder, and `overwrite` is False.
+    Raises InputError if `path` exists, is not an empty folder, and `overwrite` is False; also if it would overwrite a
+    folder that no tfcxr program wrote (one without flags.txt).
     """
     path = pathlib.Path(path).absolute()
     if path.exists() and not path.is_dir():
         raise InputError(f"--output_dir={path}: is a file, not a folder")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"--output_dir={path}: is not empty; choose another folder or give --overwrite")
+    refuse_foreign(path, "--output_dir")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,3 +71,9 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(path: pathlib.Path, flag: str) -> None:
+    """Raises InputError if `path` is a folder with something in it that no tfcxr program wrote: --overwrite deletes it."""
+    if path.is_dir() and any(path.iterdir()) and not (path / "flags.txt").exists():
+        raise InputError(f"{flag}={path}: --overwrite would delete files that tfcxr did not write; choose another folder")

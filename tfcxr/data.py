@@ -1,0 +1,257 @@
+"""The only reader of records for models: parse, decode, shuffle, balance, batch, and a position to resume from."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords_builder import labels as labels_lib
+from tfrecords_builder import records
+from tfrecords_builder.errors import InputError, RunError
+
+# Encoded images held for shuffling, in bytes: bounds memory whatever the data set's size.
+_SHUFFLE_BYTES = 256 * 2**20
+_MIN_SHUFFLE = 1024
+_READ_SHARDS_AT_ONCE = 16
+
+
+def read_records(path: str | os.PathLike, split: str) -> tf.data.Dataset:
+    """One split of a record set in the order of its shards.
+
+    Returns:
+      Dataset of dicts with the record's keys (see tfrecords_builder.records); `image` is uint8 [R, R, 1].
+
+    Raises:
+      InputError: no record set there, or no such split.
+    """
+    return RecordSet(path).dataset(split)
+
+
+class RecordSet:
+    """A folder of records that has been checked.
+
+    Attributes:
+      path: its folder.
+      info: tfrecords_builder.records.RecordSetInfo.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        flag: str = "--records",
+        resolution: int | None = None,
+        label_versions: Sequence[str] | None = None,
+    ):
+        """Loads the metadata.
+
+        Args:
+          path: folder that build-records or generate wrote.
+          flag: the flag that named it, for messages.
+          resolution: side in pixels that the images must have, or None for any.
+          label_versions: names of which the set's version must be one, or None for any.
+
+        Raises:
+          InputError: no record set there, or one that does not fit.
+        """
+        self.path = pathlib.Path(path)
+        self.info = records.load_info(path)
+        if resolution is not None and self.info.resolution != resolution:
+            raise InputError(
+                f"{flag}={path}: images are {self.info.resolution} px, not {resolution}; build records of that resolution"
+            )
+        if label_versions is not None and self.info.label_version not in label_versions:
+            raise InputError(
+                f"{flag}={path}: label version is {self.info.label_version}, not {' or '.join(label_versions)}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for multilabel."""
+        return len(self.info.classes)
+
+    def num_examples(self, split: str) -> int:
+        """Number of images in a split; raises InputError if there is no such split."""
+        if split not in self.info.splits:
+            raise InputError(f"{self.path}: has no {split} split, only {', '.join(self.info.splits)}")
+        return self.info.splits[split].num_examples
+
+    def dataset(self, split: str, *, decode: bool = True) -> tf.data.Dataset:
+        """The split's records in order, as `read_records`; without `decode` the key `image` is absent."""
+        self.num_examples(split)
+        paths = [str(path) for path in self.info.shard_paths(split)]
+        parsed = tf.data.TFRecordDataset(paths).map(
+            lambda serialized: records.parse_example(serialized, decode=decode),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return parsed.prefetch(tf.data.AUTOTUNE)
+
+    def labels(self, split: str) -> dict[str, np.ndarray]:
+        """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}."""
+        keys = {"vector": "label/vector", "class": "label/class"}
+        dataset = self.dataset(split, decode=False).map(lambda record: {k: record[v] for k, v in keys.items()})
+        batches = list(_checked(dataset.batch(4096), self.path))
+        if not batches:
+            return {"vector": np.zeros([0, len(labels_lib.LABELS)], np.float32), "class": np.zeros([0], np.int64)}
+        return {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
+
+
+def training_stream(
+    record_set: RecordSet,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    balanced: bool = False,
+    filter_labels: Sequence[int] | None = None,
+) -> tf.data.Dataset:
+    """An endless shuffled stream of batches, a deterministic function of (records, seed, step).
+
+    Every epoch has its own order; a batch may span two epochs, so that all have `batch_size` images.
+
+    Args:
+      record_set: what to read.
+      split: train, validation or test.
+      batch_size: images per batch.
+      seed: of all orders.
+      start_step: batches already used: the stream goes on exactly as an unbroken one would.
+      balanced: draw each class equally often (each class is shuffled on its own).
+      filter_labels: label indices; leaves out images whose vector is zero in all of them.
+
+    Returns:
+      Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
+      `index` counts the draws since step 0, and seeds what is random per image.
+
+    Raises:
+      InputError: no such split, no image, or with `balanced` no image of some class.
+    """
+    table = record_set.labels(split)
+    keep = np.ones(len(table["class"]), bool)
+    if filter_labels is not None:
+        keep &= (table["vector"][:, list(filter_labels)] > 0).any(axis=1)
+    if not keep.any():
+        raise InputError(f"{record_set.path}: the {split} split has no image to train on")
+    start = start_step * batch_size
+    if balanced:
+        stream = _balanced(record_set, split, table["class"][keep], filter_labels, seed, start)
+    else:
+        stream = _epochs(record_set, split, int(keep.sum()), seed, start, filter_labels, None)
+    counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), stream))
+    if balanced:
+        # Classes come in turn: shuffling the batch keeps a loss that pairs neighbours from pairing classes.
+        counted = counted.batch(batch_size, drop_remainder=True)
+        counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
+        counted = counted.unbatch()
+    dataset = counted.map(_to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf.data.Dataset:
+    """Each image of a split once, in order; the last batch may be smaller.
+
+    Returns:
+      Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B],
+      "id": string [B], "patient": string [B]}.
+    """
+
+    def convert(index, record):
+        return {
+            "image": record["image"],
+            "vector": record["label/vector"],
+            "class": record["label/class"],
+            "index": index,
+            "id": record["image/id"],
+            "patient": record["patient/id"],
+        }
+
+    return record_set.dataset(split).enumerate().map(convert).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _checked(dataset: tf.data.Dataset, path: pathlib.Path):
+    """Iterates as NumPy; a damaged shard becomes a RunError."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        raise RunError(f"{path}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
+
+
+def _to_training_example(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    record = records.parse_example(serialized)
+    return {
+        "image": record["image"],
+        "vector": record["label/vector"],
+        "class": record["label/class"],
+        "index": index,
+    }
+
+
+def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return index, tf.random.experimental.stateless_shuffle(serialized, tf.stack([tf.constant(seed, tf.int64), index[0]]))
+
+
+def _balanced(
+    record_set: RecordSet,
+    split: str,
+    classes: np.ndarray,
+    filter_labels: Sequence[int] | None,
+    seed: int,
+    start: int,
+) -> tf.data.Dataset:
+    number = record_set.num_classes
+    if number < 2:
+        raise InputError(f"{record_set.path}: --balanced needs classes, and label version multilabel has none")
+    counts = np.bincount(classes, minlength=number)
+    for k, count in enumerate(counts):
+        if count == 0:
+            raise InputError(f"{record_set.path}: the {split} split has no image of class {record_set.info.classes[k]}")
+    # Draw i is of class i mod K, so each class's own position follows from the start.
+    streams = [
+        _epochs(record_set, split, int(counts[k]), seed + 1 + k, (start + number - 1 - k) // number, filter_labels, k)
+        for k in range(number)
+    ]
+    choice = tf.data.Dataset.range(start, tf.int64.max).map(lambda i: i % number)
+    return tf.data.Dataset.choose_from_datasets(streams, choice)
+
+
+def _epochs(
+    record_set: RecordSet,
+    split: str,
+    num_examples: int,
+    seed: int,
+    start: int,
+    filter_labels: Sequence[int] | None,
+    only_class: int | None,
+) -> tf.data.Dataset:
+    """Serialized examples of one shuffled epoch after the other, from draw number `start` on."""
+    paths = [str(path) for path in record_set.info.shard_paths(split)]
+    mean_bytes = sum(os.path.getsize(path) for path in paths) / max(record_set.num_examples(split), 1)
+    buffer = int(max(_MIN_SHUFFLE, min(num_examples, _SHUFFLE_BYTES / max(mean_bytes, 1))))
+
+    def wanted(serialized):
+        record = records.parse_example(serialized, decode=False)
+        keep = tf.constant(True)
+        if filter_labels is not None:
+            keep &= tf.reduce_any(tf.gather(record["label/vector"], list(filter_labels)) > 0)
+        if only_class is not None:
+            keep &= record["label/class"] == only_class
+        return keep
+
+    def epoch(number):
+        seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, None, tf.int64)
+        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seeds[0], reshuffle_each_iteration=False)
+        examples = shards.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=min(len(paths), _READ_SHARDS_AT_ONCE),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        if filter_labels is not None or only_class is not None:
+            examples = examples.filter(wanted)
+        return examples.shuffle(buffer, seeds[1], reshuffle_each_iteration=False)
+
+    first = start // num_examples
+    return tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch).skip(start - first * num_examples)
