@@ -48,6 +48,12 @@ def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return scores
 
 
+def roc_curve(is_class: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False- and true-positive rates over all thresholds, for bool [N] and float [N]."""
+    fpr, tpr, _ = sklearn_metrics.roc_curve(is_class, scores)
+    return fpr, tpr
+
+
 @dataclasses.dataclass(frozen=True)
 class Intervals:
     """95% percentile intervals of a bootstrap.

@@ -1,0 +1,43 @@
+"""`tfcxr` lists the commands; `tfcxr COMMAND --flag=value ...` is `python -m MODULE --flag=value ...`."""
+
+import difflib
+import importlib
+import sys
+
+from flags import app
+
+# command: (module, what it does)
+COMMANDS = {
+    "phantom": ("tfrecords_builder.phantom", "simulate the radiographs and label table of a hospital"),
+    "build-records": ("tfrecords_builder.build", "label table + images -> TFRecords of a label version"),
+    "verify-records": ("tfrecords_builder.verify", "check every shard of a record set"),
+    "train-gan": ("tfcxr.train_gan", "train the class-conditional GAN"),
+    "generate": ("tfcxr.generate", "draw a labelled synthetic record set from a GAN"),
+    "train-baseline": ("tfcxr.train_baseline", "train the classifier without adaptation"),
+    "train-dcan": ("tfcxr.train_dcan", "train the classifier with domain adaptation (DCAN, ours)"),
+    "evaluate": ("tfcxr.evaluate", "recall per class and balanced accuracy, with intervals"),
+    "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),
+    "predict": ("tfcxr.predict", "class probabilities of image files"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print("Usage: tfcxr COMMAND --flag=value ...     (tfcxr COMMAND --help lists a command's flags)\n\nCommands:")
+        for name, (_, what) in COMMANDS.items():
+            print(f"  {name:16}{what}")
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        advice = f"did you mean {near[0]}?" if near else "`tfcxr` lists the commands"
+        print(f"error: {command}: is not a command; {advice}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[command][0])
+    return app.run(module.main, module.define_flags, [f"tfcxr {command}", *rest])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
