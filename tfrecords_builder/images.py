@@ -1,0 +1,59 @@
+"""Images as TensorFlow ops: decode to grey, resize, encode. The builder, training and the exports share them.
+
+Grey conversion is the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, rounded. TensorFlow's own `channels=1` is
+not used: it applies BT.601 to JPEG but other weights to PNG, so the same picture would differ by its file format.
+"""
+
+import tensorflow as tf
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def decode_grey(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one PNG or JPEG to grey.
+
+    Args:
+        encoded: string scalar, the bytes of a file: grey, grey + alpha, RGB, RGBA or palette; an alpha channel is
+            ignored; of 16-bit files the high byte is used.
+
+    Returns:
+        uint8 [H, W, 1]. The ops work in graph mode and in a SavedModel.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are no such image.
+    """
+    image = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    image.set_shape([None, None, None])
+    return tf.cond(tf.shape(image)[-1] >= 3, lambda: _luma(image), lambda: image[..., :1])
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    weighted = tf.tensordot(tf.cast(image[..., :3], tf.float32), tf.constant(_LUMA), axes=1)
+    return tf.cast(tf.round(weighted), tf.uint8)[..., tf.newaxis]
+
+
+def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """The one resize of the project: bilinear, with the filter widened to the scale when shrinking (antialiased).
+
+    Aspect is not kept (stretch, as in the reference).
+
+    Args:
+        images: [H, W, C] or [N, H, W, C], uint8 or floating.
+        height: target height in pixels.
+        width: target width in pixels.
+
+    Returns:
+        float32 [height, width, C] or [N, height, width, C], in the range of the input.
+    """
+    resized = tf.image.resize(images, [height, width], method=tf.image.ResizeMethod.BILINEAR, antialias=True)
+    return tf.cast(resized, tf.float32)
+
+
+def to_uint8(images: tf.Tensor) -> tf.Tensor:
+    """Rounds floating images in [0, 255] to uint8 of the same shape; values outside are clipped."""
+    return tf.cast(tf.round(tf.clip_by_value(images, 0.0, 255.0)), tf.uint8)
+
+
+def encode_png(image: tf.Tensor) -> tf.Tensor:
+    """Encodes uint8 [H, W, 1] as an 8-bit grey PNG (string scalar)."""
+    return tf.io.encode_png(image)
