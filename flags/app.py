@@ -56,10 +56,10 @@ def run(
         return _fail("interrupted", 130)
 
 
-def write_flags(fv: flags.FlagValues, folder: str | os.PathLike) -> None:
-    """Writes the resolved flags to `folder`/flags.txt; `--flagfile` replays them."""
-    lines = [fv[name].serialize() for name in sorted(fv) if name not in _NOT_REPLAYED]
-    files.write_text(pathlib.Path(folder) / "flags.txt", "".join(f"{line}\n" for line in lines if line))
+def write_flags(fv: flags.FlagValues, folder: str | os.PathLike, name: str = "flags.txt") -> None:
+    """Writes the resolved flags to `folder`/`name`; `--flagfile` replays them."""
+    lines = [fv[flag].serialize() for flag in sorted(fv) if flag not in _NOT_REPLAYED]
+    files.write_text(pathlib.Path(folder) / name, "".join(f"{line}\n" for line in lines if line))
 
 
 def _fail(message: object, code: int) -> int:

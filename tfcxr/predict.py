@@ -1,0 +1,48 @@
+"""Writes class probabilities of image files to a CSV.
+
+A bad file does not stop the rest: bad files are listed at the end, and the exit code is then 1.
+Example: tfcxr predict --model=workspace/exports/baseline/1 --images=folder,other.png --output=predictions.csv
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from flags import app, common
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of predict."""
+    common.define_folder(fv, "model", "run folder or export of a classifier")
+    flags.DEFINE_list("images", [], "PNG or JPEG files and folders of them, separated by commas", flag_values=fv)
+    flags.DEFINE_string("output", None, "CSV to write; flags and result are written beside it", flag_values=fv)
+    common.define_required(fv, "output", "the CSV to write")
+    common.define_overwrite(fv)
+    common.define_batch_size(fv, 32)
+
+
+def main(fv: flags.FlagValues) -> int:
+    """Runs predict."""
+    from tfcxr import prediction
+    from tfrecords_builder import files
+    from tfrecords_builder.errors import InputError
+
+    output = pathlib.Path(fv.output)
+    if output.is_dir():
+        raise InputError(f"--output={output}: is a folder; name a CSV file")
+    if output.exists() and not fv.overwrite:
+        raise InputError(f"--output={output}: exists; choose another file or give --overwrite")
+    result = prediction.predict_files(
+        fv.model, prediction.find_images(fv.images), output, batch_size=fv.batch_size
+    )
+    files.write_json(output.with_suffix(".result.json"), {"schema_version": 1, "model": fv.model, **result})
+    app.write_flags(fv, output.parent, f"{output.stem}.flags.txt")
+    print(f"{result['num_images']} images written to {output}")
+    for path, reason in result["failed"].items():
+        print(f"error: {path}: {reason}", file=sys.stderr)
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))
