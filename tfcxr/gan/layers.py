@@ -66,6 +66,24 @@ def four_shifts(kernel):
     return kernel[1:, 1:] + kernel[:-1, 1:] + kernel[1:, :-1] + kernel[:-1, :-1]
 
 
+def _transposed_conv(x, kernel):
+    """Transposed convolution, stride 2, SAME, of [N, H, W, C] with a kernel [4, 4, out, C], as [N, 2H, 2W, out]."""
+    _, height, width, channels = x.shape
+    units = kernel.shape[2]
+    if height < 16:
+        shape = [tf.shape(x)[0], 2 * height, 2 * width, units]
+        return tf.nn.conv2d_transpose(x, kernel, shape, 2, "SAME")
+    # Large images: one plain convolution with the 2x2 kernels of the four phases, then interleaving. The same sums, in two
+    # thirds of the time (measured on two cores with AVX512); at 8 px and below the rearranging costs more than it saves.
+    kernel = tf.reshape(kernel[::-1, ::-1], [2, 2, 2, 2, units, channels])
+    kernel = tf.reshape(tf.transpose(kernel, [0, 2, 5, 1, 3, 4]), [2, 2, channels, 4 * units])
+    y = tf.nn.conv2d(x, kernel, 1, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    parts = [
+        y[:, i : i + height, j : j + width, (2 * i + j) * units : (2 * i + j + 1) * units] for i in (0, 1) for j in (0, 1)
+    ]
+    return tf.nn.depth_to_space(tf.concat(parts, axis=3), 2)
+
+
 class _Equalized(tf.keras.layers.Layer):
     """A layer with one `weight`, stored as N(0, 1) and multiplied by gain / sqrt(fan_in) at run time, and a `bias`."""
 
@@ -169,8 +187,7 @@ class UpConv(_Equalized):
         if self.kernel == 1:
             # The 2x2 kernel has four equal entries: a 1x1 convolution of the small image, enlarged.
             return self._finish(upsample(tf.nn.conv2d(x, tf.transpose(weight, [0, 1, 3, 2]), 1, "SAME")))
-        shape = [tf.shape(x)[0], 2 * x.shape[1], 2 * x.shape[2], self.units]
-        return self._finish(tf.nn.conv2d_transpose(x, four_shifts(weight), shape, 2, "SAME"))
+        return self._finish(_transposed_conv(x, four_shifts(weight)))
 
     def get_config(self):
         return {**super().get_config(), "kernel": self.kernel}

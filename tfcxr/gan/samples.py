@@ -1,0 +1,39 @@
+"""Pictures of many images in one."""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords_builder import files
+
+
+def image_grid(images: np.ndarray, columns: int, *, gap: int = 2) -> np.ndarray:
+    """Tiles uint8 [N, R, R, 1] row by row into one uint8 [H, W, 1] on white; the last row may be short."""
+    images = np.asarray(images)
+    side, rows = images.shape[1], -(-len(images) // columns)
+    cell = side + gap
+    grid = np.full([rows * cell + gap, columns * cell + gap, 1], 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = gap + index // columns * cell, gap + index % columns * cell
+        grid[top : top + side, left : left + side] = image
+    return grid
+
+
+def write_png(path, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, 1] as PNG, atomically."""
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(tf.io.encode_png(image).numpy())
+
+
+def common_combinations(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most frequent distinct rows of [N, L], most frequent first (ties in the order of their labels), and their counts."""
+    counter = collections.Counter(map(tuple, np.asarray(vectors).astype(int).tolist()))
+    ranked = sorted(counter.items(), key=lambda item: (-item[1], [-bit for bit in item[0]]))[:count]
+    return np.array([row for row, _ in ranked], np.float32), np.array([n for _, n in ranked])
+
+
+def describe(vector: Sequence[float], names: Sequence[str]) -> str:
+    """The positive labels of a vector joined by `|`."""
+    return "|".join(name for name, value in zip(names, vector, strict=True) if value) or "(none)"
