@@ -74,20 +74,23 @@ class RecordSet:
 
     def num_examples(self, split: str) -> int:
         """Number of images in a split; raises InputError if there is no such split."""
-        if split not in self.info.splits:
-            raise InputError(f"{self.path}: has no {split} split, only {', '.join(self.info.splits)}")
-        return self.info.splits[split].num_examples
+        return self.info.split(split).num_examples
 
     def dataset(self, split: str, *, decode: bool = True) -> tf.data.Dataset:
         """The split's records in order, as `read_records`; without `decode` the key `image` is absent."""
-        self.num_examples(split)
-        paths = [str(path) for path in self.info.shard_paths(split)]
-        parsed = tf.data.TFRecordDataset(paths).map(
-            lambda serialized: records.parse_example(serialized, decode=decode),
+        parsed = tf.data.TFRecordDataset(self.info.shard_paths(split)).map(
+            lambda serialized: self.parse(serialized, decode=decode),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         return parsed.prefetch(tf.data.AUTOTUNE)
+
+    def parse(self, serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
+        """`records.parse_example` with the static shape of `image` filled in."""
+        record = records.parse_example(serialized, decode=decode)
+        if decode:
+            record["image"] = tf.ensure_shape(record["image"], [self.info.resolution, self.info.resolution, 1])
+        return record
 
     def labels(self, split: str) -> dict[str, np.ndarray]:
         """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}."""
@@ -146,7 +149,17 @@ def training_stream(
         counted = counted.batch(batch_size, drop_remainder=True)
         counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
         counted = counted.unbatch()
-    dataset = counted.map(_to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def to_training_example(index, serialized):
+        record = record_set.parse(serialized)
+        return {
+            "image": record["image"],
+            "vector": record["label/vector"],
+            "class": record["label/class"],
+            "index": index,
+        }
+
+    dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
@@ -177,16 +190,6 @@ def _checked(dataset: tf.data.Dataset, path: pathlib.Path):
         yield from dataset.as_numpy_iterator()
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         raise RunError(f"{path}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
-
-
-def _to_training_example(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    record = records.parse_example(serialized)
-    return {
-        "image": record["image"],
-        "vector": record["label/vector"],
-        "class": record["label/class"],
-        "index": index,
-    }
 
 
 def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -227,8 +230,8 @@ def _epochs(
     only_class: int | None,
 ) -> tf.data.Dataset:
     """Serialized examples of one shuffled epoch after the other, from draw number `start` on."""
-    paths = [str(path) for path in record_set.info.shard_paths(split)]
-    mean_bytes = sum(os.path.getsize(path) for path in paths) / max(record_set.num_examples(split), 1)
+    paths = record_set.info.shard_paths(split)
+    mean_bytes = record_set.info.split(split).num_bytes / max(record_set.num_examples(split), 1)
     buffer = int(max(_MIN_SHUFFLE, min(num_examples, _SHUFFLE_BYTES / max(mean_bytes, 1))))
 
     def wanted(serialized):
@@ -241,7 +244,7 @@ def _epochs(
         return keep
 
     def epoch(number):
-        seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, None, tf.int64)
+        seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, 2**31, tf.int64)
         shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seeds[0], reshuffle_each_iteration=False)
         examples = shards.interleave(
             tf.data.TFRecordDataset,
