@@ -350,7 +350,8 @@ def write_record_set(
         split_policy: how the splits were made.
         view: view filter; empty where there is none.
         provenance: whatever else the description should hold (JSON values).
-        report: build_report.json; written after the last shard, so the callables may count in it.
+        report: build_report.json, to which `written` and `splits` (the counts) are added. It is read after the last
+            shard, so the callables may count in it.
         workers: number of threads.
         total: number of images, for the progress display.
 
@@ -396,7 +397,9 @@ def write_record_set(
         csv.writer(stream, lineterminator="\n").writerow(MANIFEST_COLUMNS)
         stream.writelines(lines for parts in results.values() for _, _, lines in parts)
     if report is not None:
-        files.write_json(folder / "build_report.json", report)
+        counts = {split: dataclasses.asdict(part) for split, part in splits.items()}
+        written = sum(part.num_examples for part in splits.values())
+        files.write_json(folder / "build_report.json", {**report, "written": written, "splits": counts})
     write_info(info)
     return info
 
