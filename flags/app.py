@@ -33,8 +33,8 @@ def run(
       0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
       stop by SIGINT or SIGTERM.
     """
-    # Silences TensorFlow's information lines, not its warnings of substance; it must be set before TensorFlow loads.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Silences the C++ log (which complains of absent GPUs); errors still arrive as exceptions. Set before TensorFlow loads.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = list(sys.argv if argv is None else argv)
     fv = flags.FlagValues()
     define_flags(fv)
