@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
@@ -272,34 +273,45 @@ def format_digest(digest: int) -> str:
     return f"{digest % 2**256:064x}"
 
 
-def to_row(serialized: bytes, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns a record's columns of the manifest, but for split, shard and position.
+def read_example(serialized: bytes) -> dict[str, Any]:
+    """Parses one record without TensorFlow ops: the keys of FEATURES, as str (image/encoded: bytes), int or float list.
 
-    Raises ValueError if the bytes are no record or the class is none of `classes` (-1 stands for none).
+    Raises ValueError if the bytes are no record of this schema.
     """
-    feature = tf.train.Example.FromString(serialized).features.feature
-
-    def text(key: str) -> str:
-        return feature[key].bytes_list.value[0].decode()
-
     try:
-        index = feature["label/class"].int64_list.value[0]
-        if not -1 <= index < len(classes):
-            raise ValueError(f"class {index} of {len(classes)}")
-        row: dict[str, Any] = {
-            "id": text("image/id"),
-            "patient": text("patient/id"),
-            "class": classes[index] if index >= 0 else "",
-            "view": text("image/view"),
-            "sex": text("patient/sex"),
-            "age": feature["patient/age"].int64_list.value[0],
-            "extra": text("label/extra"),
-        }
-    except IndexError as error:
-        raise ValueError("a key is missing") from error
-    vector = feature["label/vector"].float_list.value
-    row.update(zip(LABELS, map(int, vector), strict=True))
-    return row
+        feature = tf.train.Example.FromString(serialized).features.feature
+    except message.DecodeError as error:
+        raise ValueError("is no tf.train.Example") from error
+    values: dict[str, Any] = {}
+    for key, (dtype, shape) in FEATURES.items():
+        kind = {tf.string: "bytes_list", tf.int64: "int64_list", tf.float32: "float_list"}[dtype]
+        value = list(getattr(feature[key], kind).value) if key in feature else []
+        if len(value) != (shape[0] if shape else 1):
+            raise ValueError(f"{key} is missing or has another type or length")
+        values[key] = value if shape else value[0]
+        if dtype == tf.string and key != "image/encoded":
+            values[key] = values[key].decode()
+    return values
+
+
+def to_row(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the columns of the manifest, but for split, shard and position, of what `read_example` returned.
+
+    Raises ValueError if the class is none of `classes` (-1 stands for none).
+    """
+    index = record["label/class"]
+    if not -1 <= index < len(classes):
+        raise ValueError(f"label/class is {index}, there are {len(classes)} classes")
+    return {
+        "id": record["image/id"],
+        "patient": record["patient/id"],
+        "class": classes[index] if index >= 0 else "",
+        "view": record["image/view"],
+        "sex": record["patient/sex"],
+        "age": record["patient/age"],
+        **dict(zip(LABELS, map(int, record["label/vector"]), strict=True)),
+        "extra": record["label/extra"],
+    }
 
 
 def write_record_set(
@@ -449,7 +461,7 @@ class _ShardWriter:
                     if self._failed.is_set():
                         break
                     writer.write(serialized)
-                    row = to_row(serialized, self._classes)
+                    row = to_row(read_example(serialized), self._classes)
                     row.update(split=split, shard=shard, position=position)
                     summary.add(split, serialized, row)
                     manifest.writerow(row[column] for column in MANIFEST_COLUMNS)
