@@ -28,7 +28,9 @@ _T = np.linspace(0, 1, 2001)
 _LATERAL_EDGE = _curve(
     [(0, 4.6), (0.01, 5.8), (0.04, 7.0), (0.1, 8.6), (0.2, 10.4), (0.4, 12.4), (0.6, 13.4), (0.8, 13.9), (1, 13.7)]
 )(_T)
-_MEDIAL_EDGE = _curve([(0, 4.4), (0.01, 3.4), (0.04, 2.6), (0.1, 2.0), (0.2, 1.6), (0.4, 1.2), (0.6, 0.9), (1, 0.9)])(_T)
+_MEDIAL_EDGE = _curve([(0, 4.4), (0.01, 3.4), (0.04, 2.6), (0.1, 2.0), (0.2, 1.6), (0.4, 1.2), (0.6, 0.9), (1, 0.9)])(
+    _T
+)
 _HALF_DEPTH = _curve([(0, 0.3), (0.01, 1.8), (0.04, 3.2), (0.1, 4.6), (0.2, 6.3), (0.4, 8.0), (0.6, 8.7), (1, 8.4)])(_T)
 
 # Trunk: half width and half depth by y.
@@ -128,12 +130,24 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
 class Chest:
     """The shapes of one study: an anatomy, the changes of its findings, and how deep the breath is.
 
-    `inspiration` 1 is full; below, the domes rise by 6 cm for each unit. All methods return cm.
+    `inspiration` 1 is full; below, the domes rise by 6 cm for each unit. `arms_up` is how a lateral view is taken.
+    All methods return cm.
     """
 
     anatomy: Anatomy
     changes: Changes
     inspiration: float = 1.0
+    arms_up: bool = False
+    _cache: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    def _once(self, key, make):
+        """The profiles are asked for many times in one picture."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def _table_edges(self):
+        return self._once("edges", lambda: self.edges(TABLE_Y))
 
     def fraction(self, y):
         """How far y is from apex (0) to costophrenic sulcus (1)."""
@@ -150,7 +164,10 @@ class Chest:
 
     def pleura(self, side: int):
         """Profiles (x, z, half width, half depth) on TABLE_Y of a pleural cavity; empty above apex and below base."""
-        lateral, medial, depth = self.edges(TABLE_Y)
+        return self._once(("pleura", side), lambda: self._pleura(side))
+
+    def _pleura(self, side):
+        lateral, medial, depth = self._table_edges()
         inside = self._inside(TABLE_Y)
         depth = depth * self._thinning()
         x = side * (lateral + medial) / 2 + self.spine_x(TABLE_Y)
@@ -158,7 +175,10 @@ class Chest:
 
     def lung(self, side: int, shrink: float = 0.0):
         """The same for the lung: smaller than the cavity where air is in the pleural space, and by `shrink` cm."""
-        lateral, medial, depth = self.edges(TABLE_Y)
+        return self._once(("lung", side, shrink), lambda: self._lung(side, shrink))
+
+    def _lung(self, side, shrink):
+        lateral, medial, depth = self._table_edges()
         inside = self._inside(TABLE_Y)
         gap, apex_t = self.retraction(side, TABLE_Y)
         t = self.fraction(TABLE_Y)
@@ -183,6 +203,9 @@ class Chest:
 
     def dome(self, side: int):
         """Profiles on TABLE_Y of the diaphragm and what is below it, on one side."""
+        return self._once(("dome", side), lambda: self._dome(side))
+
+    def _dome(self, side):
         top = self.dome_top(side)
         height = self.anatomy.dome_height * self.anatomy.size
         lateral, medial, depth = self.edges(top + 0.7 * height)
@@ -201,6 +224,8 @@ class Chest:
         anatomy = self.anatomy
         y = TABLE_Y / anatomy.size
         width = np.interp(y, TABLE_Y, _BODY_WIDTH) * anatomy.size * (0.4 + 0.6 * anatomy.width) + 0.55 * anatomy.fat
+        if self.arms_up:
+            width = np.minimum(width, 15.5 * anatomy.size)
         depth = np.interp(y, TABLE_Y, _BODY_DEPTH) * anatomy.size + 0.7 * anatomy.fat
         return np.zeros_like(y), np.full_like(y, 0.2), width, depth
 
@@ -268,7 +293,7 @@ class Chest:
 
     def inner_width(self) -> float:
         """Greatest inner width of the rib cage above the sulci."""
-        return 2 * float(self.edges(TABLE_Y[(TABLE_Y > -8) & (TABLE_Y < 12)])[0].max())
+        return 2 * float(self._table_edges()[0][(TABLE_Y > -8) & (TABLE_Y < 12)].max())
 
     def in_lung(self, points: np.ndarray, side: int) -> np.ndarray:
         """Whether points [m, 3] are in a lung (bool [m]), the mediastinum not taken off."""

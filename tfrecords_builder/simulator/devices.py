@@ -47,7 +47,11 @@ def _endotracheal(scene, side, rng):
 
 def _central(scene, side, rng):
     neck = rng.random() < 0.6
-    entry = [(-3.8, -18.5, -4.0), (-3.0, -13.0, -4.0)] if neck else [(-10.5, -9.5, -9.0), (-7.0, -11.5, -7.0), (-3.0, -10.6, -4.0)]
+    entry = (
+        [(-3.8, -18.5, -4.0), (-3.0, -13.0, -4.0)]
+        if neck
+        else [(-10.5, -9.5, -9.0), (-7.0, -11.5, -7.0), (-3.0, -10.6, -4.0)]
+    )
     tip = rng.uniform(-3.0, 0.5)
     _line(scene, [*entry, (-2.4, -8.0, -2.0), (-2.3, tip, -1.0)], 0.13, 2.2 * MU_PLASTIC)
 

@@ -83,7 +83,10 @@ def _breaks(finding, rng):
     first = int(rng.integers(3, 8))
     where = rng.uniform(0.22, 0.5)
     step = 0.6 + 1.5 * finding.severity
-    return [RibBreak(finding.side, first + i, where + rng.normal(0, 0.015), step * rng.uniform(0.7, 1.2)) for i in range(count)]
+    return [
+        RibBreak(finding.side, first + i, where + rng.normal(0, 0.015), step * rng.uniform(0.7, 1.2))
+        for i in range(count)
+    ]
 
 
 def cloud(scene: Scene, centres, radii, raggedness: float) -> np.ndarray:
@@ -169,7 +172,12 @@ def _lesion(scene, finding):
         scene.extra += FILL_EXTRA * length * np.clip(1 + 0.08 * scene.noise(0.6), 0.7, 1.2)
         if r > 1.2 and index == 0:
             rays = [
-                tube(np.array([(x, y, 0), (x + 1.6 * r * math.cos(t), y + 1.6 * r * math.sin(t), 0)]), 0.08, 0.3, scene.step)
+                tube(
+                    np.array([(x, y, 0), (x + 1.6 * r * math.cos(t), y + 1.6 * r * math.sin(t), 0)]),
+                    0.08,
+                    0.3,
+                    scene.step,
+                )
                 for t in rng.uniform(0, 2 * math.pi, 9)
             ]
             scene.add(FILL_EXTRA, *skeleton.join(rays))
@@ -188,7 +196,9 @@ def _edema(scene, finding):
         for _ in range(int(4 + 5 * severity)):
             line_y = scene.chest.dome_top(side) + rng.uniform(-4.5, 1.5)
             lateral = float(scene.chest.edges(line_y)[0])
-            ends = np.array([(side * (lateral - 0.3), line_y, 0), (side * (lateral - rng.uniform(1.4, 2.4)), line_y + 0.1, 0)])
+            ends = np.array(
+                [(side * (lateral - 0.3), line_y, 0), (side * (lateral - rng.uniform(1.4, 2.4)), line_y + 0.1, 0)]
+            )
             lines.append(tube(ends, 0.06, 0.9, scene.step))
     fissure_y = skeleton.hilum(scene.chest, RIGHT)[1] + 0.8
     lateral = float(scene.chest.edges(fissure_y)[0])
@@ -217,7 +227,7 @@ def _atelectasis(scene, finding):
         tilt = rng.normal(0, 0.22)
         path = np.array([(side * start, y, 1.0), (side * (start + 0.5 * length), y + tilt, 1.0)])
         path = smooth_path([*path, (side * (start + length), y + 3 * tilt, 1.0)])
-        bands.append(tube(path, 0.13 + 0.3 * severity, 1.6 + 2.0 * severity, scene.step))
+        bands.append(tube(path, 0.13 + 0.27 * severity, 0.9 + 1.1 * severity, scene.step))
     scene.add(FILL_EXTRA, *skeleton.join(bands))
     # The crowded base under the bands is a little denser.
     base = 1 / (1 + np.exp(np.clip((top - 2.2 - scene.canvas.v) / 0.8, -30, 30)))
@@ -268,7 +278,9 @@ def _pleural(scene, finding):
     chest = scene.chest
     x, z, a, b = chest.pleura(side)
     thick = 0.35 + 0.75 * severity
-    inner = scene.canvas.column(x - side * 0.5 * thick, z, np.maximum(a - 0.5 * thick, 0), np.maximum(b - 0.3 * thick, 0))
+    inner = scene.canvas.column(
+        x - side * 0.5 * thick, z, np.maximum(a - 0.5 * thick, 0), np.maximum(b - 0.3 * thick, 0)
+    )
     maps = scene.lungs[side]
     rind = np.minimum(np.maximum(maps.cavity.length() - inner.length(), 0), maps.air)
     low = rng.uniform(-2, 5)
@@ -279,7 +291,9 @@ def _pleural(scene, finding):
     scene.extra += FILL_EXTRA * rind * zone * lateral_half
     for _ in range(int(rng.integers(0, 3)) + int(3 * severity)):  # calcified plaques
         px, py = _place(scene, side, rng, 0.3, 0.95)
-        plaque = scene.canvas.ellipsoid((px, py, -6), (rng.uniform(0.5, 1.4), rng.uniform(0.3, 0.8), 0.25), rng.uniform(0, 3))
+        plaque = scene.canvas.ellipsoid(
+            (px, py, -6), (rng.uniform(0.5, 1.4), rng.uniform(0.3, 0.8), 0.25), rng.uniform(0, 3)
+        )
         scene.extra += 0.7 * BONE_EXTRA * plaque.length() * np.clip(1 + 0.4 * scene.noise(0.4), 0, 2)
 
 

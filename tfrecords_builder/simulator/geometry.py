@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Profiles along y are tabulated this finely, and looked up by nearest row (0.012 cm: far below a pixel).
-TABLE_Y = np.linspace(-26.0, 26.0, 4097, dtype=np.float64)
+# Profiles along y are tabulated this finely, and looked up by nearest row (0.025 cm: far below a pixel).
+TABLE_Y = np.linspace(-26.0, 26.0, 2049, dtype=np.float64)
 _TABLE_STEP = float(TABLE_Y[1] - TABLE_Y[0])
 
 
@@ -117,23 +117,25 @@ class Canvas:
     def ellipsoid(self, centre, half_axes, tilt: float = 0.0) -> Interval:
         """An ellipsoid: centre (3,), half axes (3,) in cm, turned by `tilt` radians in the frontal plane.
 
-        With M = Q diag(axes2) Q' and P its inverse, the ray at offset d = (dx, dy) crosses it at
-        z = -(P02 dx + P12 dy) / P22 -+ sqrt((1 - d' S d) / P22), S being the inverse of M's leading 2 x 2 block.
+        With M = Q diag(axes2) Q', S the inverse of M's leading 2 x 2 block and m = (M02, M12), the ray at offset
+        d = (dx, dy) crosses it at z = m' S d -+ sqrt((1 - d' S d) (M22 - m' S m)).
         """
-        cov = _covariance(half_axes, tilt, self.view.yaw)
+        # Written out: a linear algebra library would start its threads for each of these 3 x 3 inverses.
+        (m00, m01, m02), (_, m11, m12), (_, _, m22) = _covariance(half_axes, tilt, self.view.yaw)
+        area = m00 * m11 - m01 * m01
+        slope_x, slope_y = (m11 * m02 - m01 * m12) / area, (m00 * m12 - m01 * m02) / area
+        depth = math.sqrt(m22 - slope_x * m02 - slope_y * m12)  # 1 / sqrt(P22)
         x, z = self.turn(centre[0], centre[2])
         size = self.magnification(z)
-        precision = np.linalg.inv(cov)
-        s = np.linalg.inv(cov[:2, :2])
         dx = self.u * np.float32(1 / size) - np.float32(x)
         dy = self.v * np.float32(1 / size) - np.float32(centre[1])
-        rest = 1 - (np.float32(s[0, 0]) * dx + np.float32(2 * s[0, 1]) * dy) * dx - np.float32(s[1, 1]) * dy * dy
-        outside = rest <= 0
-        half = np.sqrt(np.maximum(rest, 0)) * np.float32(1 / math.sqrt(precision[2, 2]))
-        half[outside] = -1.0
-        middle = np.float32(z) - (
-            np.float32(precision[0, 2] / precision[2, 2]) * dx + np.float32(precision[1, 2] / precision[2, 2]) * dy
+        rest = (
+            1 - (np.float32(m11 / area) * dx - np.float32(2 * m01 / area) * dy) * dx - np.float32(m00 / area) * dy * dy
         )
+        outside = rest <= 0
+        half = np.sqrt(np.maximum(rest, 0)) * np.float32(depth)
+        half[outside] = -1.0
+        middle = np.float32(z) + np.float32(slope_x) * dx + np.float32(slope_y) * dy
         return Interval(middle - half, middle + half)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +172,19 @@ class Canvas:
 
 def half_extent(half_axes, tilt: float, yaw: float = 0.0) -> float:
     """Half width in x of a tilted ellipsoid seen with this yaw, cm."""
-    return math.sqrt(_covariance(half_axes, tilt, yaw)[0, 0])
+    return math.sqrt(_covariance(half_axes, tilt, yaw)[0][0])
 
 
 def _covariance(half_axes, tilt, yaw):
+    """Rows of Q diag(half_axes^2) Q', Q = (turn by yaw about y) (turn by tilt about z), as nested tuples."""
     ct, st, cy, sy = math.cos(tilt), math.sin(tilt), math.cos(yaw), math.sin(yaw)
-    in_plane = np.array([[ct, -st, 0.0], [st, ct, 0.0], [0.0, 0.0, 1.0]])
-    about_y = np.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]])
-    turn = about_y @ in_plane
-    return turn @ np.diag(np.square(half_axes)) @ turn.T
+    columns = ((cy * ct, st, -sy * ct), (-cy * st, ct, sy * st), (sy, 0.0, cy))
+    squares = [float(axis) ** 2 for axis in half_axes]
+
+    def entry(i, j):
+        return sum(square * column[i] * column[j] for square, column in zip(squares, columns, strict=True))
+
+    return tuple(tuple(entry(i, j) for j in range(3)) for i in range(3))
 
 
 def resample(path: np.ndarray, step: float) -> np.ndarray:
@@ -194,7 +200,7 @@ def smooth_path(knots, steps: int = 40) -> np.ndarray:
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     t = np.linspace(0, 1, max(4, steps // (len(knots) - 1)), endpoint=False)[:, None]
     pieces = []
-    for p0, p1, p2, p3 in zip(padded, padded[1:], padded[2:], padded[3:]):
+    for p0, p1, p2, p3 in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
         cubic = 3 * p1 - 3 * p2 + p3 - p0
         pieces.append(p1 + 0.5 * t * ((p2 - p0) + t * ((2 * p0 - 5 * p1 + 4 * p2 - p3) + t * cubic)))
     return np.concatenate([*pieces, knots[-1:]])
@@ -241,7 +247,9 @@ def tubes(
     offsets, areas = (part.astype(np.float32) for part in _section(half_height, half_thickness, step, shell))
     high = offsets[:, 0] * scale[:, None]
     thick = offsets[:, 1] * scale[:, None]
-    spread = points[:, :, None] + high[:, None, :, None] * across[:, :, None] + thick[:, None, :, None] * other[:, :, None]
+    spread = (
+        points[:, :, None] + high[:, None, :, None] * across[:, :, None] + thick[:, None, :, None] * other[:, :, None]
+    )
     volumes = ds[:, :, None] * (areas * np.square(scale)[:, None])[:, None]
     return spread.reshape(-1, 3), volumes.ravel()
 

@@ -60,14 +60,17 @@ def display(log: np.ndarray, exposure: Exposure) -> np.ndarray:
     """Log signal [n, n] -> grey in [0, 1]: window, S-curve, gamma, partial equalisation, collimator and marker."""
     n = log.shape[0]
     left, top, right, bottom = exposure.collimation
-    inside = (slice(int(round(top * n)), n - int(round(bottom * n))), slice(int(round(left * n)), n - int(round(right * n))))
+    inside = (
+        slice(int(round(top * n)), n - int(round(bottom * n))),
+        slice(int(round(left * n)), n - int(round(right * n))),
+    )
     # The window is set on the middle of the field, as exposure control does.
     middle = log[n // 10 : n - n // 10 : 2, n // 10 : n - n // 10 : 2]
     low, high = np.percentile(middle, [exposure.low, exposure.high])
     grey = np.clip((log - low) / max(float(high - low), 1e-3), 0, 1)
     if exposure.contrast > 0:
         edge = np.tanh(exposure.contrast / 2)
-        grey = 0.5 + 0.5 * np.tanh(exposure.contrast * (grey - 0.5)) / edge
+        grey = np.clip(0.5 + 0.5 * np.tanh(exposure.contrast * (grey - 0.5)) / edge, 0, 1)
     grey = grey ** np.float32(exposure.gamma)
     if exposure.equalise > 0:
         grey = (1 - exposure.equalise) * grey + exposure.equalise * _equalised(grey)
@@ -128,5 +131,11 @@ def _blur_narrow(image, sigma):
 def _marker(text, n, place):
     size = max(int(n * (0.055 if len(text) == 1 else 0.03)), 6)
     canvas = Image.new("L", (n, n))
-    ImageDraw.Draw(canvas).text((place[0] * n, place[1] * n), text, fill=235, font=ImageFont.load_default(size), anchor="mm")
+    ImageDraw.Draw(canvas).text(
+        (place[0] * n, place[1] * n),
+        text,
+        fill=235,
+        font=ImageFont.load_default(size),
+        anchor="mm" if len(text) == 1 else "rm",
+    )
     return np.asarray(canvas, np.float32) / 255

@@ -55,7 +55,7 @@ class Scene:
         self.chest, self.canvas, self.rng = chest, canvas, rng
         n = canvas.view.resolution
         self.extra = np.zeros((n, n), np.float32)
-        self.step = max(0.9 * canvas.view.pitch, 0.06)
+        self.step = max(canvas.view.pitch, 0.06)
         solids = {name: canvas.ellipsoid(*solid) for name, solid in chest.solids().items()}
         self.heart = (solids["ventricles"], solids["atrium"])
         self.solids = solids
@@ -64,7 +64,9 @@ class Scene:
         self._obstacles = [canvas.column(*chest.mediastinum()), *solids.values()]
         self._obstacles.append(canvas.column(*chest.descending_aorta()))
         self.lungs = {side: self._lung_maps(side) for side in SIDES}
-        self.density = {side: chest.anatomy.lung_density / (1 - 0.6 * chest.changes.collapse.get(side, 0)) for side in SIDES}
+        self.density = {
+            side: chest.anatomy.lung_density / (1 - 0.6 * chest.changes.collapse.get(side, 0)) for side in SIDES
+        }
 
     def _lung_maps(self, side) -> LungMaps:
         cavity = self.canvas.column(*self.chest.pleura(side))
@@ -149,19 +151,26 @@ def draw_normal(scene: Scene) -> None:
         _draw_breasts(scene)
     else:
         for side in SIDES:
-            muscle = scene.canvas.ellipsoid((side * 9.5 * size, -4.5 * size, -10), (6 * size, 5 * size, 1.1), side * 0.5)
+            muscle = scene.canvas.ellipsoid(
+                (side * 9.5 * size, -4.5 * size, -10), (6 * size, 5 * size, 1.1), side * 0.5
+            )
             scene.extra += MU_SOFT * 0.5 * muscle.length()
     if chest.anatomy.bubble > 0.3:
         bubble = chest.anatomy.bubble
         y = chest.dome_top(1) + 2.4 + 0.5 * bubble
-        gas = scene.canvas.ellipsoid((6.0 * size, y, -3.0), (2.2 * bubble + 0.6, 0.9 * bubble + 0.3, 2.0 * bubble + 0.5))
+        gas = scene.canvas.ellipsoid(
+            (6.0 * size, y, -3.0), (2.2 * bubble + 0.6, 0.9 * bubble + 0.3, 2.0 * bubble + 0.5)
+        )
         scene.extra -= MU_SOFT * 0.7 * gas.length()
 
 
 def _draw_bones(scene: Scene) -> None:
     chest, step = scene.chest, scene.step
     parts = [skeleton.ribs(chest, step), skeleton.clavicles(chest, step), skeleton.vertebrae(chest, step)]
-    scene.add_bone(*skeleton.join([*parts, skeleton.shoulders(chest, step)]))
+    if not chest.arms_up:
+        parts.append(skeleton.shoulders(chest, step))
+    for part in parts:
+        scene.add_bone(*part)
     # Vertebral bodies: a column whose bone content follows vertebra, disc, vertebra.
     size = chest.anatomy.size
     period = skeleton.VERTEBRA_CM * 0.98 * chest.anatomy.rib_pitch * size
@@ -170,7 +179,9 @@ def _draw_bones(scene: Scene) -> None:
     body = np.clip((near_disc - 0.07) / 0.05, 0, 1)
     plate = np.exp(-np.square((near_disc - 0.13) / 0.03))
     width = (1.5 + 0.012 * (TABLE_Y + 13)) * size * (1.0 + 0.08 * plate)
-    column = scene.canvas.column(chest.spine_x(TABLE_Y), np.full_like(TABLE_Y, 6.3), width, np.full_like(TABLE_Y, 1.5 * size))
+    column = scene.canvas.column(
+        chest.spine_x(TABLE_Y), np.full_like(TABLE_Y, 6.3), width, np.full_like(TABLE_Y, 1.5 * size)
+    )
     content = scene.canvas.rows(0.16 * body + 0.12 * plate)
     scene.extra += np.float32(BONE_EXTRA * chest.anatomy.bone) * content * column.length()
 

@@ -47,15 +47,15 @@ def rib_paths(chest: Chest, count: int) -> np.ndarray:
 def ribs(chest: Chest, step: float):
     """Cortical shells of all ribs, and what fills them, as one set of points (bone-equivalent volume)."""
     anatomy = chest.anatomy
-    paths = rib_paths(chest, int(math.ceil(30 * anatomy.size / step)))
+    paths = rib_paths(chest, int(math.ceil(27 * anatomy.size / step)))
     for fracture in chest.changes.breaks:
         break_rib(paths[SIDES.index(fracture.side), fracture.rib], fracture)
     paths = paths.reshape(2 * RIBS, -1, 3)
     scale = np.tile(np.where(np.isin(np.arange(RIBS), (0, 10, 11)), 0.8, 1.0), 2) * anatomy.size
     shell = tubes(paths, scale, anatomy.rib_height, 0.48, step, shell=0.24)
-    core, filling = tubes(paths, scale, anatomy.rib_height * 0.8, 0.25, 1.3 * step)
-    points, volumes = join([shell, (core, 0.6 * filling)])
-    return points, volumes
+    # What fills a rib is a smaller ring: with the wall's, its points cover the section.
+    core = tubes(paths, scale, anatomy.rib_height * 0.6, 0.25, 1.6 * step, shell=0.24)
+    return join([shell, core])
 
 
 def break_rib(path: np.ndarray, fracture) -> None:
@@ -130,7 +130,14 @@ def _tree(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng([seed, side + 1])
     # Lobar branches fan from the hilum: (outwards, down, back).
     fan = np.array(
-        [(0.35, -1.0, 0.1), (0.75, -0.75, 0.5), (0.7, -0.6, -0.6), (1.0, -0.2, 0.4), (0.9, -0.1, -0.6), (0.95, 0.25, -0.5)]
+        [
+            (0.35, -1.0, 0.1),
+            (0.75, -0.75, 0.5),
+            (0.7, -0.6, -0.6),
+            (1.0, -0.2, 0.4),
+            (0.9, -0.1, -0.6),
+            (0.95, 0.25, -0.5),
+        ]
         + [(0.8, 0.5, 0.6), (0.5, 0.9, 0.5), (0.6, 0.8, -0.4), (0.3, 1.0, 0.1), (0.15, 1.0, -0.1), (0.2, -0.9, -0.4)]
     )
     fan += rng.normal(0, 0.18, fan.shape)
@@ -152,8 +159,12 @@ def _tree(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # Main branches go on nearly straight, side branches leave at a wider angle and are thinner.
         child = direction * np.cos(angle) + turn * np.sin(angle)
         start = np.concatenate([end, end])
-        radius = np.concatenate([radius * rng.uniform(0.78, 0.88, len(radius)), radius * rng.uniform(0.55, 0.75, len(radius))])
-        length = np.concatenate([length * rng.uniform(0.8, 1.0, len(length)), length * rng.uniform(0.65, 0.95, len(length))])
+        radius = np.concatenate(
+            [radius * rng.uniform(0.78, 0.88, len(radius)), radius * rng.uniform(0.55, 0.75, len(radius))]
+        )
+        length = np.concatenate(
+            [length * rng.uniform(0.8, 1.0, len(length)), length * rng.uniform(0.65, 0.95, len(length))]
+        )
         direction = child.reshape(-1, 3)
         direction /= np.sqrt(np.square(direction).sum(1))[:, None]
     return np.concatenate(starts), np.concatenate(ends), np.concatenate(radii)
