@@ -1,0 +1,115 @@
+"""Flags of the classifiers' networks and training."""
+
+from absl import flags
+
+BACKBONES = ("resnet50", "densenet121", "resnet_tiny")
+VARIANTS = ("plain", "sched", "layer_lr", "layer_lr_sched")
+
+
+def define_network(fv: flags.FlagValues, *, weights: str) -> None:
+    """Backbone, input size, first weights; `weights` is the default of --weights."""
+    flags.DEFINE_enum(
+        "backbone",
+        "resnet50",
+        BACKBONES,
+        "resnet_tiny is for tests and quick looks; no ImageNet weights",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "stem", "imagenet", ["imagenet", "small"],
+        "small: first convolution with stride 1 and no pooling, for 64 px and less; about 16 times as slow",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "image_size", 224, "side in pixels of what the network sees; images are resized to 8/7 of it, then cropped",
+        lower_bound=8, upper_bound=1024, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "weights", weights, "first weights of the backbone: imagenet, none, an .h5 file or a run folder", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "init_from", None, "run folder to start from: backbone, and head if the classes are the same", flag_values=fv
+    )
+    flags.DEFINE_enum(
+        "dtype",
+        "float32",
+        ["float32", "mixed_bfloat16"],
+        "what the network computes in; weights stay float32",
+        flag_values=fv,
+    )
+
+
+def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
+    """What baseline and DCAN share; `flip` is the default of --flip."""
+    flags.DEFINE_boolean(
+        "flip", flip, "flip half of the training images left-right (mirrors the anatomy)", flag_values=fv
+    )
+    flags.DEFINE_boolean("balanced", False, "draw each class equally often from the labelled images", flag_values=fv)
+    flags.DEFINE_integer(
+        "checkpoint_steps",
+        500,
+        "steps between checkpoints, besides those at evaluations; 0: none",
+        lower_bound=0,
+        flag_values=fv,
+    )
+    flags.DEFINE_integer(
+        "patience", 0, "stop after so many evaluations without a better one; 0: never", lower_bound=0, flag_values=fv
+    )
+
+
+def define_baseline(fv: flags.FlagValues) -> None:
+    """The two stages of the baseline."""
+    flags.DEFINE_enum(
+        "variant", "layer_lr_sched", VARIANTS,
+        "stage 2: layer_lr: head 10 times as fast, weight decay, nesterov; sched: cosine to 0", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer("batch_size", 32, "images per step", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer(
+        "stage1_epochs",
+        2,
+        "epochs of the head alone; skipped without pretrained weights",
+        lower_bound=0,
+        flag_values=fv,
+    )
+    flags.DEFINE_integer("stage2_epochs", 10, "epochs of the whole network", lower_bound=1, flag_values=fv)
+    flags.DEFINE_float(
+        "learning_rate", None, "of stage 2; default: the variant's (0.001 or 0.0001)", lower_bound=1e-9, flag_values=fv
+    )
+    flags.DEFINE_boolean("class_weights", False, "weigh rare classes up in the loss", flag_values=fv)
+
+
+def define_dcan(fv: flags.FlagValues) -> None:
+    """Losses, optimizer and selection of DCAN."""
+    flags.DEFINE_enum(
+        "alignment", "dcan", ["dcan", "ours", "none"],
+        "dcan: all losses; ours: without the regulariser; none: classification loss only, plain backbone", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "select", "source", ["source", "entropy", "target"],
+        "keep the weights best on: source validation, low entropy on target validation, or target labels (marked so)",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "reg", "paper", ["paper", "reference", "reference_index_fixed"],
+        "form of the regulariser; reference repeats the reference implementation for comparison", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "batch_size", 36, "source images per step, and as many target images", lower_bound=2, flag_values=fv
+    )
+    flags.DEFINE_integer("steps", 20001, "training steps", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer("eval_every", 500, "steps between evaluations", lower_bound=1, flag_values=fv)
+    flags.DEFINE_float(
+        "learning_rate",
+        1e-4,
+        "of the backbone at step 0; the head's is 10 times that",
+        lower_bound=1e-9,
+        flag_values=fv,
+    )
+    flags.DEFINE_float("alpha", 1.5, "weight of MMD and regulariser", lower_bound=0.0, flag_values=fv)
+    flags.DEFINE_float("beta", 0.1, "weight of the target entropy", lower_bound=0.0, flag_values=fv)
+    flags.DEFINE_integer(
+        "reduction", 16, "channels per squeezed channel in the attention", lower_bound=1, flag_values=fv
+    )
+    flags.DEFINE_boolean(
+        "train_batch_norm", False, "let BatchNorm learn instead of using its stored statistics", flag_values=fv
+    )

@@ -1,0 +1,1 @@
+"""Baseline and domain-adapted classifiers: preprocessing, backbones, losses, optimizers, training, loading."""

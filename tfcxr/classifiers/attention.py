@@ -1,0 +1,121 @@
+"""Domain conditioned channel attention (DCCA).
+
+Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717, section 3.2: squeeze-and-excitation
+(Hu et al. 2018) whose squeezing layer is one per domain, so that each domain may weigh the shared channels its own way.
+"""
+
+import tensorflow as tf
+
+PATHS = ("source", "target", "both")
+
+# sigmoid(4) = 0.982: a network that gets the attention added starts near what it computed before, and the sigmoid's
+# slope (0.018) still lets it learn.
+OPEN_BIAS = 4.0
+_OPEN_STDDEV = 0.01
+
+
+class ChannelAttention(tf.keras.layers.Layer):
+    """Pool -> dense C/reduction (one for source, one for target) -> ReLU -> shared dense C -> sigmoid -> scale.
+
+    Input and output: float [N, H, W, C]. The attention starts near identity (factors near sigmoid(4) = 0.98).
+    """
+
+    def __init__(self, *, reduction: int = 16, **kwargs):
+        """`reduction`: the squeezed width is C // reduction, at least 1."""
+        super().__init__(**kwargs)
+        self.reduction = reduction
+
+    def build(self, input_shape) -> None:
+        """Makes the three dense layers for C = input_shape[-1]."""
+        channels = int(input_shape[-1])
+        squeezed = max(1, channels // self.reduction)
+        self.source = tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name="source")
+        self.target = tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name="target")
+        self.shared = tf.keras.layers.Dense(
+            channels,
+            "sigmoid",
+            kernel_initializer=tf.keras.initializers.RandomNormal(stddev=_OPEN_STDDEV),
+            bias_initializer=tf.keras.initializers.Constant(OPEN_BIAS),
+            name="shared",
+        )
+        for layer, width in ((self.source, channels), (self.target, channels), (self.shared, squeezed)):
+            # Scopes make the variables' names unique: tfa's MultiOptimizer tells variables apart by name.
+            with tf.name_scope(f"{self.name}/{layer.name}"):
+                layer.build([None, width])
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, path: str = "target") -> tf.Tensor:
+        """Scales the channels.
+
+        Args:
+          inputs: float [N, H, W, C].
+          path: source or target for all images; both: the first N // 2 images are of the source, the others of the
+            target.
+        """
+        pooled = tf.reduce_mean(inputs, axis=[1, 2])
+        if path == "both":
+            half = tf.shape(pooled)[0] // 2
+            squeezed = tf.concat([self.source(pooled[:half]), self.target(pooled[half:])], axis=0)
+        elif path in PATHS:
+            squeezed = (self.source if path == "source" else self.target)(pooled)
+        else:
+            raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
+        return inputs * self.shared(squeezed)[:, tf.newaxis, tf.newaxis, :]
+
+    def get_config(self) -> dict:
+        """Adds `reduction`."""
+        return {**super().get_config(), "reduction": self.reduction}
+
+
+class AttendedBackbone(tf.keras.layers.Layer):
+    """A Keras residual network whose bottlenecks end in channel attention, before the residual sum.
+
+    The network itself is kept as Keras made it (its weights load by name); its graph is walked layer by layer, and the
+    residual input of each `*_add` layer goes through attention first.
+    """
+
+    def __init__(self, base: tf.keras.Model, *, reduction: int = 16, **kwargs):
+        """`base`: functional model, one input and output, with sums named `<block>_add` of [shortcut, residual]."""
+        super().__init__(**kwargs)
+        self.base = base
+        self._walk = [_node(layer) for layer in base.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
+        self._input_id, self._output_id = id(base.inputs[0]), id(base.outputs[0])
+        self.attentions = []
+        self._attention_of = {}
+        for layer, _, _ in self._walk:
+            if layer.name.endswith("_add"):
+                attention = ChannelAttention(reduction=reduction, name=layer.name.replace("_add", "_attention"))
+                attention.build(layer.input[1].shape)
+                self._attention_of[layer.name] = len(self.attentions)
+                self.attentions.append(attention)
+        if not self.attentions:
+            raise ValueError(f"base={base.name!r}: has no residual sums for channel attention")
+
+    def call(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
+        """Runs the network.
+
+        Args:
+          images: float [N, H, W, 3], normalised.
+          path: see ChannelAttention.
+          training: whether BatchNorm uses the batch's statistics and updates the stored ones.
+
+        Returns:
+          What `base` returns: features [N, F].
+        """
+        values = {self._input_id: images}
+        for layer, inputs, output in self._walk:
+            arguments = [values[i] for i in inputs]
+            if layer.name in self._attention_of:
+                arguments[1] = self.attentions[self._attention_of[layer.name]](arguments[1], path=path)
+            argument = arguments if len(arguments) > 1 else arguments[0]
+            if isinstance(layer, tf.keras.layers.BatchNormalization):
+                values[output] = layer(argument, training=training)
+            else:
+                values[output] = layer(argument)
+        return values[self._output_id]
+
+
+def _node(layer: tf.keras.layers.Layer) -> tuple[tf.keras.layers.Layer, list[int], int]:
+    """A layer of a functional model with the identities of its input tensors and its output tensor."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    return layer, [id(tensor) for tensor in inputs], id(layer.output)

@@ -1,0 +1,92 @@
+"""Classifiers from run folders and exports: rebuilt from config.json and the weights kept as best."""
+
+import os
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+
+from tfcxr import runs
+from tfcxr.classifiers import backbones, models
+from tfrecords_builder import labels
+from tfrecords_builder.errors import InputError
+
+WEIGHTS = "checkpoints/best.weights.h5"
+KINDS = ("baseline", "dcan")
+
+# What a folder needs, relative to it, for the functions here; exports copy these.
+FILES = ("config.json", WEIGHTS)
+
+
+def load_classifier(path: str | os.PathLike, *, which: str = "target") -> tf.keras.Model:
+    """Loads a trained classifier.
+
+    Args:
+      path: folder of a baseline or DCAN run, or of an export.
+      which: target or source: the path through DCAN's attention and correction; the same for a baseline.
+
+    Returns:
+      Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
+      the names. Called eagerly it raises InputError for values outside [0, 1].
+
+    Raises:
+      InputError: no such run, not of a classifier, or without weights yet.
+    """
+    return models.make_inference_model(load_network(path), which)
+
+
+def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
+    """What is known about a trained classifier.
+
+    Returns:
+      The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records),
+      image_size (what the backbone sees), labels (the 14, in order), records (flag -> digest).
+
+    Raises:
+      InputError: no such run, or not of a classifier.
+    """
+    config = runs.load_config(path, kind=KINDS)
+    return {**config["config"], "kind": config["kind"], "records": config["records"], "labels": list(labels.LABELS)}
+
+
+def load_network(path: str | os.PathLike) -> models.Classifier:
+    """The trained network itself: framed images -> logits. Raises InputError as `load_classifier`."""
+    classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
+    models.load_weights(classifier, pathlib.Path(path) / WEIGHTS)
+    return classifier
+
+
+def initialise(classifier: models.Classifier, *, weights: str, init_from: str | None = None) -> list[str]:
+    """Gives a new classifier its first weights.
+
+    Args:
+      classifier: changed in place.
+      weights: imagenet, none, an `.h5` file of Keras for the backbone, or a run folder (its backbone only).
+      init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
+
+    Returns:
+      Names of the parts that were loaded.
+
+    Raises:
+      InputError: a file or run that is not there or does not fit.
+    """
+    if init_from:
+        return models.copy_weights(load_network(init_from), classifier)
+    if weights == "none":
+        return []
+    if weights == "imagenet":
+        backbones.load_h5(classifier.base, backbones.imagenet_path(classifier.config.backbone))
+    elif pathlib.Path(weights).is_dir():
+        source = load_network(weights)
+        if source.config.backbone != classifier.config.backbone:
+            raise InputError(
+                f"--weights={weights}: its backbone is {source.config.backbone}, not {classifier.config.backbone}"
+            )
+        classifier.base.set_weights(source.base.get_weights())
+    elif pathlib.Path(weights).is_file():
+        backbones.load_h5(classifier.base, weights)
+    else:
+        raise InputError(
+            f"--weights={weights}: must be imagenet, none, an .h5 file or a run folder; no such file is there"
+        )
+    return ["backbone"]

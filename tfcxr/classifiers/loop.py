@@ -1,0 +1,328 @@
+"""The training loop that baseline and DCAN share: phases, evaluation, best weights, checkpoints, exact resume."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from tfcxr import data, metrics, runs
+from tfcxr.classifiers import loading, models, preprocessing
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.progress import progress
+
+HISTORY = "history.json"
+
+# A stop by a signal waits for the steps under way: so many seconds at most, whatever a step takes.
+_SECONDS_PER_CALL = 3.0
+_MOST_STEPS_PER_CALL = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer.
+
+    Attributes:
+      name: for messages.
+      steps: number of steps.
+      eval_every: steps between evaluations; the end of a phase is one as well.
+      stream: first step of the phase still to do -> endless dataset of its batches.
+      step: batch -> scalar tensors by name (`log_names`); changes the weights.
+      log_names: what `step` returns.
+      optimizer: its state belongs to the checkpoint.
+    """
+
+    name: str
+    steps: int
+    eval_every: int
+    stream: Callable[[int], tf.data.Dataset]
+    step: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
+    log_names: Sequence[str]
+    optimizer: tf.Module
+
+
+def has_checkpoint(run_dir: str) -> bool:
+    """Whether a run folder has a checkpoint to resume from."""
+    return tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints")) is not None
+
+
+class Trainer:
+    """Runs phases in a run folder.
+
+    After each evaluation a row goes to history.json and TensorBoard, and the weights are kept as best if the row's
+    criterion is the highest so far. A checkpoint holds weights, optimizers, step and running means; it is written
+    after each evaluation, every `checkpoint_steps` steps, and when a signal asks to stop.
+    """
+
+    def __init__(
+        self,
+        run: runs.RunFolder,
+        classifier: models.Classifier,
+        phases: Sequence[Phase],
+        *,
+        evaluate: Callable[[], dict[str, float | None]],
+        select: str,
+        checkpoint_steps: int,
+        patience: int = 0,
+        describe: Callable[[dict[str, Any]], str] = str,
+    ):
+        """Restores the latest checkpoint, if the run has one.
+
+        Args:
+          run: open run folder.
+          classifier: with its first weights.
+          phases: in order.
+          evaluate: returns numbers by name; those called `select/<criterion>` choose weights, higher is better.
+          select: the criterion that chooses.
+          checkpoint_steps: steps between checkpoints, besides those at evaluations; 0 for none.
+          patience: evaluations of the last phase without a better one before it stops; 0 for never.
+          describe: history row -> line to print.
+        """
+        self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
+        self._evaluate, self._select, self._describe = evaluate, f"select/{select}", describe
+        self._checkpoint_steps, self._patience = checkpoint_steps, patience
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._means = [{name: tf.keras.metrics.Mean(name=name) for name in phase.log_names} for phase in self.phases]
+        checkpoint = tf.train.Checkpoint(
+            classifier=classifier,
+            step=self._step,
+            optimizers=[phase.optimizer for phase in self.phases],
+            means=[list(means.values()) for means in self._means],
+        )
+        self._manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
+        if self._manager.latest_checkpoint:
+            checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
+        # Rows beyond the checkpoint are of steps that will be done again.
+        self.history = [row for row in _read_history(run.path) if row["step"] <= self.step]
+
+    @property
+    def step(self) -> int:
+        """Steps done in all phases."""
+        return int(self._step.numpy())
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The history row whose weights are kept; the first of equals."""
+        rows = [row for row in self.history if row.get(self._select) is not None]
+        return max(rows, key=lambda row: row[self._select]) if rows else None
+
+    def fit(self) -> None:
+        """Trains to the end.
+
+        Raises:
+          RunError: a loss is not finite; the last checkpoint is from before.
+          Interrupted: a signal asked to stop; the state has been saved.
+        """
+        total = sum(phase.steps for phase in self.phases)
+        if self.step:
+            print(f"resumed at step {self.step} of {total}", flush=True)
+        writer = tf.summary.create_file_writer(str(self.run.tensorboard))
+        with (
+            runs.StopSignals() as stop,
+            progress(total, "train", "steps", initial=self.step) as bar,
+            writer.as_default(),
+        ):
+            first = 0
+            for number, phase in enumerate(self.phases):
+                if self.step < first + phase.steps and not self._out_of_patience(number):
+                    self._run_phase(number, first, stop, bar)
+                first += phase.steps
+        writer.close()
+
+    def _run_phase(self, number: int, first: int, stop: runs.StopSignals, bar) -> None:
+        phase, means = self.phases[number], self._means[number]
+        iterator = iter(phase.stream(self.step - first))
+
+        @tf.function
+        def run_steps(iterator, count):
+            for _ in tf.range(count):
+                logs = phase.step(next(iterator))
+                for name, mean in means.items():
+                    mean.update_state(logs[name])
+
+        per_call, epoch_start = 1, time.monotonic()
+        while (done := self.step - first) < phase.steps:
+            stops = [phase.steps, (done // phase.eval_every + 1) * phase.eval_every]
+            if self._checkpoint_steps:
+                stops.append((done // self._checkpoint_steps + 1) * self._checkpoint_steps)
+            count = min(per_call, min(stops) - done)
+            before = time.monotonic()
+            _guarded(run_steps, iterator, tf.constant(count))
+            seconds = time.monotonic() - before
+            self._step.assign_add(count)
+            bar.update(count)
+            done += count
+            # Grows slowly from 1, because the first call also traces.
+            per_call = int(np.clip(count * _SECONDS_PER_CALL / max(seconds, 1e-6), 1, 2 * per_call))
+            per_call = min(per_call, _MOST_STEPS_PER_CALL)
+            if done % phase.eval_every == 0 or done == phase.steps:
+                self._check_finite(means)
+                self._log(number, means, time.monotonic() - epoch_start)
+                self._save(means)
+                epoch_start = time.monotonic()
+                if self._out_of_patience(number):
+                    print(f"stopped early: no better {self._select} for {self._patience} evaluations", flush=True)
+                    return
+            elif self._checkpoint_steps and done % self._checkpoint_steps == 0:
+                self._save(means)
+            if stop.requested:
+                self._save(means)
+                stop.raise_if_requested()
+
+    def _out_of_patience(self, number: int) -> bool:
+        """Whether the last phase has gone on too long without a better row."""
+        if not self._patience or number != len(self.phases) - 1 or not self.history:
+            return False
+        rows = [row for row in self.history if row["phase"] == self.phases[number].name]
+        best = self.best
+        return best is not None and sum(row["step"] > best["step"] for row in rows) >= self._patience
+
+    def _check_finite(self, means: Mapping[str, tf.keras.metrics.Mean]) -> None:
+        bad = [name for name, mean in means.items() if not math.isfinite(float(mean.result()))]
+        if bad:
+            raise RunError(
+                f"training diverged: {', '.join(bad)} is not finite before step {self.step}; "
+                "the last good checkpoint is kept; try a smaller --learning_rate"
+            )
+
+    def _log(self, number: int, means: Mapping[str, tf.keras.metrics.Mean], seconds: float) -> None:
+        row: dict[str, Any] = {"step": self.step, "phase": self.phases[number].name}
+        row |= {f"train/{name}": float(mean.result()) for name, mean in means.items()}
+        row["learning_rate"] = float(self.phases[number].optimizer.rate)
+        row |= self._evaluate()
+        for name, value in row.items():
+            if isinstance(value, float):
+                tf.summary.scalar(name, value, step=self.step)
+        tf.summary.flush()
+        earlier = self.best
+        self.history.append(row)
+        value = row.get(self._select)
+        if value is not None and (earlier is None or value > earlier[self._select]):
+            models.save_weights(self.classifier, self.run.path / loading.WEIGHTS)
+        files.write_json(self.run.path / HISTORY, self.history)
+        for mean in means.values():
+            mean.reset_state()
+        print(f"{self._describe(row)} ({seconds:.0f} s)", flush=True)
+
+    def _save(self, means: Mapping[str, tf.keras.metrics.Mean]) -> None:
+        self._check_finite(means)
+        self._manager.save(checkpoint_number=self.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a network gives on one split, in the order of the records.
+
+    Attributes:
+      labels: int64 [N].
+      features: float32 [N, F], before correction.
+      logits: float32 [N, K].
+    """
+
+    labels: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float64 [N, K]."""
+        return special.softmax(self.logits.astype(np.float64), axis=1)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Most probable class, int64 [N]."""
+        return self.logits.argmax(axis=1)
+
+    def cross_entropy(self) -> float:
+        """Mean cross entropy with the labels, in nats."""
+        logarithms = special.log_softmax(self.logits.astype(np.float64), axis=1)
+        return float(-logarithms[np.arange(len(self.labels)), self.labels].mean())
+
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have an image."""
+        return float(np.nanmean(metrics.recalls(self.labels, self.predictions, self.logits.shape[1])))
+
+
+class SplitRunner:
+    """Runs a network over a split of a record set, as often as wanted, with one traced function."""
+
+    def __init__(
+        self, classifier: models.Classifier, record_set: data.RecordSet, split: str, *, path: str, batch_size: int
+    ):
+        """`path`: source or target, of attention and correction."""
+        self._record_set, self._split, self._batch_size = record_set, split, batch_size
+        size = classifier.config.image_size
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
+        def run(images):
+            framed = preprocessing.frame(preprocessing.to_unit(images), size)
+            features = classifier.features(framed, path=path)
+            return features, classifier.classify(features, path=path)
+
+        self._run = run
+
+    def __call__(self) -> Outputs:
+        """Runs over the whole split."""
+        labels, features, logits = [], [], []
+        for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
+            f, g = _guarded(self._run, batch["image"])
+            labels.append(batch["class"].numpy())
+            features.append(f.numpy())
+            logits.append(g.numpy())
+        return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
+
+
+def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_class: bool = True) -> np.ndarray:
+    """Images of each class in a split, int64 [K].
+
+    Raises:
+      InputError: no classes (multilabel), no such split, no image, or (`every_class`) none of some class.
+    """
+    if record_set.num_classes < 2:
+        raise InputError(f"{flag}={record_set.path}: label version {record_set.info.label_version} has no classes")
+    if record_set.num_examples(split) == 0:
+        raise InputError(f"{flag}={record_set.path}: the {split} split has no image")
+    counts = np.bincount(record_set.labels(split)["class"], minlength=record_set.num_classes)
+    for name, count in zip(record_set.info.classes, counts, strict=True):
+        if count == 0 and every_class:
+            raise InputError(f"{flag}={record_set.path}: the {split} split has no image of class {name}")
+        if count == 0:
+            print(
+                f"warning: {flag}: the {split} split has no image of class {name}; its recall is left out", flush=True
+            )
+    return counts
+
+
+def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> None:
+    """Says so if the network's input is larger than the stored images."""
+    if record_set.info.resolution < image_size:
+        print(f"note: {flag}: images of {record_set.info.resolution} px are enlarged to {image_size} px", flush=True)
+
+
+def recalls_by_name(outputs: Outputs, classes: Sequence[str], prefix: str) -> dict[str, float | None]:
+    """{"<prefix>/recall/<class>": recall, or None for a class without an image}."""
+    recalls = metrics.recalls(outputs.labels, outputs.predictions, len(classes))
+    return {f"{prefix}/recall/{name}": finite(recall) for name, recall in zip(classes, recalls, strict=True)}
+
+
+def finite(value: float) -> float | None:
+    """`value` as a JSON number: None for NaN and infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _read_history(path: pathlib.Path) -> list[dict[str, Any]]:
+    return files.read_json(path / HISTORY) if (path / HISTORY).exists() else []
+
+
+def _guarded(function: Callable, *arguments):
+    """Calls; damaged records found by the input pipeline become a RunError."""
+    try:
+        return function(*arguments)
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        raise RunError(f"damaged records, or {error.message.splitlines()[0]}; see verify-records") from error

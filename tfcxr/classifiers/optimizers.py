@@ -1,0 +1,181 @@
+"""SGD as PyTorch defines it, with learning-rate and decay multipliers per group of layers.
+
+The only module that uses tensorflow-addons (archived): replace `grouped_sgd` to be rid of it.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that it has ended development; setup.cfg pins what works
+    import tensorflow_addons as tfa
+
+
+class CoupledSGD(tf.keras.optimizers.Optimizer):
+    """SGD in PyTorch's form: g += decay w; v = momentum v + g; w -= lr (g + momentum v with nesterov, else v).
+
+    Unlike Keras's SGD, the learning rate is outside the velocity (it matters where the rate changes), and the decay
+    goes through the velocity as well. It applies to every variable, BatchNorm and biases included.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | tf.keras.optimizers.schedules.LearningRateSchedule,
+        *,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        coupled_decay: float = 0.0,
+        name: str = "CoupledSGD",
+    ):
+        """Makes the optimizer.
+
+        Args:
+          learning_rate: a number or a schedule of the step.
+          momentum: in [0, 1).
+          nesterov: step along g + momentum v rather than v.
+          coupled_decay: weight decay; not Keras's `weight_decay`, which is decoupled.
+          name: of the optimizer.
+        """
+        # XLA makes training slower on CPUs, and Keras would turn it on by itself on GPUs.
+        super().__init__(name=name, jit_compile=False)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        self.momentum, self.nesterov, self.coupled_decay = momentum, nesterov, coupled_decay
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Makes one velocity for each variable."""
+        super().build(var_list)
+        if getattr(self, "_built", False):
+            return
+        self.velocities = [self.add_variable_from_reference(variable, "velocity") for variable in var_list]
+        self._built = True
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Updates one variable."""
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        velocity = self.velocities[self._index_dict[self._var_key(variable)]]
+        gradient = tf.convert_to_tensor(gradient)
+        if self.coupled_decay:
+            gradient += self.coupled_decay * variable
+        updated = velocity.assign(self.momentum * velocity + gradient)
+        variable.assign_sub(rate * (gradient + self.momentum * updated if self.nesterov else updated))
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "coupled_decay": self.coupled_decay,
+        }
+
+
+class InverseDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """lr (1 + p)^-power with p = step / steps, as DCAN."""
+
+    def __init__(self, learning_rate: float, steps: int, power: float = 0.75):
+        """`learning_rate` at step 0; `steps` of the whole training."""
+        self.learning_rate, self.steps, self.power = learning_rate, steps, power
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate at `step`, float32."""
+        progress = tf.cast(step, tf.float32) / float(self.steps)
+        return self.learning_rate * tf.pow(1.0 + progress, -self.power)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"learning_rate": self.learning_rate, "steps": self.steps, "power": self.power}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Layers (or models) that share multipliers of the learning rate and of the weight decay."""
+
+    layers: Sequence[tf.keras.layers.Layer]
+    rate: float = 1.0
+    decay: float = 1.0
+
+
+def make_schedule(
+    kind: str, learning_rate: float, steps: int
+) -> float | tf.keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over `steps`: constant, cosine (to 0) or inverse (DCAN's).
+
+    Raises ValueError for another kind.
+    """
+    if kind == "constant":
+        return learning_rate
+    if kind == "cosine":
+        return tf.keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=max(1, steps))
+    if kind == "inverse":
+        return InverseDecay(learning_rate, max(1, steps))
+    raise ValueError(f"kind={kind!r}: must be constant, cosine or inverse")
+
+
+class GroupedSGD(tf.Module):
+    """One CoupledSGD for each group behind tfa's MultiOptimizer.
+
+    A `tf.train.Checkpoint` of this object holds the velocities and step counts of all groups: MultiOptimizer itself
+    leaves its optimizers out of a checkpoint, so they are attributes here.
+
+    Attributes:
+      variables_to_train: what `apply` expects gradients of, in that order.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        *,
+        learning_rate: float,
+        steps: int,
+        schedule: str = "constant",
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ):
+        """Makes the optimizers and their velocities.
+
+        Args:
+          groups: disjoint groups; their layers have been built.
+          learning_rate: at step 0, of a group with multiplier 1.
+          steps: length of the schedule.
+          schedule: see `make_schedule`.
+          momentum: see CoupledSGD.
+          nesterov: see CoupledSGD.
+          weight_decay: coupled decay of a group with multiplier 1.
+
+        Raises:
+          ValueError: a variable in two groups, or two variables of one name (MultiOptimizer matches by name).
+        """
+        super().__init__(name="grouped_sgd")
+        self.variables_to_train: list[tf.Variable] = []
+        self.optimizers = []
+        pairs = []
+        for group in groups:
+            variables = [v for layer in group.layers for v in layer.trainable_variables]
+            if not variables:
+                continue
+            rate = make_schedule(schedule, learning_rate * group.rate, steps)
+            optimizer = CoupledSGD(rate, momentum=momentum, nesterov=nesterov, coupled_decay=weight_decay * group.decay)
+            optimizer.build(variables)
+            self.optimizers.append(optimizer)
+            self.variables_to_train += variables
+            pairs.append((optimizer, list(group.layers)))
+        names = [v.name for v in self.variables_to_train]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"groups: variables of the same name: {', '.join(twice[:3])}")
+        self._multi = tfa.optimizers.MultiOptimizer(pairs)
+        self._multi.iterations  # noqa: B018  (makes the counter now: a tf.function may not)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Takes one step; `gradients` belong to `variables_to_train`."""
+        self._multi.apply_gradients(zip(gradients, self.variables_to_train, strict=True))
+
+    @property
+    def rate(self) -> tf.Tensor:
+        """Current learning rate of the first group."""
+        return self.optimizers[0].learning_rate
