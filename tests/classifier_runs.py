@@ -1,0 +1,42 @@
+"""Untrained classifiers in run folders, so that evaluation, export and prediction can be tested without training."""
+
+import dataclasses
+import pathlib
+
+from tests import fakes
+from tfcxr import data, runs
+
+
+def make_classifier_run(
+    folder: pathlib.Path, records: pathlib.Path, *, kind: str = "baseline", backbone: str = "resnet_tiny", seed: int = 0
+) -> pathlib.Path:
+    """Writes a run folder with random weights for the classes of `records`; returns it."""
+    import tensorflow as tf
+
+    from tfcxr.classifiers import loading, models
+
+    tf.keras.utils.set_random_seed(seed)
+    info = data.RecordSet(records).info
+    config = models.ModelConfig(
+        classes=info.classes,
+        label_version=info.label_version,
+        resolution=info.resolution,
+        image_size=32,
+        backbone=backbone,
+        attention=kind == "dcan",
+        correction=kind == "dcan",
+    )
+    classifier = models.Classifier(config)
+    # A sharper head than the initial one, so that probabilities differ between images.
+    kernel, bias = classifier.head.get_weights()
+    classifier.head.set_weights([kernel * 100, bias])
+    with runs.RunFolder.open(
+        folder, kind=kind, config=dataclasses.asdict(config), records_digests={"--records": info.digest}
+    ) as run:
+        models.save_weights(classifier, run.path / loading.WEIGHTS)
+    return folder
+
+
+def make_records(folder: pathlib.Path, **arguments) -> pathlib.Path:
+    """A v2 record set of 16 px images."""
+    return fakes.make_records(folder, **{"resolution": 16, "label_version": "v2", "per_class": 6, **arguments})
