@@ -106,11 +106,12 @@ def locate(table: Table) -> np.ndarray:
     Lists each folder once, which is much faster than asking for every file where most are absent.
     """
     listings: dict[str, frozenset[str]] = {}
-    found = np.full(len(table.frame), "", object)
+    ids = table.frame["id"].tolist()
+    found = np.full(len(ids), "", object)
     for base, drop in table.bases:
         prefix = f"{base}{os.sep}"
         for i in np.flatnonzero(found == ""):
-            path = prefix + table.frame["id"].iat[i].split("/", drop)[-1]
+            path = prefix + ids[i].split("/", drop)[-1]
             folder, name = os.path.split(path)
             if folder not in listings:
                 listings[folder] = _list_folder(folder)

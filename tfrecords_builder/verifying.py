@@ -17,7 +17,7 @@ from tfrecords_builder.errors import InputError
 from tfrecords_builder.progress import progress
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_NODE = re.compile(r"\{\{.*?\}\}|\[Op:.*\]")  # which op failed, in TensorFlow's messages
+_NODE = re.compile(r"\{\{.*?\}\}|\[Op:.*|name:\s*$")  # which op failed, in TensorFlow's messages
 _GREY_8_BIT = b"\x08\x00"  # bit depth and colour type in the IHDR chunk
 
 
@@ -132,7 +132,7 @@ class _Checker:
         if problem:
             self.faults.append(f"{where}: image {row['id']} {problem}")
         if record["source"] != self._info.source:
-            self.faults.append(f"{where}: source is {record['source'].decode()!r}, described as {self._info.source!r}")
+            self.faults.append(f"{where}: source is {record['source']!r}, described as {self._info.source!r}")
         self._check_label(where, row, record)
         self._check_manifest(where, split, shard, position, row)
 
