@@ -7,9 +7,15 @@ from tfrecords_builder import labels
 
 def define_network(fv: flags.FlagValues) -> None:
     """What decides the shape and the start of the networks."""
-    flags.DEFINE_enum("arch", "cpd", ["cpd"], "cpd: class-conditional skip generator, residual discriminator", flag_values=fv)
+    flags.DEFINE_enum(
+        "arch", "cpd", ["cpd"], "cpd: class-conditional skip generator, residual discriminator", flag_values=fv
+    )
     flags.DEFINE_integer(
-        "fmap_base", 16384, "feature maps at stage s are fmap_base / 2^s, at most fmap_max", lower_bound=1, flag_values=fv
+        "fmap_base",
+        16384,
+        "feature maps at stage s are fmap_base / 2^s, at most fmap_max",
+        lower_bound=1,
+        flag_values=fv,
     )
     flags.DEFINE_integer("fmap_max", 512, "most feature maps of a layer", lower_bound=1, flag_values=fv)
     flags.DEFINE_enum(
@@ -18,7 +24,7 @@ def define_network(fv: flags.FlagValues) -> None:
     )  # fmt: skip
     flags.DEFINE_list(
         "condition_labels", [],
-        "the labels the GAN sees, comma-separated; empty: all 14. Images without any of them are left out", flag_values=fv,
+        "labels the GAN sees, comma-separated; empty: all 14. Images without any are left out", flag_values=fv,
     )  # fmt: skip
     flags.register_validator(
         "condition_labels",
@@ -38,18 +44,30 @@ def define_training(fv: flags.FlagValues) -> None:
     flags.DEFINE_float("r1_gamma", 10.0, "logistic_r1: weight at real images", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_float("r2_gamma", 0.0, "logistic_r1: weight at generated images", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_integer(
-        "reg_interval", 1, "apply the gradient penalty in every so many-th step, times that number", lower_bound=1, flag_values=fv
+        "reg_interval",
+        1,
+        "apply the gradient penalty in each so many-th step only, times that number",
+        lower_bound=1,
+        flag_values=fv,
     )
     flags.DEFINE_float(
-        "ema_decay", 0.999, "per step, of the averaged generator, which makes all samples", lower_bound=0.0, upper_bound=0.999999,
-        flag_values=fv,
+        "ema_decay", 0.999, "per step, of the averaged generator, which makes all samples",
+        lower_bound=0.0, upper_bound=0.999999, flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_boolean("mirror", False, "flip real images left to right at random (a heart then lies on either side)", flag_values=fv)
+    flags.DEFINE_boolean(
+        "mirror", False, "flip real images left to right at random (a heart then lies on either side)", flag_values=fv
+    )
     flags.DEFINE_float(
-        "total_kimg", None, "length in thousands of real images shown; default by resolution (32 px: 12000); may grow on resume",
+        "total_kimg", None, "length in thousands of real images; default by resolution (32 px: 12000); may grow on resume",
         lower_bound=0.001, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(
-        "tick_kimg", None, "report and samples so often; default by resolution (32 px: 100)", lower_bound=0.001, flag_values=fv
+        "tick_kimg",
+        None,
+        "report and samples so often; default by resolution (32 px: 100)",
+        lower_bound=0.001,
+        flag_values=fv,
     )
-    flags.DEFINE_float("checkpoint_kimg", None, "checkpoint so often; default: every tick", lower_bound=0.001, flag_values=fv)
+    flags.DEFINE_float(
+        "checkpoint_kimg", None, "checkpoint so often; default: every tick", lower_bound=0.001, flag_values=fv
+    )

@@ -1,7 +1,7 @@
 """Trains a class-conditional GAN (cpD-GAN) on records: labels in, chest radiographs out.
 
-Writes checkpoints, TensorBoard events and sample grids into the run folder. A run that was stopped goes on where it was when the
-same command is given again, and ends with the same weights.
+Writes checkpoints, TensorBoard events and sample grids into the run folder. A run that was stopped goes on where it
+was when the same command is given again, and ends with the same weights.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """A quick measure of progress: the Fréchet distance of Gaussians fitted to PCA components of the pixels.
 
-It needs no network and costs a second, but sees no more than means and covariances of smooth structure: a measure for watching a
-run, not for comparing with published FIDs (Heusel et al. 2017, whose formula it shares). Its name says what it is.
+It needs no network and costs a second, but sees no more than means and covariances of smooth structure: a measure for
+watching a run, not for comparing with published FIDs (Heusel et al. 2017, whose formula it shares). Its name says what
+it is.
 """
 
 import numpy as np

@@ -1,8 +1,11 @@
+# The Keras methods build, call and get_config are what they are in every Keras layer.
+# ruff: noqa: D102
 """Layers of cpD-GAN.
 
 Activations are NHWC float32 (on a CPU 1.7 times faster than NCHW). Weights keep the names, shapes and layouts of the
 reference (golden files and imported checkpoints load without a transposition): convolution kernels [k, k, in, out], the
-fused up-convolution [k, k, out, in], dense [in, out]; the dense layers beside the 4x4 images count their units channel-first.
+fused up-convolution [k, k, out, in], dense [in, out]; the dense layers beside the 4x4 images count their units
+channel-first.
 
 Sources: Karras et al. 2018 (progressive growing: equalized learning rate, pixel norm, minibatch standard deviation),
 Karras et al. 2019 (StyleGAN: fused up- and down-sampling convolutions).
@@ -73,13 +76,16 @@ def _transposed_conv(x, kernel):
     if height < 16:
         shape = [tf.shape(x)[0], 2 * height, 2 * width, units]
         return tf.nn.conv2d_transpose(x, kernel, shape, 2, "SAME")
-    # Large images: one plain convolution with the 2x2 kernels of the four phases, then interleaving. The same sums, in two
-    # thirds of the time (measured on two cores with AVX512); at 8 px and below the rearranging costs more than it saves.
+    # Large images: one plain convolution with the 2x2 kernels of the four phases, then interleaving. The same sums, in
+    # two thirds of the time (measured on two cores with AVX512); at 8 px and below the rearranging costs more than
+    # it saves.
     kernel = tf.reshape(kernel[::-1, ::-1], [2, 2, 2, 2, units, channels])
     kernel = tf.reshape(tf.transpose(kernel, [0, 2, 5, 1, 3, 4]), [2, 2, channels, 4 * units])
     y = tf.nn.conv2d(x, kernel, 1, [[0, 0], [1, 1], [1, 1], [0, 0]])
     parts = [
-        y[:, i : i + height, j : j + width, (2 * i + j) * units : (2 * i + j + 1) * units] for i in (0, 1) for j in (0, 1)
+        y[:, i : i + height, j : j + width, (2 * i + j) * units : (2 * i + j + 1) * units]
+        for i in (0, 1)
+        for j in (0, 1)
     ]
     return tf.nn.depth_to_space(tf.concat(parts, axis=3), 2)
 
@@ -226,8 +232,8 @@ class PixelNorm(tf.keras.layers.Layer):
 class ConditionalPixelNorm(tf.keras.layers.Layer):
     """pixel_norm(x)·γ + β with γ and β equalized dense functions of the condition [N, D].
 
-    `calm` starts γ's bias at 1 and both weights at a tenth of their usual deviation: the same function class, but the first
-    images are not scaled at random, channel by channel. The reference starts γ around 0.
+    `calm` starts γ's bias at 1 and both weights at a tenth of their usual deviation: the same function class, but the
+    first images are not scaled at random, channel by channel. The reference starts γ around 0.
     """
 
     def __init__(self, *, calm: bool = False, seed: int = 0, **kwargs):
@@ -260,8 +266,8 @@ class ConditionalPixelNorm(tf.keras.layers.Layer):
 class MinibatchStddev(tf.keras.layers.Layer):
     """Appends the mean standard deviation over groups of images as one more channel (Karras 2018, section 3).
 
-    The batch is read as [group, N / group, ...]: image i belongs to group i mod N / group. A batch smaller than a group is one
-    group; N must otherwise be divisible by the group size.
+    The batch is read as [group, N / group, ...]: image i belongs to group i mod N / group. A batch smaller than a
+    group is one group; N must otherwise be divisible by the group size.
     """
 
     def __init__(self, *, group: int = 4, **kwargs):

@@ -1,7 +1,7 @@
 """GAN losses on scores [N, 1] (high: real), all as per-image values [N] whose mean is the loss.
 
-Sources: Gulrajani et al. 2017 (WGAN-GP), Karras et al. 2018 (the drift term), Goodfellow et al. 2014 (non-saturating logistic),
-Mescheder et al. 2018 (R1 and R2), Lim and Ye 2017 (hinge).
+Sources: Gulrajani et al. 2017 (WGAN-GP), Karras et al. 2018 (the drift term), Goodfellow et al. 2014 (non-saturating
+logistic), Mescheder et al. 2018 (R1 and R2), Lim and Ye 2017 (hinge).
 """
 
 import tensorflow as tf

@@ -1,7 +1,7 @@
 """The networks of cpD-GAN as Keras models (Schütte et al. 2021; Karras et al. 2018, 2019 and 2020).
 
-Images are [N, R, R, 1] float32 in [-1, 1]; labels [N, num_labels] float32 in {0, 1} with at least one 1 per row among those that
-the network is conditioned on; latents [N, latent_size] float32 from N(0, I).
+Images are [N, R, R, 1] float32 in [-1, 1]; labels [N, num_labels] float32 in {0, 1} with at least one 1 per row among
+those that the network is conditioned on; latents [N, latent_size] float32 from N(0, I).
 """
 
 import dataclasses
@@ -80,7 +80,8 @@ class NetworkConfig:
 
 
 def build_generator(config: NetworkConfig | None = None, **settings) -> tf.keras.Model:
-    """The generator: (latents [N, nf(0)], labels [N, num_labels]) -> images [N, R, R, 1], nominally in [-1, 1], not clipped.
+    """The generator: (latents [N, nf(0)], labels [N, num_labels]) -> images [N, R, R, 1], nominally in [-1, 1], not
+    clipped.
 
     Takes a `NetworkConfig` or its fields as keywords. Raises ValueError naming a bad one.
     """
@@ -123,7 +124,8 @@ def build_generator(config: NetworkConfig | None = None, **settings) -> tf.keras
 def build_discriminator(config: NetworkConfig | None = None, **settings) -> tf.keras.Model:
     """The discriminator: (images [N, R, R, 1] in [-1, 1], labels [N, num_labels]) -> scores [N, 1] (high: real).
 
-    N must be at most 4 or divisible by 4 (the groups of the minibatch standard deviation). Arguments as `build_generator`.
+    N must be at most 4 or divisible by 4 (the groups of the minibatch standard deviation). Arguments as
+    `build_generator`.
     """
     config = config or NetworkConfig(**settings)
     nf, seed = config.feature_maps, config.seed

@@ -28,7 +28,7 @@ def write_png(path, image: np.ndarray) -> None:
 
 
 def common_combinations(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The most frequent distinct rows of [N, L], most frequent first (ties in the order of their labels), and their counts."""
+    """The most frequent distinct rows of [N, L], most frequent first (ties: by labels), and their counts."""
     counter = collections.Counter(map(tuple, np.asarray(vectors).astype(int).tolist()))
     ranked = sorted(counter.items(), key=lambda item: (-item[1], [-bit for bit in item[0]]))[:count]
     return np.array([row for row, _ in ranked], np.float32), np.array([n for _, n in ranked])

@@ -1,7 +1,7 @@
 """One training step of a GAN, and everything that a checkpoint of it must hold.
 
-What is random in step t is drawn from (seed, t) by stateless operations: a run that goes on from a checkpoint makes the same
-steps as one that was never stopped.
+What is random in step t is drawn from (seed, t) by stateless operations: a run that goes on from a checkpoint makes
+the same steps as one that was never stopped.
 """
 
 import dataclasses
@@ -73,8 +73,8 @@ def to_uint8(images: tf.Tensor) -> tf.Tensor:
 class GanState(tf.train.Checkpoint):
     """Both networks, the averaged generator, both optimizers and the step: all that changes while training.
 
-    The optimizer is the 'legacy' Adam of Keras 2.15: it computes lr·sqrt(1-β2^t)/(1-β1^t)·m/(sqrt(v) + ε) as TensorFlow 1 and
-    the newer Keras Adam do, in one fused operation per variable.
+    The optimizer is the 'legacy' Adam of Keras 2.15: it computes lr·sqrt(1-β2^t)/(1-β1^t)·m/(sqrt(v) + ε) as
+    TensorFlow 1 and the newer Keras Adam do, in one fused operation per variable.
     """
 
     def __init__(self, network: networks.NetworkConfig, step: StepConfig):
@@ -103,10 +103,11 @@ class StepRunner:
 
     @tf.function(reduce_retracing=True)
     def run(self, batches, count):
-        """Makes `count` steps with the next batches of an iterator of {image uint8 [B, R, R, 1], vector float32 [B, L]}.
+        """Makes `count` steps with the next batches of an iterator of {image uint8 [B, R, R, 1], vector float32 [B,
+        L]}.
 
-        Nothing leaves the graph between steps. Returns the sums over the steps of `MEASURES` [6], of `PENALTY_MEASURES` [2], and the
-        number of penalties that the latter sum.
+        Nothing leaves the graph between steps. Returns the sums over the steps of `MEASURES` [6], of
+        `PENALTY_MEASURES` [2], and the number of penalties that the latter sum.
         """
         sums, penalty_sums = tf.zeros([len(MEASURES)]), tf.zeros([len(PENALTY_MEASURES)])
         penalties = tf.constant(0)

@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data, runs
-from tfcxr.gan import frechet, networks, samples, steps
+from tfcxr.gan import frechet, loading, networks, samples, steps
 from tfrecords_builder import files, progress
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError, RunError
 
-# Kimg per tick and in all, by resolution: Karras 2018's ticks, the benchmark's totals (16 px as 32 px; 256 and 512 px ours).
+# Kimg per tick and in all, by resolution: Karras 2018's ticks, the benchmark's totals (16 px as 32 px; 256 and 512 px
+# ours).
 TICK_KIMG = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20}
 TOTAL_KIMG = {8: 12000, 16: 12000, 32: 12000, 64: 14000, 128: 16000, 256: 16000, 512: 16000}
 
@@ -92,13 +93,16 @@ class _Training:
         vectors = record_set.labels("train")["vector"]
         kept = vectors[(vectors[:, self._filter] > 0).any(axis=1)]
         if not len(kept):
-            raise InputError(f"--records={record_set.path}: no training image has a label that the GAN is conditioned on")
+            raise InputError(
+                f"--records={record_set.path}: no training image has a label that the GAN is conditioned on"
+            )
         self._num_images, self._num_skipped = len(kept), len(vectors) - len(kept)
         self._state = steps.GanState(config.network, config.step)
         self._runner = steps.StepRunner(self._state, config.step, kept)
         self._manager = tf.train.CheckpointManager(self._state, str(run.checkpoints), _KEEP_CHECKPOINTS)
         self._ticks: list[dict[str, Any]] = []
         self._restore()
+        self._write_combinations(kept)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard))
         self._prepare_samples(kept)
 
@@ -110,9 +114,12 @@ class _Training:
         batches = iter(self._stream(step))
         window = _Window()
         description = f"GAN {config.network.resolution} px"
-        with runs.StopSignals() as stop, progress.progress(
-            total * config.step.batch_size, description, initial=step * config.step.batch_size
-        ) as bar:
+        with (
+            runs.StopSignals() as stop,
+            progress.progress(
+                total * config.step.batch_size, description, initial=step * config.step.batch_size
+            ) as bar,
+        ):
             if step == 0:
                 self._tick(0, window)
             while step < total:
@@ -159,6 +166,13 @@ class _Training:
         if self._manager.checkpoints:
             raise RunError(f"--run_dir={self._run.path}: no checkpoint can be read; start again with --overwrite")
 
+    def _write_combinations(self, vectors: np.ndarray) -> None:
+        """The label combinations of the training fold, from which synthetic sets are drawn."""
+        rows, counts = samples.common_combinations(vectors, len(vectors))
+        names = [samples.describe(row, labels_lib.LABELS) for row in rows]
+        table = [{"labels": name, "count": int(count)} for name, count in zip(names, counts, strict=True)]
+        files.write_json(self._run.path / loading.COMBINATIONS_FILE, table)
+
     def _prepare_samples(self, vectors: np.ndarray) -> None:
         """Fixed latents and labels for the grid and for the progress measure, and the latter's reals."""
         config = self._config
@@ -167,7 +181,9 @@ class _Training:
         mask = np.zeros(vectors.shape[1], np.float32)
         mask[self._filter] = 1
         rows, counts = samples.common_combinations(vectors * mask, _GRID_ROWS)
-        self._grid_rows = [(samples.describe(row, labels_lib.LABELS), int(n)) for row, n in zip(rows, counts, strict=True)]
+        self._grid_rows = [
+            (samples.describe(row, labels_lib.LABELS), int(n)) for row, n in zip(rows, counts, strict=True)
+        ]
         self._grid_labels = np.repeat(rows, _GRID_COLUMNS, axis=0)
         self._grid_latents = tf.random.stateless_normal([len(self._grid_labels), size], [seed, 101])
         number = min(_FRECHET_IMAGES, self._num_images)
@@ -198,8 +214,8 @@ class _Training:
         bad = [name for name, value in window.means().items() if not np.isfinite(value)]
         if bad:
             raise RunError(
-                f"{bad[0]} is not a number after {self._kimg(step):.1f} kimg; the last checkpoint is intact. Try a smaller "
-                "--learning_rate, --init=calm, or --loss=logistic_r1"
+                f"{bad[0]} is not a number after {self._kimg(step):.1f} kimg; the last checkpoint is intact. Try a "
+                "smaller --learning_rate, --init=calm, or --loss=logistic_r1"
             )
 
     def _tick(self, step: int, window: "_Window") -> None:
@@ -233,7 +249,11 @@ class _Training:
             "seconds_of_last_call": round(seconds, 1),
             "num_images": self._num_images,
             "num_skipped_without_label": self._num_skipped,
-            "progress_measure": {"name": frechet.NAME, "num_images": len(self._frechet_labels), "value": last.get(frechet.NAME)},
+            "progress_measure": {
+                "name": frechet.NAME,
+                "num_images": len(self._frechet_labels),
+                "value": last.get(frechet.NAME),
+            },
             "grid_rows": [{"labels": name, "count": count} for name, count in self._grid_rows],
             "ticks": self._ticks,
         }

@@ -1,0 +1,131 @@
+"""Exports a generator as a SavedModel: labels and a seed in, images out, with everything needed to use it inside."""
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr.gan import loading, reference, sampling, steps
+from tfrecords_builder import files
+from tfrecords_builder.labels import LABELS
+
+
+class ServedGenerator(tf.Module):
+    """The signatures of an exported generator.
+
+    Attributes:
+      model: Keras model of (latents, labels) -> images in [-1, 1].
+    """
+
+    def __init__(self, generator: loading.Generator):
+        super().__init__(name="generator")
+        self.model = generator.model
+        self._seen = list(generator.network.condition_labels or range(generator.network.num_labels))
+        self._names = ", ".join(LABELS[index] for index in self._seen)
+        network = generator.network
+        self.functions = {
+            "serving_default": self._signature(
+                self._images, _labels(network), tf.TensorSpec([], tf.int64, name="seed")
+            ),
+            "png": self._signature(self._png, _labels(network), tf.TensorSpec([], tf.int64, name="seed")),
+            "from_latents": self._signature(
+                self._from_latents,
+                tf.TensorSpec([None, network.latent_size], tf.float32, name="latents"),
+                _labels(network),
+            ),
+        }
+
+    @staticmethod
+    def _signature(function, *specs):
+        return tf.function(function, input_signature=specs)
+
+    def _images(self, labels, seed):
+        """uint8 [N, R, R, 1] of labels float [N, 14] in {0, 1}; row i depends on `seed`, i and its labels only."""
+        numbers = tf.range(tf.shape(labels, out_type=tf.int64)[0])
+        latents = sampling.numbered_latents(seed, numbers, self.model.input_shape[0][1])
+        return {"images": steps.to_uint8(self._from_latents(latents, labels)["images"])}
+
+    def _png(self, labels, seed):
+        """The same images as `serving_default`, encoded: string [N]."""
+        images = self._images(labels, seed)["images"]
+        return {"png": tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)}
+
+    def _from_latents(self, latents, labels):
+        """float [N, R, R, 1], nominally in [-1, 1], of latents from N(0, I) and labels."""
+        binary = tf.reduce_all(tf.equal(labels, 0.0) | tf.equal(labels, 1.0))
+        seen = tf.reduce_any(tf.gather(labels, self._seen, axis=1) > 0, axis=1)
+        checks = [
+            tf.debugging.Assert(binary, ["labels must be 0 or 1"]),
+            tf.debugging.Assert(tf.reduce_all(seen), [f"each row of labels needs at least one 1 among: {self._names}"]),
+        ]
+        with tf.control_dependencies(checks):
+            return {"images": self.model([tf.identity(latents), labels], training=False)}
+
+
+def save_generator(source: str | os.PathLike | loading.Generator, folder: str | os.PathLike) -> dict[str, Any]:
+    """Writes the generator of a run (or a loaded one) as a SavedModel into an existing folder.
+
+    Signatures: `serving_default` (labels float [N, 14], seed int64 []) -> images uint8 [N, R, R, 1]; `png`, the same
+      encoded; `from_latents` (latents float [N, nf(0)], labels) -> images float in [-1, 1]. Assets: generator.json and
+      weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt and model_card.md.
+
+    Returns:
+      What result.json should hold.
+
+    Raises:
+      InputError: not a GAN's run, or one without a checkpoint yet.
+    """
+    generator = source if isinstance(source, loading.Generator) else loading.load(source)
+    served = ServedGenerator(generator)
+    with tempfile.TemporaryDirectory() as temporary:
+        assets = pathlib.Path(temporary)
+        files.write_json(assets / "generator.json", loading.description(generator))
+        variables = reference.reference_variables(generator.model)
+        np.savez(assets / "weights.npz", **{name: variable.numpy() for name, variable in variables.items()})
+        files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in LABELS))
+        files.write_text(assets / "model_card.md", model_card(generator))
+        served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
+        tf.saved_model.save(served, str(folder), signatures=served.functions)
+    return {
+        "kind": "generator",
+        "run": generator.name,
+        "kimg": generator.kimg,
+        "resolution": generator.network.resolution,
+        "labels": list(LABELS),
+        "signatures": list(served.functions),
+    }
+
+
+def model_card(generator: loading.Generator) -> str:
+    """Markdown: what the generator is, what it was trained on, what it is for."""
+    network = generator.network
+    seen = [LABELS[index] for index in network.condition_labels] or list(LABELS)
+    lines = [
+        f"# Chest radiograph generator {generator.name}",
+        "",
+        f"A cpD-GAN generator ({network.g_arch} architecture) of grey images of {network.resolution} x "
+        f"{network.resolution} pixels, with averaged weights after {generator.kimg:g} thousand real images.",
+        "",
+        "## Input",
+        "",
+        "Labels [N, 14] in {0, 1} in the order of label_names.txt, at least one 1 among those that it was conditioned "
+        f"on: {', '.join(seen)}. A seed, or latents [N, {network.latent_size}] from N(0, I).",
+        "",
+        "## Training data",
+        "",
+        *[f"- {flag}: digest {digest}" for flag, digest in generator.records.items()],
+        *[f"- {row['count']} images: {row['labels'].replace('|', ', ')}" for row in generator.combinations[:10]],
+        "",
+        "## Intended use",
+        "",
+        "Research on learning from synthetic images. The images show no patient, are no evidence of any disease, and "
+        "may repeat features of training images. Not a medical device; not for diagnosis.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(network):
+    return tf.TensorSpec([None, network.num_labels], tf.float32, name="labels")

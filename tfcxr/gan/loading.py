@@ -1,0 +1,133 @@
+"""Rebuilds trained networks from a run folder, or a generator from its export."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr import runs
+from tfcxr.gan import networks, reference
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import LABELS
+
+COMBINATIONS_FILE = "label_combinations.json"
+EXPORT_FILE = "assets/generator.json"
+WEIGHTS_FILE = "assets/weights.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """A trained generator and what is known about it.
+
+    Attributes:
+      model: Keras model (latents [N, latent_size], labels [N, 14]) -> images [N, R, R, 1], averaged weights.
+      name: of the run that made it.
+      network: its configuration.
+      kimg: thousands of real images that training has shown it.
+      records: flag -> digest of the records it was trained on.
+      combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown.
+    """
+
+    model: tf.keras.Model
+    name: str
+    network: networks.NetworkConfig
+    kimg: float
+    records: dict[str, str]
+    combinations: list[dict[str, Any]]
+
+
+def load_generator(path: str | os.PathLike) -> tf.keras.Model:
+    """The generator of a run folder or of an export.
+
+    Returns:
+      Keras model of (latents float32 [N, nf(0)], labels float32 [N, 14]) -> images float32 [N, R, R, 1], nominally in
+      [-1, 1], with the averaged (EMA) weights. A generator that is conditioned on a subset of the labels selects them
+      itself.
+
+    Raises:
+      InputError: neither a GAN's run folder nor a generator's export, or a run without a checkpoint.
+    """
+    return load(path).model
+
+
+def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
+    """The discriminator of a run folder: (images [N, R, R, 1] in [-1, 1], labels [N, 14]) -> scores [N, 1].
+
+    Raises InputError as `load_generator`. Exports hold no discriminator.
+    """
+    config = runs.load_config(run_dir, "gan")["config"]
+    model = networks.build_discriminator(networks.NetworkConfig.from_dict(config))
+    _restore(run_dir, discriminator=model)
+    return model
+
+
+def load(path: str | os.PathLike) -> Generator:
+    """As `load_generator`, with what is known about it."""
+    path = pathlib.Path(path)
+    if (path / EXPORT_FILE).is_file():
+        return _load_export(path)
+    config = runs.load_config(path, "gan")
+    network = networks.NetworkConfig.from_dict(config["config"])
+    model = networks.build_generator(network)
+    step = tf.Variable(0, dtype=tf.int64)
+    _restore(path, ema=model, step=step)
+    table = path / COMBINATIONS_FILE
+    return Generator(
+        model=model,
+        name=path.resolve().name,
+        network=network,
+        kimg=int(step) * config["config"]["batch_size"] / 1000,
+        records=config["records"],
+        combinations=files.read_json(table) if table.exists() else [],
+    )
+
+
+def description(generator: Generator) -> dict[str, Any]:
+    """What an export's generator.json holds."""
+    return {
+        "schema_version": 1,
+        "kind": "generator",
+        "name": generator.name,
+        "labels": list(LABELS),
+        "network": dataclasses.asdict(generator.network),
+        "latent_size": generator.network.latent_size,
+        "kimg": generator.kimg,
+        "records": generator.records,
+        "combinations": generator.combinations,
+    }
+
+
+def combination_vectors(combinations: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Label vectors float32 [C, 14] and counts int64 [C] of a table of combinations."""
+    vectors = np.zeros([len(combinations), len(LABELS)], np.float32)
+    for vector, row in zip(vectors, combinations, strict=True):
+        vector[[LABELS.index(name) for name in row["labels"].split("|") if name]] = 1
+    return vectors, np.array([row["count"] for row in combinations], np.int64)
+
+
+def _load_export(path: pathlib.Path) -> Generator:
+    value = files.read_json(path / EXPORT_FILE)
+    if value.get("schema_version") != 1 or value.get("labels") != list(LABELS):
+        raise InputError(f"{path}: was exported by another version of tfcxr; export the run again")
+    network = networks.NetworkConfig.from_dict(value["network"])
+    model = networks.build_generator(network)
+    try:
+        with np.load(path / WEIGHTS_FILE) as arrays:
+            reference.load_reference_variables(model, dict(arrays))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the weights cannot be read ({error}); export the run again") from error
+    return Generator(model, value["name"], network, value["kimg"], value["records"], value["combinations"])
+
+
+def _restore(run_dir: str | os.PathLike, **objects: Any) -> None:
+    checkpoint = tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints"))
+    if checkpoint is None:
+        raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
+    try:
+        tf.train.Checkpoint(**objects).restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise InputError(f"{checkpoint}: cannot be read ({str(error).splitlines()[0]})") from error
