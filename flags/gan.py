@@ -54,11 +54,15 @@ def define_training(fv: flags.FlagValues) -> None:
         "ema_decay", 0.999, "per step, of the averaged generator, which makes all samples",
         lower_bound=0.0, upper_bound=0.999999, flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_float(
+        "ema_rampup", None, "average over at most this fraction of the steps so far (short runs: 0.1); default off",
+        lower_bound=1e-6, upper_bound=1.0, flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_boolean(
         "mirror", False, "flip real images left to right at random (a heart then lies on either side)", flag_values=fv
     )
     flags.DEFINE_float(
-        "total_kimg", None, "length in thousands of real images; default by resolution (32 px: 12000); may grow on resume",
+        "total_kimg", None, "thousands of real images to show; default by resolution (32 px: 12000); may grow later",
         lower_bound=0.001, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(

@@ -59,6 +59,7 @@ def _config(fv, resolution):
             loss=fv.loss,
             learning_rate=fv.learning_rate,
             ema_decay=fv.ema_decay,
+            ema_rampup=fv.ema_rampup,
             r1_gamma=fv.r1_gamma,
             r2_gamma=fv.r2_gamma,
             reg_interval=fv.reg_interval,

@@ -27,6 +27,8 @@ class StepConfig:
       learning_rate: of both networks.
       beta2: of Adam; β1 is 0.
       ema_decay: per step, of the averaged generator.
+      ema_rampup: the average looks back over at most this fraction of the steps so far (Karras 2020b, training
+        configuration); None: always as `ema_decay` says, so that short runs end with a mean over most of their way.
       r1_gamma, r2_gamma: weights of the zero-centred penalties on reals and fakes ('logistic_r1').
       reg_interval: the penalty is applied in every so many-th step, times that number (Karras 2020, section 3.1).
       mirror: flip each real image left to right with probability 1/2.
@@ -38,6 +40,7 @@ class StepConfig:
     learning_rate: float = 0.005
     beta2: float = 0.99
     ema_decay: float = 0.999
+    ema_rampup: float | None = None
     r1_gamma: float = 10.0
     r2_gamma: float = 0.0
     reg_interval: int = 1
@@ -54,6 +57,8 @@ class StepConfig:
         for name in ("beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be in [0, 1)")
+        if self.ema_rampup is not None and not 0 < self.ema_rampup <= 1:
+            raise ValueError(f"ema_rampup={self.ema_rampup}: must be in (0, 1]")
         if self.reg_interval < 1:
             raise ValueError(f"reg_interval={self.reg_interval}: must be at least 1")
         if self.r1_gamma < 0 or self.r2_gamma < 0:
@@ -210,6 +215,9 @@ class StepRunner:
 
     def _average(self):
         state, rate = self._state, 1 - self._config.ema_decay
+        if self._config.ema_rampup is not None:
+            looked_back = self._config.ema_rampup * tf.cast(state.step + 1, tf.float32)
+            rate = tf.maximum(rate, 1 / tf.maximum(looked_back, 1.0))
         pairs = zip(state.ema.trainable_variables, state.generator.trainable_variables, strict=True)
         for average, current in pairs:
             average.assign_add((current - average) * rate)

@@ -1,0 +1,68 @@
+"""Losses against numbers worked out by hand."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr.gan import losses
+
+REAL, FAKE = tf.constant([[2.0], [0.5]]), tf.constant([[-1.0], [3.0]])
+
+
+class Quadratic:
+    """D(x, y) = a/2·Σx²: the gradient is a·x."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __call__(self, inputs, training):
+        return 0.5 * self.a * tf.reduce_sum(tf.square(inputs[0]), axis=[1, 2, 3])[:, None]
+
+
+def image(*values):
+    return tf.reshape(tf.constant(values, tf.float32), [1, 1, len(values), 1])
+
+
+def test_wgan():
+    np.testing.assert_allclose(losses.wgan_generator(FAKE), [1.0, -3.0])
+    # fake - real + 0.001·real²
+    np.testing.assert_allclose(losses.wgan_discriminator(REAL, FAKE), [-3 + 0.004, 2.5 + 0.00025], rtol=1e-6)
+
+
+def test_logistic():
+    np.testing.assert_allclose(losses.logistic_generator(FAKE), np.log1p(np.exp([1.0, -3.0])), rtol=1e-6)
+    expected = np.log1p(np.exp([-1.0, 3.0])) + np.log1p(np.exp([-2.0, -0.5]))
+    np.testing.assert_allclose(losses.logistic_discriminator(REAL, FAKE), expected, rtol=1e-6)
+
+
+def test_hinge():
+    np.testing.assert_allclose(losses.hinge_discriminator(REAL, FAKE), [0.0, 4.5])
+
+
+def test_gradient_penalty_of_a_known_gradient():
+    # |∇| = 2·|(3, 4)| = 10
+    penalty, norms = losses.gradient_penalty(Quadratic(2.0), image(3, 4), None)
+    np.testing.assert_allclose(norms, [10.0], rtol=1e-6)
+    np.testing.assert_allclose(penalty, [10 * 81.0], rtol=1e-6)
+
+
+def test_gradient_penalty_of_a_zero_gradient_is_finite():
+    a = tf.Variable(0.0)
+    with tf.GradientTape() as tape:
+        penalty, _ = losses.gradient_penalty(Quadratic(a), image(3, 4), None)
+    np.testing.assert_allclose(penalty, [10.0])
+    assert np.isfinite(tape.gradient(penalty, a).numpy())
+
+
+def test_zero_centred_penalty_and_its_second_order_gradient():
+    a = tf.Variable(2.0)
+    with tf.GradientTape() as tape:
+        penalty, norms = losses.zero_centred_penalty(Quadratic(a), image(3, 4), None, gamma=0.5)
+    np.testing.assert_allclose(norms, [10.0], rtol=1e-6)
+    np.testing.assert_allclose(penalty, [25.0], rtol=1e-6)
+    # d/da gamma/2·a²·25 = gamma·a·25
+    np.testing.assert_allclose(tape.gradient(penalty, a), 25.0, rtol=1e-6)
+
+
+def test_interpolation_starts_at_the_reals():
+    points = losses.interpolate(image(0, 0), image(4, 8), tf.constant(0.25))
+    np.testing.assert_allclose(tf.reshape(points, [-1]), [1.0, 2.0])

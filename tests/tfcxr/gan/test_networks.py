@@ -1,0 +1,130 @@
+"""Shapes, layers against their definitions, serialisation, and bad settings."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcxr.gan import layers, networks
+
+TINY = {"resolution": 16, "fmap_base": 64, "fmap_max": 8}
+
+
+def inputs(count, config):
+    rng = np.random.default_rng(0)
+    labels = np.eye(14, dtype=np.float32)[rng.integers(0, 14, count)]
+    return rng.normal(size=[count, config.latent_size]).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("arch", networks.ARCHITECTURES)
+def test_every_architecture_builds_and_learns_in_all_variables(arch):
+    config = networks.NetworkConfig(**TINY, g_arch=arch, d_arch=arch)
+    generator, discriminator = networks.build_generator(config), networks.build_discriminator(config)
+    latents, labels = inputs(8, config)
+    with tf.GradientTape() as tape:
+        images = generator([latents, labels])
+        scores = discriminator([images, labels])
+        loss = tf.reduce_sum(scores)
+    assert images.shape == [8, 16, 16, 1]
+    assert scores.shape == [8, 1]
+    gradients = tape.gradient(loss, generator.trainable_variables + discriminator.trainable_variables)
+    assert all(gradient is not None and np.isfinite(gradient.numpy()).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("build", [networks.build_generator, networks.build_discriminator])
+def test_models_serialise_and_save_like_any_keras_model(build, tmp_path):
+    model = build(**TINY)
+    copy = type(model).from_config(model.get_config())
+    values = [tf.random.stateless_normal([4, *shape[1:]], [1, i]) for i, shape in enumerate(model.input_shape)]
+    copy.set_weights(model.get_weights())
+    np.testing.assert_array_equal(copy(values), model(values))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "model.keras")(values), model(values))
+    model.summary(print_fn=lambda line: None)
+
+
+def test_initial_weights_depend_on_the_seed_only():
+    first, again, other = (networks.build_generator(**TINY, seed=seed).get_weights() for seed in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_calm_start_scales_channels_by_about_one():
+    config = networks.NetworkConfig(**TINY, init="calm")
+    reference = networks.build_generator(**TINY)
+    calm = networks.build_generator(config)
+    assert [v.shape for v in calm.trainable_variables] == [v.shape for v in reference.trainable_variables]
+    norm = calm.get_layer("8x8/Conv1/PixelNorm")
+    np.testing.assert_array_equal(norm.gamma_bias, np.ones(8))
+    assert np.std(norm.gamma_weight) == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_subset_of_the_labels_is_selected_inside():
+    config = networks.NetworkConfig(**TINY, condition_labels=(0, 9))
+    generator, discriminator = networks.build_generator(config), networks.build_discriminator(config)
+    latents, _ = inputs(4, config)
+    labels = np.zeros([4, 14], np.float32)
+    labels[:, 9] = 1
+    more = labels.copy()
+    more[:, 3] = 1
+    images = generator([latents, labels])
+    np.testing.assert_array_equal(generator([latents, more]), images)
+    np.testing.assert_array_equal(discriminator([images, more]), discriminator([images, labels]))
+    assert generator.get_layer("4x4/Dense/PixelNorm").gamma_weight.shape == [config.latent_size + 2, 8]
+
+
+@pytest.mark.parametrize("side", [4, 8, 16, 32])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_fused_convolutions_equal_their_two_steps(side, kernel):
+    x = tf.random.stateless_normal([2, side, side, 3], [0, side])
+    up = layers.UpConv(5, kernel, use_bias=False, name="up")
+    down = layers.DownConv(5, kernel, use_bias=False, name="down")
+    large, small = up(x), down(x)
+    scale = np.sqrt(2 / (kernel * kernel * 5))
+    flipped = tf.transpose(up.weight[::-1, ::-1], [0, 1, 3, 2]) * scale
+    # Enlarging with borders of zeros around the small image is what the transposed convolution sees.
+    expected = tf.nn.conv2d(layers.upsample(x), flipped, 1, "SAME")
+    np.testing.assert_allclose(large, expected, atol=1e-4)
+    plain = tf.nn.conv2d(x, down.weight * np.sqrt(2 / (kernel * kernel * 3)), 1, "SAME")
+    np.testing.assert_allclose(small, layers.downsample(plain), atol=1e-4)
+
+
+def test_minibatch_stddev_groups_image_i_with_i_mod_n_over_4():
+    x = np.zeros([8, 2, 2, 1], np.float32)
+    x[[0, 2, 4, 6], :, :, 0] = np.array([0, 1, 2, 3], np.float32)[:, None, None]
+    y = layers.MinibatchStddev()(tf.constant(x)).numpy()
+    assert y.shape == (8, 2, 2, 2)
+    np.testing.assert_allclose(y[::2, ..., 1], np.sqrt(1.25), rtol=1e-6)
+    np.testing.assert_allclose(y[1::2, ..., 1], 1e-4, rtol=1e-5)
+
+
+def test_conditional_pixel_norm_is_affine_in_the_condition():
+    x = tf.constant([[[[3.0, 4.0]]]])
+    layer = layers.ConditionalPixelNorm(name="norm")
+    condition = tf.constant([[2.0, -1.0]])
+    y = layer([x, condition]).numpy().ravel()
+    gamma = condition.numpy() @ layer.gamma_weight.numpy() / np.sqrt(2)
+    beta = condition.numpy() @ layer.beta_weight.numpy() / np.sqrt(2)
+    np.testing.assert_allclose(y, (np.array([3, 4]) / np.sqrt(12.5) * gamma + beta).ravel(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("resolution", 24),
+        ("resolution", 4),
+        ("fmap_base", 0),
+        ("g_arch", "progressive"),
+        ("init", "zeros"),
+        ("condition_labels", (3, 3)),
+        ("condition_labels", (14,)),
+    ],
+)
+def test_bad_settings_are_named(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        networks.NetworkConfig(**{**TINY, setting: value})
+
+
+def test_feature_maps_of_the_defaults():
+    config = networks.NetworkConfig(resolution=512)
+    assert [config.feature_maps(stage) for stage in (0, 4, 5, 6, 8)] == [512, 512, 512, 256, 64]
+    assert config.latent_size == 512
