@@ -1,0 +1,55 @@
+"""Adapts a classifier from labelled source to unlabelled target records: DCAN, and "ours" (without its regulariser).
+
+The target's labels are not used, except to report, and to choose weights if --select=target (marked so in the result).
+Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_records=workspace/records/nih
+--run_dir=workspace/runs/dcan --init_from=workspace/runs/baseline
+"""
+
+import sys
+
+from flags import app, classifier, common
+
+
+def define_flags(fv):
+    """Defines the flags of train-dcan."""
+    common.define_records(fv, "source_records", "folder of the labelled record set")
+    common.define_records(
+        fv, "target_records", "folder of the record set to adapt to; its training labels are not used"
+    )
+    common.define_run_dir(fv)
+    common.define_seed(fv)
+    classifier.define_network(fv, weights="imagenet")
+    classifier.define_training(fv, flip=True)
+    classifier.define_dcan(fv)
+
+
+def main(fv):
+    """Trains."""
+    import dataclasses
+
+    from tfcxr import data, runs
+    from tfcxr.classifiers import dcan, loop
+
+    config = dcan.DcanConfig(**{field.name: fv[field.name].value for field in dataclasses.fields(dcan.DcanConfig)})
+    source = data.RecordSet(fv.source_records, flag="--source_records")
+    target = data.RecordSet(fv.target_records, flag="--target_records")
+    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
+    training = dcan.Dcan(config, source, target, load_weights=fresh)
+    with runs.RunFolder.open(
+        fv.run_dir,
+        kind="dcan",
+        config=training.run_config(),
+        records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
+        overwrite=fv.overwrite,
+    ) as run:
+        app.write_flags(fv, run.path)
+        result = training.train(run)
+    best = result["best"]
+    print(
+        f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "
+        f"{best['select/source']:.3f}, target {best['select/target']:.3f}. Run: {fv.run_dir}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))
