@@ -8,7 +8,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from tfrecords_builder.simulator.geometry import TABLE_Y, half_extent
 
@@ -19,8 +18,26 @@ APEX_Y, BASE_Y = -13.0, 14.6  # of the pleural cavity, cm, in a body of size 1
 
 
 def _curve(knots):
+    """A smooth curve through knots (x, y) that overshoots none (Fritsch and Butland 1984, as SciPy's PCHIP).
+
+    Written here because importing scipy.interpolate takes longer than simulating twenty images.
+    """
     x, y = np.array(knots, np.float64).T
-    return PchipInterpolator(x, y, extrapolate=True)
+    width = np.diff(x)
+    slope = np.diff(y) / width
+    first, second = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    same = slope[:-1] * slope[1:] > 0
+    before, after = np.where(same, slope[:-1], 1.0), np.where(same, slope[1:], 1.0)
+    inner = np.where(same, (first + second) / (first / before + second / after), 0.0)
+    tangent = np.concatenate([slope[:1], inner, slope[-1:]])
+
+    def evaluate(at):
+        i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(width) - 1)
+        t = (np.clip(at, x[0], x[-1]) - x[i]) / width[i]
+        rise = y[i] * (1 + 2 * t) * (1 - t) ** 2 + y[i + 1] * t**2 * (3 - 2 * t)
+        return rise + width[i] * (tangent[i] * t * (1 - t) ** 2 - tangent[i + 1] * t**2 * (1 - t))
+
+    return evaluate
 
 
 # Pleural cavity by the fraction of the way from apex (0) to costophrenic sulcus (1): edges and half depth, cm.
@@ -34,10 +51,8 @@ _MEDIAL_EDGE = _curve([(0, 4.4), (0.01, 3.4), (0.04, 2.6), (0.1, 2.0), (0.2, 1.6
 _HALF_DEPTH = _curve([(0, 0.3), (0.01, 1.8), (0.04, 3.2), (0.1, 4.6), (0.2, 6.3), (0.4, 8.0), (0.6, 8.7), (1, 8.4)])(_T)
 
 # Trunk: half width and half depth by y.
-_BODY_WIDTH = _curve(
-    [(-26, 6.4), (-19.5, 6.2), (-17.6, 7.2), (-16, 11), (-14, 17.5), (-11.5, 21), (-8, 20.5), (-4.5, 17.8), (0, 16.8)]
-    + [(6, 16.3), (12, 16.0), (26, 16.6)]
-)(TABLE_Y)
+_SHOULDERS = [(-26, 6.4), (-19.5, 6.2), (-17.6, 7.2), (-16, 11), (-14, 17.5), (-11.5, 21), (-8, 20.5)]
+_BODY_WIDTH = _curve([*_SHOULDERS, (-4.5, 17.8), (0, 16.8), (6, 16.3), (12, 16.0), (26, 16.6)])(TABLE_Y)
 _BODY_DEPTH = _curve([(-26, 6), (-17, 6.5), (-13, 8.5), (-7, 10.4), (0, 11.2), (8, 11.6), (26, 11.4)])(TABLE_Y)
 
 
@@ -241,7 +256,7 @@ class Chest:
     def descending_aorta(self):
         """Profiles of the aorta beside the spine."""
         radius = 1.25 * self.anatomy.aorta * self.anatomy.size
-        below = np.where(TABLE_Y > -6.5 * self.anatomy.size, radius, 0.0)
+        below = np.where(TABLE_Y / self.anatomy.size > -6.5, radius, 0.0)
         x = self.spine_x(TABLE_Y) + 1.55 * self.anatomy.size + 0.5 * self.shift(TABLE_Y)
         return x, np.full_like(x, 4.6), below, below
 

@@ -41,7 +41,7 @@ def _endotracheal(scene, side, rng):
     if len(path) < 2:
         return
     scene.add(0.6 * MU_PLASTIC, *tube(path, 0.42, 0.42, scene.step, shell=0.1))
-    stripe = path + [0.35, 0, 0]
+    stripe = path + np.array([0.35, 0, 0])
     scene.add(2.0 * MU_PLASTIC, *tube(stripe, 0.09, 0.12, scene.step))
 
 
@@ -77,7 +77,7 @@ def _chest_tube(scene, side, rng):
     top = rng.uniform(-10, -6)
     knots = [(side * (lateral + 4), 5.0, 0), (side * (lateral + 0.5), 2.5, 0.5), (side * (lateral - 2.5), -2.0, 2)]
     path = _line(scene, [*knots, (side * rng.uniform(5.0, 7.0), top, 2.5)], 0.42, 0.35 * MU_PLASTIC, shell=0.1)
-    scene.add(2.5 * MU_PLASTIC, *tube(path + [0.3, 0, 0], 0.09, 0.12, scene.step))
+    scene.add(2.5 * MU_PLASTIC, *tube(path + np.array([0.3, 0, 0]), 0.09, 0.12, scene.step))
 
 
 def _electrodes(scene, side, rng):

@@ -1,7 +1,7 @@
 """The findings: how each changes the shape of the chest (`plan`), and what it adds to the picture (`draw`).
 
-A finding has a severity in (0, 1]: 1 is obvious at a glance, 0.1 is what a reader may miss. Its seed fixes where it is and
-how it looks, so that the same finding in a later study of a patient is recognisably the same.
+A finding has a severity in (0, 1]: 1 is obvious at a glance, 0.1 is what a reader may miss. Its seed fixes where it is
+and how it looks, so that the same finding in a later study of a patient is recognisably the same.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ def cloud(scene: Scene, centres, radii, raggedness: float) -> np.ndarray:
     u, v = scene.canvas.u, scene.canvas.v
     ragged = np.exp(np.float32(raggedness) * scene.noise(1.6))
     clear = np.ones_like(u)
-    for (x, y), (rx, ry) in zip(centres, radii):
+    for (x, y), (rx, ry) in zip(centres, radii, strict=True):
         distance = (np.square((u - x) / rx) + np.square((v - y) / ry)) * ragged
         clear *= 1 - np.exp(-np.square(distance))
     return 1 - clear

@@ -151,12 +151,12 @@ class Canvas:
         """Points [m, 3] in cm with volumes [m] in cm^3 -> mean path length in cm, float32 [n, n]."""
         n = self.view.resolution
         column, row = self.project(points)
-        # One pixel of margin on every side takes what the bilinear weights put outside.
-        column = np.clip(column + 1, 0, n + 0.999)
-        row = np.clip(row + 1, 0, n + 0.999)
+        # A margin of one pixel before and two behind takes what is outside.
+        column = np.clip(column + 1, 0, n + 1)
+        row = np.clip(row + 1, 0, n + 1)
         left, top = column.astype(np.int32), row.astype(np.int32)
         fx, fy = column - left, row - top
-        stride = n + 2
+        stride = n + 3
         index = top.astype(np.int64) * stride + left
         weight = np.asarray(volumes, fx.dtype) / self.view.pitch**2
         low = weight * (1 - fy)
@@ -167,7 +167,7 @@ class Canvas:
         plane[1:] += np.bincount(index, low_right, size + stride + 1)[:-1]
         plane[stride:] += np.bincount(index, high - high_right, size + stride + 1)[:-stride]
         plane[stride + 1 :] += np.bincount(index, high_right, size + stride + 1)[: -stride - 1]
-        return plane[:size].reshape(stride, stride)[1:-1, 1:-1].astype(np.float32)
+        return plane[:size].reshape(stride, stride)[1:-2, 1:-2].astype(np.float32)
 
 
 def half_extent(half_axes, tilt: float, yaw: float = 0.0) -> float:
@@ -190,7 +190,7 @@ def _covariance(half_axes, tilt, yaw):
 def resample(path: np.ndarray, step: float) -> np.ndarray:
     """A polyline [k, 3] in cm -> points [m, 3] at most `step` apart along it, ends included."""
     lengths = np.concatenate([[0.0], np.cumsum(np.sqrt(np.square(np.diff(path, axis=0)).sum(1)))])
-    where = np.linspace(0.0, lengths[-1], max(3, int(math.ceil(lengths[-1] / step)) + 1))
+    where = np.linspace(0.0, lengths[-1], max(3, math.ceil(lengths[-1] / step) + 1))
     return np.stack([np.interp(where, lengths, path[:, axis]) for axis in range(3)], axis=1)
 
 
@@ -250,6 +250,10 @@ def tubes(
     spread = (
         points[:, :, None] + high[:, None, :, None] * across[:, :, None] + thick[:, None, :, None] * other[:, :, None]
     )
+    if len(areas) > 1:
+        # Every other point of a section is half a step ahead, so that the points along a tube interleave.
+        ahead = (0.5 * (np.arange(len(areas)) % 2)).astype(np.float32)
+        spread += ahead[:, None] * tangent[:, :, None]
     volumes = ds[:, :, None] * (areas * np.square(scale)[:, None])[:, None]
     return spread.reshape(-1, 3), volumes.ravel()
 

@@ -5,7 +5,6 @@ import math
 import pathlib
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from tfrecords_builder import files
@@ -32,6 +31,19 @@ NIH_COLUMNS = (
     "OriginalImage[Width,Height]",
     "OriginalImagePixelSpacing[x,y]",
 )
+
+# NIH's names; what is absent here has none, and a Lung Lesion is a Nodule or a Mass.
+_NIH_NAMES = {
+    findings.ATELECTASIS: "Atelectasis",
+    findings.CARDIOMEGALY: "Cardiomegaly",
+    findings.CONSOLIDATION: "Consolidation",
+    findings.EDEMA: "Edema",
+    findings.EFFUSION: "Effusion",
+    findings.OPACITY: "Infiltration",
+    findings.PLEURAL: "Pleural_Thickening",
+    findings.PNEUMONIA: "Pneumonia",
+    findings.PNEUMOTHORAX: "Pneumothorax",
+}
 
 # The least side that is simulated: a coarser picture is the mean of these pixels, as on a coarser detector.
 _LEAST_SIDE = 128
@@ -197,19 +209,14 @@ def nih_labels(study: cases.Study) -> list[str]:
     return sorted(names) or [findings.NO_FINDING]
 
 
-_NIH_NAMES = {
-    name: name
-    for name in (findings.ATELECTASIS, findings.CARDIOMEGALY, findings.PNEUMONIA, findings.PNEUMOTHORAX)
-    + (findings.CONSOLIDATION, findings.EDEMA)
-} | {findings.EFFUSION: "Effusion", findings.OPACITY: "Infiltration", findings.PLEURAL: "Pleural_Thickening"}
-
-
 def write_tables(folder: pathlib.Path, hospital: str, rows: list[dict]) -> None:
     """Writes the hospital's tables and split lists; rows as `write_patient` returns them, in order of patient."""
     if hospital == "a":
         for name, held_out in (("train.csv", False), ("valid.csv", True)):
-            part = pd.DataFrame([row for row in rows if row["held_out"] == held_out], columns=list(CHEXPERT_COLUMNS))
-            files.write_text(folder / name, part.to_csv(index=False, lineterminator="\n"))
+            lines = [",".join(CHEXPERT_COLUMNS)]
+            part = [row for row in rows if row["held_out"] == held_out]
+            lines += [",".join(str(row.get(column, "")) for column in CHEXPERT_COLUMNS) for row in part]
+            files.write_text(folder / name, "\n".join(lines) + "\n")
         return
     # NIH's two header cells that hold a comma of their own are two columns each, unquoted.
     lines = [",".join(NIH_COLUMNS)]

@@ -61,8 +61,8 @@ def display(log: np.ndarray, exposure: Exposure) -> np.ndarray:
     n = log.shape[0]
     left, top, right, bottom = exposure.collimation
     inside = (
-        slice(int(round(top * n)), n - int(round(bottom * n))),
-        slice(int(round(left * n)), n - int(round(right * n))),
+        slice(round(top * n), n - round(bottom * n)),
+        slice(round(left * n), n - round(right * n)),
     )
     # The window is set on the middle of the field, as exposure control does.
     middle = log[n // 10 : n - n // 10 : 2, n // 10 : n - n // 10 : 2]
@@ -106,7 +106,9 @@ def _blur_broad(image, sigma):
     small = 24
     coarse = np.asarray(Image.fromarray(image.astype(np.float32)).resize((small, small), Image.Resampling.BOX))
     kernel = _gaussian_matrix(small, sigma * small / n)
-    coarse = np.einsum("ij,jk,lk->il", kernel, coarse, kernel, optimize=False).astype(np.float32)
+    # einsum, not a matrix product: a linear algebra library would start its threads for this.
+    coarse = np.einsum("ij,jk->ik", kernel, coarse)
+    coarse = np.einsum("ik,lk->il", coarse, kernel).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((n, n), Image.Resampling.BICUBIC))
 
 
@@ -127,6 +129,11 @@ def _blur_narrow(image, sigma):
     return sum(tap * rows[:, i : i + n] for i, tap in enumerate(taps))
 
 
+@functools.lru_cache(maxsize=16)
+def _font(size):
+    return ImageFont.load_default(size)
+
+
 @functools.lru_cache(maxsize=256)
 def _marker(text, n, place):
     size = max(int(n * (0.055 if len(text) == 1 else 0.03)), 6)
@@ -135,7 +142,7 @@ def _marker(text, n, place):
         (place[0] * n, place[1] * n),
         text,
         fill=235,
-        font=ImageFont.load_default(size),
+        font=_font(size),
         anchor="mm" if len(text) == 1 else "rm",
     )
     return np.asarray(canvas, np.float32) / 255

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tfrecords_builder.simulator import skeleton
-from tfrecords_builder.simulator.anatomy import SIDES, Chest
+from tfrecords_builder.simulator.anatomy import LEFT, RIGHT, SIDES, Chest
 from tfrecords_builder.simulator.geometry import TABLE_Y, Canvas, Interval
 
 # In cm^-1 at 70 keV.
@@ -61,8 +61,11 @@ class Scene:
         self.solids = solids
         self.body = canvas.column(*chest.body()).length()
         self.domes = {side: canvas.column(*chest.dome(side)) for side in SIDES}
-        self._obstacles = [canvas.column(*chest.mediastinum()), *solids.values()]
-        self._obstacles.append(canvas.column(*chest.descending_aorta()))
+        middle = [canvas.column(*chest.mediastinum()), solids["ventricles"], solids["atrium"]]
+        right = [solids["cava"], solids["right hilum"]]
+        left = [solids[name] for name in ("knob", "trunk", "outflow", "left hilum")]
+        left.append(canvas.column(*chest.descending_aorta()))
+        self._obstacles = {RIGHT: middle + right, LEFT: middle + left}
         self.lungs = {side: self._lung_maps(side) for side in SIDES}
         self.density = {
             side: chest.anatomy.lung_density / (1 - 0.6 * chest.changes.collapse.get(side, 0)) for side in SIDES
@@ -84,7 +87,7 @@ class Scene:
         heart, dome = self.heart[0], self.domes[side]
         both = Interval(np.maximum(heart.enter, dome.enter), np.minimum(heart.leave, dome.leave))
         covered = solid.overlap(dome) - solid.overlap(both)
-        for obstacle in self._obstacles:
+        for obstacle in self._obstacles[side]:
             covered += solid.overlap(obstacle)
         return np.maximum(length - covered, 0)
 
@@ -104,6 +107,7 @@ class Scene:
         return (field - field.mean()) / max(float(field.std()), 1e-6)
 
     def add_bone(self, points, volumes):
+        """Adds points of bone, as dense as this patient's."""
         self.extra += np.float32(BONE_EXTRA * self.chest.anatomy.bone) * self.canvas.splat(points, volumes)
 
     def add(self, mu: float, points, volumes):
@@ -144,9 +148,8 @@ def draw_normal(scene: Scene) -> None:
     grain = 0.09 * scene.noise(0.9) + 0.07 * scene.noise(0.45)
     for side in SIDES:
         scene.extra += np.float32(MU_LUNG * scene.density[side]) * scene.lungs[side].air * grain
-    for path, radius in skeleton.airway_paths(chest):
-        points, volumes = skeleton.tube(path, radius, radius, step)
-        scene.add(-0.9 * MU_SOFT, points, volumes)
+    tubes = [skeleton.tube(path, radius, radius, 1.5 * step) for path, radius in skeleton.airway_paths(chest)]
+    scene.add(-0.9 * MU_SOFT, *skeleton.join(tubes))
     if chest.anatomy.breast:
         _draw_breasts(scene)
     else:

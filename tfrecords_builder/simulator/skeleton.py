@@ -9,6 +9,16 @@ from tfrecords_builder.simulator.anatomy import LEFT, SIDES, Chest
 from tfrecords_builder.simulator.geometry import resample, smooth_path, tube, tubes
 
 RIBS = 12
+# Directions in which the lobar vessels fan from the hilum: (outwards, down, back).
+_FAN = [
+    (0.35, -1.0, 0.1),
+    (0.75, -0.75, 0.5),
+    (0.7, -0.6, -0.6),
+    (1.0, -0.2, 0.4),
+    (0.9, -0.1, -0.6),
+    (0.95, 0.25, -0.5),
+]
+_FAN += [(0.8, 0.5, 0.6), (0.5, 0.9, 0.5), (0.6, 0.8, -0.4), (0.3, 1.0, 0.1), (0.15, 1.0, -0.1), (0.2, -0.9, -0.4)]
 _LEVELS = 6  # of branching of the lung vessels
 VERTEBRA_CM = 2.15  # one thoracic vertebra with its disc
 
@@ -47,7 +57,7 @@ def rib_paths(chest: Chest, count: int) -> np.ndarray:
 def ribs(chest: Chest, step: float):
     """Cortical shells of all ribs, and what fills them, as one set of points (bone-equivalent volume)."""
     anatomy = chest.anatomy
-    paths = rib_paths(chest, int(math.ceil(27 * anatomy.size / step)))
+    paths = rib_paths(chest, math.ceil(18 * anatomy.size / step))
     for fracture in chest.changes.breaks:
         break_rib(paths[SIDES.index(fracture.side), fracture.rib], fracture)
     paths = paths.reshape(2 * RIBS, -1, 3)
@@ -126,29 +136,21 @@ def _vertebra(step):
 
 @functools.lru_cache(maxsize=64)
 def _tree(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A branching tree in one lung: starts [m, 3], ends [m, 3], radii [m], for a body of size 1, hilum at the origin."""
+    """A branching tree in a lung: starts [m, 3], ends [m, 3], radii [m]; body of size 1, hilum at the origin."""
     rng = np.random.default_rng([seed, side + 1])
-    # Lobar branches fan from the hilum: (outwards, down, back).
-    fan = np.array(
-        [
-            (0.35, -1.0, 0.1),
-            (0.75, -0.75, 0.5),
-            (0.7, -0.6, -0.6),
-            (1.0, -0.2, 0.4),
-            (0.9, -0.1, -0.6),
-            (0.95, 0.25, -0.5),
-        ]
-        + [(0.8, 0.5, 0.6), (0.5, 0.9, 0.5), (0.6, 0.8, -0.4), (0.3, 1.0, 0.1), (0.15, 1.0, -0.1), (0.2, -0.9, -0.4)]
-    )
-    fan += rng.normal(0, 0.18, fan.shape)
+    fan = np.array(_FAN) + rng.normal(0, 0.18, (len(_FAN), 3))
     direction = fan / np.sqrt(np.square(fan).sum(1))[:, None]
     start = fan * [0.5, 0.9, 0.5] + rng.normal(0, 0.25, fan.shape)
     radius = rng.uniform(0.36, 0.52, len(direction))
-    starts, ends, radii = [], [], []
+    starts: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    radii: list[np.ndarray] = []
     length = rng.uniform(1.7, 2.9, len(direction))
     for level in range(_LEVELS):
         end = start + direction * length[:, None]
-        starts, ends, radii = [*starts, start], [*ends, end], [*radii, radius]
+        starts.append(start)
+        ends.append(end)
+        radii.append(radius)
         if level == _LEVELS - 1:
             break
         turn = rng.normal(0, 1, (2, *direction.shape))
@@ -179,34 +181,35 @@ def hilum(chest: Chest, side: int) -> np.ndarray:
 
 def vessels(chest: Chest, side: int, step: float):
     """Vessels inside one lung. They move with a collapsing lung and are cut where the lung ends."""
-    starts, ends, radii = _tree(chest.anatomy.vessel_seed, side)
+    points, lengths, radius = _tree_points(chest.anatomy.vessel_seed, side, round(step, 2))
     size = chest.anatomy.size
-    count = np.maximum(np.ceil(np.sqrt(np.square(ends - starts).sum(1)) * size / step).astype(np.int64), 1)
+    stretch = np.array([side * size * chest.anatomy.width, size * 1.12, size], np.float32)
+    points = points * stretch + hilum(chest, side).astype(np.float32)
+    if chest.changes.upper_vessels != 1:
+        radius = radius * np.where(points[:, 1] < -2, np.float32(chest.changes.upper_vessels), np.float32(1))
+    volumes = np.float32(math.pi * size**3) * np.square(radius) * lengths
+    points = _collapse(chest, side, points)
+    return points, volumes * chest.in_lung(points, side)
+
+
+@functools.lru_cache(maxsize=16)
+def _tree_points(seed: int, side: int, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tree in points: places [m, 3], lengths [m] that each stands for, radii [m]; float32, body of size 1."""
+    starts, ends, radii = _tree(seed, side)
+    length = np.sqrt(np.square(ends - starts).sum(1))
+    count = np.maximum(np.ceil(length / step).astype(np.int64), 1)
     owner = np.repeat(np.arange(len(count)), count)
     along = (np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[owner]
     points = starts[owner] + (ends - starts)[owner] * along[:, None]
-    length = np.sqrt(np.square(ends - starts).sum(1))[owner] / count[owner] * size
-    radius = radii[owner]
-    points = points * [side * size * chest.anatomy.width, size * 1.12, size] + hilum(chest, side)
-    radius = radius * size * np.where(points[:, 1] < -2, chest.changes.upper_vessels, 1.0)
-    volume = math.pi * np.square(radius) * length
-    points = _collapse(chest, side, points)
-    points, volume, radius = _thicken(points, volume, radius, step)
-    volume = volume * chest.in_lung(points, side)
-    return points.astype(np.float32), volume.astype(np.float32)
-
-
-def _thicken(points, volume, radius, step):
-    """Vessels wider than a pixel become several lines of points side by side."""
+    lengths, radius = (length / count)[owner], radii[owner]
+    # Vessels wider than a pixel become three lines of points side by side.
     thick = radius > 0.5 * step
-    angle = 2 * math.pi * np.arange(6) / 6
-    disc = np.stack([np.cos(angle), np.sin(angle), np.sin(angle + 1.0)], axis=1)
-    wide = points[thick, None] + 0.66 * radius[thick, None, None] * disc
-    return (
-        np.concatenate([points[~thick], wide.reshape(-1, 3)]),
-        np.concatenate([volume[~thick], np.repeat(volume[thick] / 6, 6)]),
-        radius,
-    )
+    disc = np.array([(1, 0, 0.5), (-0.5, 0.87, -0.5), (-0.5, -0.87, 0.2)])
+    wide = points[thick, None] + 0.62 * radius[thick, None, None] * disc
+    points = np.concatenate([points[~thick], wide.reshape(-1, 3)])
+    lengths = np.concatenate([lengths[~thick], np.repeat(lengths[thick] / 3, 3)])
+    radius = np.concatenate([radius[~thick], np.repeat(radius[thick], 3)])
+    return points.astype(np.float32), lengths.astype(np.float32), radius.astype(np.float32)
 
 
 def _collapse(chest, side, points):
