@@ -36,8 +36,9 @@ class _Lines:
         self._printed = time.monotonic()
         rate = (self._done - self._start) / max(self._printed - self._began, 1e-9)
         left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
+        count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         print(
-            f"{self._description}: {self._done}/{self._total} {self._unit} ({rate:.3g}/s{left}){self._postfix}",
+            f"{self._description}: {count} {self._unit} ({rate:.3g}/s{left}){self._postfix}",
             file=sys.stderr,
             flush=True,
         )
@@ -47,9 +48,12 @@ class _Lines:
 def progress(
     total: int, description: str, unit: str = "images", *, interval: float = 10.0, initial: int = 0
 ) -> Iterator[Progress]:
-    """Yields an object with `update(n)` and `set_postfix_str(text)`; `interval` is the seconds between plain lines."""
+    """Yields an object with `update(n)` and `set_postfix_str(text)`.
+
+    `total` is 0 if unknown; `initial` is what an earlier run did; `interval` is the seconds between plain lines.
+    """
     if sys.stderr.isatty():
-        with tqdm.tqdm(total=total, desc=description, unit=unit, initial=initial, dynamic_ncols=True) as bar:
+        with tqdm.tqdm(total=total or None, desc=description, unit=unit, initial=initial, dynamic_ncols=True) as bar:
             yield bar
     else:
         lines = _Lines(total, description, unit, interval, initial)

@@ -143,7 +143,8 @@ def read_chexpert(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, offic
     paths = [labels_csv or root / "train.csv"]
     if official:
         paths.append(root / "valid.csv")
-    frames, skipped, num_rows = [], collections.Counter(), 0
+    skipped: collections.Counter[str] = collections.Counter()
+    frames, num_rows = [], 0
     for path, fold in zip(paths, ("train_val", "test"), strict=False):
         raw = _read_table(path, ("Path", "Frontal/Lateral", "AP/PA", *LABELS))
         num_rows += len(raw)

@@ -469,7 +469,8 @@ class _ShardWriter:
                         self._bar.update(1)
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
             self._failed.set()
-            raise RunError(f"{self._folder / shard}: cannot be written ({error})") from error
+            reason = error.message if isinstance(error, tf.errors.OpError) else error
+            raise RunError(f"{self._folder / shard}: cannot be written ({reason})") from error
         except BaseException:
             self._failed.set()
             raise

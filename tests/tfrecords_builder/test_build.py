@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from flags import app
@@ -87,8 +88,6 @@ def test_images_are_resized_to_the_pictures(tmp_path, nih):
     building.build(
         _made(tmp_path / "out"), dataset="chestxray", data_dir=nih, label_version="multilabel", resolution=16
     )
-    import tensorflow as tf
-
     info = records.load_info(tmp_path / "out")
     for record in map(records.parse_example, tf.data.TFRecordDataset(info.shard_paths("train"))):
         picture = record["image"].numpy()[..., 0].astype(float)
@@ -228,6 +227,26 @@ def test_overwrite(tmp_path, nih, capfd):
     assert records.load_info(tmp_path / "out").resolution == 16
     assert _run(tmp_path / "out", nih, resolution=8, overwrite="true") == 0
     assert records.load_info(tmp_path / "out").resolution == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(None, None, "No space left on device"),
+            1,
+            "cannot be written (No space left",
+        ),
+        (OSError(28, "No space left on device"), 1, "cannot be written ([Errno 28] No space left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_nothing_is_left_of_a_build_that_stops(tmp_path, nih, monkeypatch, capfd, error, code, message):
+    def write(self, record):
+        raise error
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
+    _refused(capfd, tmp_path / "out", nih, message, code=code)
 
 
 def test_flags_replay(tmp_path, nih):
