@@ -18,6 +18,9 @@ COMBINATIONS_FILE = "label_combinations.json"
 EXPORT_FILE = "assets/generator.json"
 WEIGHTS_FILE = "assets/weights.npz"
 
+# What TensorFlow raises for a checkpoint that is absent, cut short, or of another network.
+CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
+
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
@@ -129,5 +132,5 @@ def _restore(run_dir: str | os.PathLike, **objects: Any) -> None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
     try:
         tf.train.Checkpoint(**objects).restore(checkpoint).expect_partial().assert_existing_objects_matched()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except CHECKPOINT_ERRORS as error:
         raise InputError(f"{checkpoint}: cannot be read ({str(error).splitlines()[0]})") from error

@@ -155,7 +155,7 @@ class _Training:
         for path in reversed(self._manager.checkpoints):
             try:
                 self._state.restore(path).assert_consumed()
-            except (tf.errors.OpError, AssertionError, ValueError) as error:
+            except loading.CHECKPOINT_ERRORS as error:
                 logging.warning("%s cannot be read (%s); trying the one before", path, str(error).splitlines()[0])
                 continue
             path = self._run.path / "ticks.json"

@@ -103,7 +103,7 @@ def test_loading_refuses_other_variables_and_assigns_nothing(golden):
     model = networks.build_generator(resolution=16, fmap_base=1024, fmap_max=64)
     before = [variable.numpy() for variable in model.trainable_variables]
     arrays = under(golden.g, "var/")
-    with pytest.raises(ValueError, match="missing variables .'4x4/ToRGB/bias'"):
+    with pytest.raises(ValueError, match="'4x4/ToRGB/bias'"):
         reference.load_reference_variables(model, {k: v for k, v in arrays.items() if k != "4x4/ToRGB/bias"})
     with pytest.raises(ValueError, match="8x8/Conv1/bias has shape"):
         reference.load_reference_variables(model, {**arrays, "8x8/Conv1/bias": np.zeros(3, np.float32)})
