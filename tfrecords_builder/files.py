@@ -19,7 +19,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,12 +68,14 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
         yield temporary
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_foreign(path: pathlib.Path, flag: str) -> None:
-    """Raises InputError if `path` is a folder with something in it that no tfcxr program wrote: --overwrite deletes it."""
+    """Raises InputError if `path` is a folder with files that no tfcxr program wrote: --overwrite would delete them."""
     if path.is_dir() and any(path.iterdir()) and not (path / "flags.txt").exists():
-        raise InputError(f"{flag}={path}: --overwrite would delete files that tfcxr did not write; choose another folder")
+        raise InputError(
+            f"{flag}={path}: --overwrite would delete files that tfcxr did not write; choose another folder"
+        )

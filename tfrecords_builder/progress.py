@@ -12,9 +12,11 @@ import tqdm
 class Progress(Protocol):
     """What `progress` yields."""
 
-    def update(self, n: int = 1) -> object: ...
+    def update(self, n: int = 1) -> object:
+        """Counts `n` more units as done."""
 
-    def set_postfix_str(self, s: str) -> object: ...
+    def set_postfix_str(self, s: str) -> object:
+        """Shows `s` at the end of the bar or of the next line."""
 
 
 class _Lines:

@@ -21,13 +21,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from tfrecords_builder import files
+from tfrecords_builder import files, tfds_format
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.labels import LABELS, LabelVersion
 from tfrecords_builder.progress import Progress, progress
@@ -268,6 +268,12 @@ class Summary:
         )
 
 
+class _ShardResult(NamedTuple):
+    name: str  # of the file
+    summary: Summary
+    manifest: str  # its lines
+
+
 def format_digest(digest: int) -> str:
     """The sum of the records' SHA-256 values, modulo 2^256, as 64 hexadecimal digits."""
     return f"{digest % 2**256:064x}"
@@ -380,13 +386,7 @@ def write_record_set(
     with progress(total or 0, "writing records") as bar:
         writer = _ShardWriter(folder, label_version.class_names, bar)
         results = writer.run({s: shards[s] for s in SPLITS if shards.get(s)}, name, workers)
-    splits, digest = {}, 0
-    for split, parts in results.items():
-        whole = Summary(label_version.class_names)
-        for _, summary, _ in parts:
-            whole.merge(summary)
-        splits[split] = whole.split_info([p for p, _, _ in parts], [s.num_examples for _, s, _ in parts])
-        digest += whole.digest
+    splits, digest = _sum_up(results, label_version.class_names)
     info = RecordSetInfo(
         name=name,
         dataset=dataset,
@@ -399,21 +399,37 @@ def write_record_set(
         view=view,
         seed=seed,
         labels=LABELS,
-        digest=format_digest(digest),
+        digest=digest,
         splits=splits,
         provenance=dict(provenance or {}),
         schema_version=SCHEMA_VERSION,
         folder=folder,
     )
-    with files.atomic_path(folder / "manifest.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerow(MANIFEST_COLUMNS)
-        stream.writelines(lines for parts in results.values() for _, _, lines in parts)
     if report is not None:
         counts = {split: dataclasses.asdict(part) for split, part in splits.items()}
         written = sum(part.num_examples for part in splits.values())
         files.write_json(folder / "build_report.json", {**report, "written": written, "splits": counts})
+    _write_manifest(folder / "manifest.csv", results)
     write_info(info)
     return info
+
+
+def _sum_up(results: Mapping[str, Sequence[_ShardResult]], classes: Sequence[str]) -> tuple[dict[str, SplitInfo], str]:
+    """The splits' descriptions and the digest of the set."""
+    splits, digest = {}, 0
+    for split, shards in results.items():
+        whole = Summary(classes)
+        for shard in shards:
+            whole.merge(shard.summary)
+        splits[split] = whole.split_info([s.name for s in shards], [s.summary.num_examples for s in shards])
+        digest += whole.digest
+    return splits, format_digest(digest)
+
+
+def _write_manifest(path: pathlib.Path, results: Mapping[str, Sequence[_ShardResult]]) -> None:
+    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerow(MANIFEST_COLUMNS)
+        stream.writelines(shard.manifest for shards in results.values() for shard in shards)
 
 
 def write_info(info: RecordSetInfo) -> None:
@@ -421,8 +437,16 @@ def write_info(info: RecordSetInfo) -> None:
     value = dataclasses.asdict(info)
     del value["folder"]
     files.write_json(info.folder / INFO_FILE, value)
-    files.write_json(info.folder / "dataset_info.json", _tfds_info(info))
-    files.write_json(info.folder / "features.json", _tfds_features(info.resolution))
+    described = tfds_format.describe_set(
+        info.name,
+        version=f"{SCHEMA_VERSION}.0.0",
+        description=f"Chest radiographs ({info.source}), label version {info.label_version}, {info.resolution} px. "
+        f"Written by tfcxr; see {INFO_FILE}.",
+        splits={name: (split.num_bytes, split.shard_lengths) for name, split in info.splits.items()},
+    )
+    features = tfds_format.describe_features(FEATURES, image_key="image/encoded", resolution=info.resolution)
+    files.write_json(info.folder / "dataset_info.json", described)
+    files.write_json(info.folder / "features.json", features)
 
 
 class _ShardWriter:
@@ -433,10 +457,8 @@ class _ShardWriter:
         self._failed = threading.Event()
         self._lock = threading.Lock()  # a progress bar is not thread-safe
 
-    def run(
-        self, shards: Mapping[str, Sequence[ShardFn]], name: str, workers: int
-    ) -> dict[str, list[tuple[str, Summary, str]]]:
-        """Returns, per split, each shard's file name, summary and lines of the manifest."""
+    def run(self, shards: Mapping[str, Sequence[ShardFn]], name: str, workers: int) -> dict[str, list[_ShardResult]]:
+        """Writes all shards; returns what was written, per split."""
         with futures.ThreadPoolExecutor(workers) as executor:
             tasks = {
                 split: [
@@ -452,7 +474,7 @@ class _ShardWriter:
                 executor.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _write(self, split: str, shard: str, examples: ShardFn) -> tuple[str, Summary, str]:
+    def _write(self, split: str, shard: str, examples: ShardFn) -> _ShardResult:
         summary, lines = Summary(self._classes), io.StringIO()
         manifest = csv.writer(lines, lineterminator="\n")
         try:
@@ -474,51 +496,4 @@ class _ShardWriter:
         except BaseException:
             self._failed.set()
             raise
-        return shard, summary, lines.getvalue()
-
-
-def _tfds_info(info: RecordSetInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "version": f"{SCHEMA_VERSION}.0.0",
-        "description": f"Chest radiographs ({info.source}), label version {info.label_version}, "
-        f"{info.resolution} px. Written by tfcxr; see {INFO_FILE}.",
-        "fileFormat": "tfrecord",
-        "splits": [
-            {
-                "name": name,
-                "numBytes": str(split.num_bytes),
-                "shardLengths": [str(n) for n in split.shard_lengths],
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            }
-            for name, split in info.splits.items()
-        ],
-    }
-
-
-def _tfds_features(resolution: int) -> dict[str, Any]:
-    module = "tensorflow_datasets.core.features"
-    features: dict[str, Any] = {}
-    for key, (dtype, shape) in FEATURES.items():
-        if key == "image/encoded":
-            dimensions = {"dimensions": [str(resolution), str(resolution), "1"]}
-            features[key] = {
-                "pythonClassName": f"{module}.image_feature.Image",
-                "image": {"shape": dimensions, "dtype": "uint8", "encodingFormat": "png"},
-            }
-        elif dtype == tf.string:
-            features[key] = {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
-        else:
-            features[key] = {
-                "pythonClassName": f"{module}.tensor_feature.Tensor",
-                "tensor": {
-                    "shape": {"dimensions": [str(n) for n in shape]} if shape else {},
-                    "dtype": dtype.name,
-                    "encoding": "none",
-                },
-            }
-    return {
-        "type": f"{module}.features_dict.FeaturesDict",
-        "content": {"features": features},
-        "proto_cls": "tensorflow_datasets.FeaturesDict",
-    }
+        return _ShardResult(shard, summary, lines.getvalue())
