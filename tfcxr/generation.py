@@ -111,7 +111,7 @@ def plan_balanced(
     """
     if per_class < 1:
         raise InputError(f"--per_class={per_class}: must be at least 1")
-    groups = list(enumerate(version.classes)) or [(labels_lib.NO_CLASS, None)]
+    groups: list[tuple[int, LabelClass | None]] = [*enumerate(version.classes)] or [(labels_lib.NO_CLASS, None)]
     vectors, origins = [], set()
     for position, (index, label_class) in enumerate(groups):
         numbers = np.arange(per_class) + position * per_class

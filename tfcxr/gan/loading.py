@@ -133,4 +133,6 @@ def _restore(run_dir: str | os.PathLike, **objects: Any) -> None:
     try:
         tf.train.Checkpoint(**objects).restore(checkpoint).expect_partial().assert_existing_objects_matched()
     except CHECKPOINT_ERRORS as error:
-        raise InputError(f"{checkpoint}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{checkpoint}: cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)})"
+        ) from error

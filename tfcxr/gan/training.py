@@ -156,7 +156,11 @@ class _Training:
             try:
                 self._state.restore(path).assert_consumed()
             except loading.CHECKPOINT_ERRORS as error:
-                logging.warning("%s cannot be read (%s); trying the one before", path, str(error).splitlines()[0])
+                logging.warning(
+                    "%s cannot be read (%s); trying the one before",
+                    path,
+                    next(iter(str(error).splitlines()), type(error).__name__),
+                )
                 continue
             path = self._run.path / "ticks.json"
             ticks = files.read_json(path) if path.exists() else []
@@ -286,7 +290,7 @@ class _Window:
         self._penalty_sums += penalties
 
     def means(self) -> dict[str, float]:
-        result = {}
+        result: dict[str, float] = {}
         if self.steps:
             result.update(zip(steps.MEASURES, self._sums / self.steps, strict=True))
         if self.penalties:
