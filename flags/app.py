@@ -1,10 +1,14 @@
 """Runs a binary: parses its flags, prints help, finds preset flagfiles, turns errors into one line and an exit code."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 from absl import flags
 
@@ -33,7 +37,7 @@ def run(
       0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
       stop by SIGINT or SIGTERM.
     """
-    # Silences the C++ log (which complains of absent GPUs); errors still arrive as exceptions. Set before TensorFlow loads.
+    # Silences the C++ log, which complains of absent GPUs; errors arrive as exceptions. Set before TensorFlow loads.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = list(sys.argv if argv is None else argv)
     fv = flags.FlagValues()
@@ -45,7 +49,8 @@ def run(
         rest = fv([argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: is not a flag (flags look like --name=value); see --help")
-        return main(fv) or 0
+        with _sigterm_raises():
+            return main(fv) or 0
     except (flags.Error, InputError) as error:
         return _fail(error, 2)
     except RunError as error:
@@ -62,13 +67,30 @@ def write_flags(fv: flags.FlagValues, folder: str | os.PathLike, name: str = "fl
     files.write_text(pathlib.Path(folder) / name, "".join(f"{line}\n" for line in lines if line))
 
 
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM becomes an exception, so that temporary files are removed; trainings answer it in their own way."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number, "terminated")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _fail(message: object, code: int) -> int:
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
 
 
 def _find_preset(argument: str, before: str) -> str:
-    """Resolves a flagfile that is not a file here as a preset: `demo/train_gan` or `flags/presets/demo/train_gan.flags`."""
+    """Resolves a flagfile that is not a file here as a preset: `demo/train_gan`, `flags/presets/demo/train_gan.flags`."""
     if argument.startswith(("--flagfile=", "-flagfile=")):
         head, name = argument.split("=", 1)
         head += "="

@@ -9,7 +9,9 @@ from tfrecords_builder import labels
 
 def define_required(fv: flags.FlagValues, name: str, what: str) -> None:
     """Makes the flag `name` required; `what` completes the sentence '--name is required: ...'."""
-    flags.register_validator(name, lambda value: value not in (None, ""), f"--{name} is required: {what}", flag_values=fv)
+    flags.register_validator(
+        name, lambda value: value not in (None, ""), f"--{name} is required: {what}", flag_values=fv
+    )
 
 
 def define_folder(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = True) -> None:
@@ -67,12 +69,16 @@ def define_records(fv: flags.FlagValues, name: str = "records", help_text: str =
 
 def define_seed(fv: flags.FlagValues) -> None:
     """--seed."""
-    flags.DEFINE_integer("seed", 0, "fixes everything that is random", lower_bound=0, upper_bound=2**31 - 1, flag_values=fv)
+    flags.DEFINE_integer(
+        "seed", 0, "fixes everything that is random", lower_bound=0, upper_bound=2**31 - 1, flag_values=fv
+    )
 
 
 def define_workers(fv: flags.FlagValues) -> None:
     """--workers."""
-    flags.DEFINE_integer("workers", 2, "parallel workers; the output does not depend on it", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer(
+        "workers", 2, "parallel workers; the output does not depend on it", lower_bound=1, flag_values=fv
+    )
 
 
 def define_batch_size(fv: flags.FlagValues, default: int) -> None:
@@ -82,7 +88,9 @@ def define_batch_size(fv: flags.FlagValues, default: int) -> None:
 
 def define_resolution(fv: flags.FlagValues, default: int | None = 64, *, low: int = 8, high: int = 1024) -> None:
     """--resolution, a power of two; None as default leaves it to the records."""
-    flags.DEFINE_integer("resolution", default, f"side of the square images in pixels, a power of two in {low}..{high}", flag_values=fv)
+    flags.DEFINE_integer(
+        "resolution", default, f"side of the square images in pixels, a power of two in {low}..{high}", flag_values=fv
+    )
     flags.register_validator(
         "resolution",
         lambda value: value is None or (low <= value <= high and value & (value - 1) == 0),

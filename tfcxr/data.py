@@ -60,7 +60,7 @@ class RecordSet:
         self.info = records.load_info(path)
         if resolution is not None and self.info.resolution != resolution:
             raise InputError(
-                f"{flag}={path}: images are {self.info.resolution} px, not {resolution}; build records of that resolution"
+                f"{flag}={path}: images are {self.info.resolution} px, not {resolution}; build records of that size"
             )
         if label_versions is not None and self.info.label_version not in label_versions:
             raise InputError(
@@ -193,7 +193,9 @@ def _checked(dataset: tf.data.Dataset, path: pathlib.Path):
 
 
 def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
-    return index, tf.random.experimental.stateless_shuffle(serialized, tf.stack([tf.constant(seed, tf.int64), index[0]]))
+    return index, tf.random.experimental.stateless_shuffle(
+        serialized, tf.stack([tf.constant(seed, tf.int64), index[0]])
+    )
 
 
 def _balanced(

@@ -2,7 +2,8 @@
 
 Intervals are 95% bootstrap intervals over patients. Reads the test fold, or the validation fold where there is no test
 fold; the result is then marked as made on the selection fold.
-Example: tfcxr evaluate --model=workspace/runs/baseline --records=workspace/records/chestxray/v2/64 --output_dir=workspace/evaluations/baseline
+Example: tfcxr evaluate --model=workspace/runs/baseline --records=workspace/records/chestxray/v2/64
+  --output_dir=workspace/evaluations/baseline
 """
 
 import sys

@@ -16,7 +16,7 @@ from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.progress import progress
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chosen first)
+from matplotlib import pyplot as plt
 
 SCHEMA_VERSION = 1
 
@@ -70,7 +70,9 @@ def predict(model: tf.keras.Model, record_set: data.RecordSet, split: str, batch
                 patients += [p.decode() for p in batch["patient"].numpy()]
                 bar.update(len(labels[-1]))
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise RunError(f"{record_set.path}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
+        raise RunError(
+            f"{record_set.path}: damaged records ({error.message.splitlines()[0]}); see verify-records"
+        ) from error
     result = Predictions(ids, patients, np.concatenate(labels), np.concatenate(probabilities).astype(np.float64))
     if not np.isfinite(result.probabilities).all():
         raise RunError(f"{record_set.path}: the model's output is not finite; its weights are damaged or diverged")

@@ -1,4 +1,4 @@
-"""Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with everything needed to use it inside."""
+"""Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with all that its use needs inside."""
 
 import os
 import pathlib

@@ -121,7 +121,7 @@ def bootstrap(
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean |confidence - accuracy| over equal-width bins of the top probability, weighted by count (Guo 2017, eq. 3)."""
+    """Mean |confidence - accuracy| over equal-width bins of the top probability, by count (Guo 2017, eq. 3)."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -33,9 +33,7 @@ def main(fv: flags.FlagValues) -> int:
         raise InputError(f"--output={output}: is a folder; name a CSV file")
     if output.exists() and not fv.overwrite:
         raise InputError(f"--output={output}: exists; choose another file or give --overwrite")
-    result = prediction.predict_files(
-        fv.model, prediction.find_images(fv.images), output, batch_size=fv.batch_size
-    )
+    result = prediction.predict_files(fv.model, prediction.find_images(fv.images), output, batch_size=fv.batch_size)
     files.write_json(output.with_suffix(".result.json"), {"schema_version": 1, "model": fv.model, **result})
     app.write_flags(fv, output.parent, f"{output.stem}.flags.txt")
     print(f"{result['num_images']} images written to {output}")

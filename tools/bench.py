@@ -55,7 +55,13 @@ def bench_records(root: pathlib.Path, repeats: int) -> dict[str, float]:
 
     def work() -> int:
         folder = root / "records"
-        arguments = ["build", "--dataset=chexpert", f"--data_dir={root / 'phantom'}", "--label_version=v2", "--overwrite"]
+        arguments = [
+            "build",
+            "--dataset=chexpert",
+            f"--data_dir={root / 'phantom'}",
+            "--label_version=v2",
+            "--overwrite",
+        ]
         code = app.run(build.main, build.define_flags, [*arguments, "--resolution=64", f"--output_dir={folder}"])
         if code:
             raise SystemExit(code)
@@ -105,7 +111,9 @@ def main(fv: flags.FlagValues) -> None:
         from tfrecords_builder import build
 
         build_flags = ["build", "--dataset=chexpert", f"--data_dir={root / 'phantom'}", "--label_version=multilabel"]
-        app.run(build.main, build.define_flags, [*build_flags, "--resolution=32", f"--output_dir={root / 'gan-records'}"])
+        app.run(
+            build.main, build.define_flags, [*build_flags, "--resolution=32", f"--output_dir={root / 'gan-records'}"]
+        )
         results["train-gan 32 px (demo preset)"] = bench_train("train-gan", root, min(fv.repeats, 3), gan, 3200)
     for name, value in results.items():
         print(f"{name:42}{value['median']:9.1f} images/s   ({value['min']:.1f} to {value['max']:.1f})")

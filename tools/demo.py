@@ -1,7 +1,7 @@
 """The whole chain on two simulated hospitals, in minutes on two cores: `make demo`.
 
-Simulates hospitals a and b, builds records, trains a small GAN on hospital a, generates a labelled synthetic set, trains
-classifiers on real and on synthetic images, adapts two of them to hospital b, evaluates all, exports one and predicts
+Simulates hospitals a and b, builds records, trains a small GAN on hospital a, generates a labelled synthetic set,
+trains classifiers on real and on synthetic images, adapts two of them to hospital b, evaluates all, exports one and predicts
 with it. Every step is a tfcxr command, printed as it runs. A step that is done is skipped, so a stopped demo goes on.
 """
 
@@ -59,7 +59,9 @@ CELLS = (
 
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of the demo."""
-    flags.DEFINE_string("workspace", "workspace", "folder to work in; the demo uses its sub-folder demo", flag_values=fv)
+    flags.DEFINE_string(
+        "workspace", "workspace", "folder to work in; the demo uses its sub-folder demo", flag_values=fv
+    )
     flags.DEFINE_boolean("overwrite", False, "start again from nothing", flag_values=fv)
 
 
@@ -109,9 +111,7 @@ def plan(root: pathlib.Path) -> list[Step]:
         arguments = (f"--model={runs / cell.model}", f"--records={real[cell.records]}", f"--output_dir={output}")
         steps.append(Step("evaluate", arguments, output / "result.json"))
     export = root / "exports" / "classifier" / "1"
-    steps.append(
-        Step("export-model", (f"--run_dir={runs / 'ours'}", f"--output_dir={export}"), export / "result.json")
-    )
+    steps.append(Step("export-model", (f"--run_dir={runs / 'ours'}", f"--output_dir={export}"), export / "result.json"))
     generator = root / "exports" / "generator" / "1"
     steps.append(
         Step("export-model", (f"--run_dir={runs / 'gan'}", f"--output_dir={generator}"), generator / "result.json")
@@ -127,7 +127,9 @@ def run_steps(steps: list[Step]) -> None:
             continue
         print(f"\n[{number}/{len(steps)}] $ tfcxr {step.command} {shlex.join(step.arguments)}", flush=True)
         start = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", "tfcxr.cli", step.command, *step.arguments], check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "tfcxr.cli", step.command, *step.arguments], check=False
+        ).returncode
         if code:
             raise RunError(f"`tfcxr {step.command}` ended with exit code {code}; its message is above")
         print(f"    {time.monotonic() - start:.0f} s", flush=True)

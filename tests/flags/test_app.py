@@ -1,5 +1,7 @@
 """The wrapper that runs binaries: exit codes, one-line errors, help, presets, replay."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ import pytest
 from absl import flags
 
 from flags import app, common
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
 
 
@@ -57,6 +60,17 @@ def test_bad_flags_exit_2_with_one_line(capsys, arguments, words):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert all(word in err for word in words), err
+
+
+def test_sigterm_removes_what_was_half_written(tmp_path):
+    def main(fv):
+        with files.output_folder(fv.output_dir) as folder:
+            (folder / "half").write_text("x")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    assert call(main, f"--output_dir={tmp_path / 'out'}") == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bug_keeps_its_traceback():

@@ -33,7 +33,15 @@ def test_writes_what_the_interface_promises(folders, capsys):
     assert result["split"] == "test"
     assert result["selection_fold"] is False
     table = pd.read_csv(out / "predictions.csv")
-    assert list(table) == ["id", "patient", "split", "label", "prediction", "probability No Finding", "probability Finding"]
+    assert list(table) == [
+        "id",
+        "patient",
+        "split",
+        "label",
+        "prediction",
+        "probability No Finding",
+        "probability Finding",
+    ]
     assert result["num_patients"] == table["patient"].nunique()
     expected = sklearn_metrics.balanced_accuracy_score(table["label"], table["prediction"])
     assert result["balanced_accuracy"]["value"] == pytest.approx(expected)
@@ -64,7 +72,7 @@ def test_without_a_test_fold_the_validation_fold_is_marked(folders, tmp_path):
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys):
-    root, records, run = folders
+    _, records, run = folders
     other = fakes.make_records(tmp_path / "other", resolution=16, label_version="v1_0s")
     cases = [
         ([f"--model={run}", f"--records={other}"], 2, "label version is v1_0s, not v2"),

@@ -33,7 +33,9 @@ print(out["class_name"].numpy()[0].decode(), out["class_id"].numpy()[0])
 def exported(request, tmp_path_factory):
     """(run folder, export folder) of an untrained classifier."""
     root = tmp_path_factory.mktemp(request.param)
-    run = classifier_runs.make_classifier_run(root / "run", classifier_runs.make_records(root / "records"), kind=request.param)
+    run = classifier_runs.make_classifier_run(
+        root / "run", classifier_runs.make_records(root / "records"), kind=request.param
+    )
     arguments = [f"--run_dir={run}", f"--output_dir={root / 'export'}"]
     assert app.run(export_model.main, export_model.define_flags, ["export-model", *arguments]) == 0
     return run, root / "export"
@@ -90,7 +92,7 @@ def test_image_bytes_takes_grey_and_rgb_png_and_jpeg_of_any_size(exported, tmp_p
 
 
 def test_export_holds_its_assets(exported):
-    run, export = exported
+    _, export = exported
     assert (export / "assets" / "class_names.txt").read_text() == "No Finding\nFinding\n"
     card = (export / "assets" / "model_card.md").read_text()
     assert "v2" in card and "not for diagnosis" in card

@@ -1,0 +1,79 @@
+"""The training loop with a network of one weight: best weights, patience, divergence."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from tfcxr import runs
+from tfcxr.classifiers import loading, loop, optimizers
+from tfrecords_builder.errors import RunError
+
+
+@pytest.fixture
+def run(tmp_path):
+    with runs.RunFolder.open(tmp_path / "run", kind="baseline", config={}, records_digests={}) as run:
+        yield run
+
+
+def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select="source"):
+    """Each step adds 1 to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
+    network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
+    network.set_weights([[[0.0]]])
+    (weight,) = network.trainable_variables
+    optimizer = optimizers.GroupedSGD([optimizers.Group([network])], learning_rate=1.0, steps=1, momentum=0.0)
+
+    def step(batch):
+        optimizer.apply([-tf.ones([1, 1])])
+        return {"loss": loss(weight[0, 0])}
+
+    phase = loop.Phase(
+        "only", 2 * len(scores), 2, lambda first: tf.data.Dataset.range(first, 10**6), step, ["loss"], optimizer
+    )
+    left = list(scores)
+    return loop.Trainer(
+        run,
+        network,
+        [phase],
+        evaluate=lambda: {f"select/{select}": left.pop(0)},
+        select=select,
+        checkpoint_steps=0,
+        patience=patience,
+        describe=lambda row: f"step {row['step']}",
+    )
+
+
+def kept_weight(run):
+    network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
+    network.load_weights(str(run.path / loading.WEIGHTS))
+    return float(network.get_weights()[0][0, 0])
+
+
+def test_the_first_of_the_best_is_kept(run):
+    trainer = make_trainer(run, [0.1, 0.7, 0.7, 0.2])
+    trainer.fit()
+    assert trainer.best["step"] == 4
+    assert kept_weight(run) == 4.0
+    rows = json.loads((run.path / loop.HISTORY).read_text())
+    assert [row["train/loss"] for row in rows] == [1.5, 3.5, 5.5, 7.5]
+
+
+def test_patience_ends_training(run):
+    trainer = make_trainer(run, [0.5, 0.4, 0.4, 0.9], patience=2)
+    trainer.fit()
+    assert trainer.step == 6
+    assert kept_weight(run) == 2.0
+
+
+def test_an_evaluation_without_a_value_is_never_best(run):
+    trainer = make_trainer(run, [None, 0.1])
+    trainer.fit()
+    assert trainer.best["step"] == 4
+
+
+def test_divergence_names_the_term_and_keeps_the_last_checkpoint(run):
+    trainer = make_trainer(run, [0.5, 0.6, 0.7], loss=lambda weight: tf.math.log(3.5 - weight))
+    with pytest.raises(RunError, match="loss is not finite before step 4"):
+        trainer.fit()
+    assert tf.train.latest_checkpoint(str(run.checkpoints)).endswith("ckpt-2")
+    assert kept_weight(run) == 2.0

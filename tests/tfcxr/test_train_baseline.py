@@ -1,0 +1,182 @@
+"""train-baseline through its flags: files, learning, exact resume, bad input."""
+
+import json
+import os
+import pathlib
+import signal
+
+import h5py
+import numpy as np
+import pytest
+
+from flags import app
+from tests import fakes
+from tfcxr import train_baseline
+
+SMALL = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch_size=8", "--learning_rate=0.003"]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return fakes.make_records(tmp_path_factory.mktemp("records"), resolution=16, per_class=20)
+
+
+def train(records, run_dir, *flags):
+    argv = ["train-baseline", f"--records={records}", f"--run_dir={run_dir}", *SMALL, *flags]
+    return app.run(train_baseline.main, train_baseline.define_flags, argv)
+
+
+def stop_after(monkeypatch, calls):
+    """Sends SIGTERM to this process after so many calls of a traced function of the loop."""
+    from tfcxr.classifiers import loop
+
+    guarded, left = loop._guarded, [calls]
+
+    def counting(function, *arguments):
+        result = guarded(function, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(loop, "_guarded", counting)
+
+
+def weights_of(run_dir):
+    """All weights of the last checkpoint, by name."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run_dir / "checkpoints")))
+    names = [n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n and "save_counter" not in n]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def run_dir(records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert train(records, folder, "--stage2_epochs=8", "--balanced", "--class_weights") == 0
+    return folder
+
+
+def test_a_run_learns_and_leaves_its_files(run_dir):
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["steps"] == 40
+    assert result["best"]["validation/balanced_accuracy"] > 0.9
+    assert result["best"]["validation/recall/Pneumothorax"] is not None
+    assert not result["selected_on_target_labels"]
+    assert (run_dir / "curves.png").stat().st_size > 1000
+    assert "--variant=layer_lr_sched" in (run_dir / "flags.txt").read_text()
+    assert list((run_dir / "tensorboard").glob("events*"))
+    rows = json.loads((run_dir / "history.json").read_text())
+    assert [row["step"] for row in rows] == list(range(5, 41, 5))
+    assert rows[-1]["learning_rate"] < rows[0]["learning_rate"] < 0.003
+
+
+def test_the_loaded_classifier_takes_any_size(run_dir):
+    from tfcxr.classifiers import loading
+
+    model = loading.load_classifier(run_dir)
+    small = np.full([3, 16, 16, 1], 0.5, np.float32)
+    probabilities = model(small).numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(model(np.full([3, 40, 24, 1], 0.5, np.float32)), probabilities, rtol=1e-4)
+    config = loading.load_classifier_config(run_dir)
+    assert config["kind"] == "baseline"
+    assert config["classes"] == ["No Finding", "Pneumothorax"]
+    assert (config["label_version"], config["resolution"], config["image_size"]) == ("v1_0s", 16, 16)
+    assert len(config["labels"]) == 14
+    with pytest.raises(ValueError, match="divide 8-bit values by 255"):
+        model(small * 255)
+
+
+def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, monkeypatch):
+    flags = ("--stage2_epochs=8", "--balanced", "--class_weights")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train(records, tmp_path / "run", *flags) == 143
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert train(records, tmp_path / "run", *flags) == 0
+    first, second = weights_of(run_dir), weights_of(tmp_path / "run")
+    assert first.keys() == second.keys()
+    assert any("optimizers/0/_variables" in name for name in first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    assert (tmp_path / "run" / "history.json").read_text() == (run_dir / "history.json").read_text()
+    with (
+        h5py.File(tmp_path / "run/checkpoints/best.weights.h5") as a,
+        h5py.File(run_dir / "checkpoints/best.weights.h5") as b,
+    ):
+        a.visititems(
+            lambda name, item: isinstance(item, h5py.Group) or np.testing.assert_array_equal(item[()], b[name][()])
+        )
+
+
+def test_init_from_trains_the_head_first(records, run_dir, tmp_path, capsys):
+    flags = (f"--init_from={run_dir}", "--stage1_epochs=1", "--stage2_epochs=1", "--variant=plain")
+    assert train(records, tmp_path / "run", *flags) == 0
+    assert "backbone, head loaded" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "run/history.json").read_text())
+    assert [row["phase"] for row in rows] == ["head", "network"]
+    assert rows[0]["learning_rate"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--weights=imagenet"], "--weights=imagenet: there are none for resnet_tiny"),
+    (["--weights=imagenet", "--backbone=resnet50", "--image_size=32"], "resnet50_weights_tf_dim_ordering_tf_kernels"),
+    (["--weights=nowhere.h5"], "no such file is there"),
+    (["--backbone=densenet121"], "--image_size=16: densenet121 needs at least 32 px"),
+    (["--init_from=nowhere"], "is not a run folder"),
+    (["--variant=best"], "variant"),
+])  # fmt: skip
+def test_bad_input_is_one_line(records, tmp_path, capsys, monkeypatch, flags, message):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    assert train(records, tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_architecture_are_refused(records, tmp_path, capsys):
+    import tensorflow as tf
+
+    path = tmp_path / "other.h5"
+    tf.keras.Sequential([tf.keras.Input([3]), tf.keras.layers.Dense(2)]).save_weights(path)
+    assert train(records, tmp_path / "run", f"--weights={path}") == 2
+    assert "is not of this backbone" in capsys.readouterr().err
+
+
+def test_multilabel_records_are_refused(tmp_path, capsys):
+    records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=2)
+    assert train(records, tmp_path / "run") == 2
+    assert "label version multilabel has no classes" in capsys.readouterr().err
+
+
+def test_an_empty_class_is_named(records, tmp_path, capsys, monkeypatch):
+    from tfcxr import data
+
+    labels = {"vector": np.zeros([4, 14], np.float32), "class": np.zeros([4], np.int64)}
+    monkeypatch.setattr(data.RecordSet, "labels", lambda self, split: labels)
+    assert train(records, tmp_path / "run") == 2
+    assert "the train split has no image of class Pneumothorax" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_kept(records, run_dir, capsys):
+    assert train(records, run_dir, "--stage2_epochs=8", "--balanced", "--class_weights") == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def test_a_diverging_loss_stops_the_run(records, tmp_path, capsys):
+    assert train(records, tmp_path / "run", "--learning_rate=1e30", "--stage2_epochs=1") == 1
+    assert "loss is not finite" in capsys.readouterr().err
+
+
+def test_help_does_not_need_tensorflow(capsys):
+    assert app.run(train_baseline.main, train_baseline.define_flags, ["train-baseline", "--help"]) == 0
+    assert "--stage1_epochs" in capsys.readouterr().out
+
+
+def test_presets_are_flags_of_the_program():
+    for preset in sorted((pathlib.Path(app.PRESETS) / "thesis").glob("baseline_*.flags")):
+        lines = [line for line in preset.read_text().splitlines() if line and not line.startswith("#")]
+        assert f"--variant={preset.stem.removeprefix('baseline_')}" in lines
