@@ -1,6 +1,8 @@
 """Simulates a whole hospital with worker processes."""
 
 import concurrent.futures
+import contextlib
+import ctypes
 import functools
 import multiprocessing
 import pathlib
@@ -72,8 +74,21 @@ def _map(job, chunks, workers):
         return
     # Spawned, not forked: a fork of a process that has loaded TensorFlow may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_keep_memory) as pool:
         try:
             yield from pool.map(job, chunks)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _keep_memory() -> None:
+    """Tells a worker's allocator to keep freed memory.
+
+    glibc gives the arrays of each picture back to the system and asks for them again: a fifth of the time went into
+    2,000 page faults a picture. Another C library is left as it is.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, 128 << 20)
+        libc.mallopt(mmap_threshold, 32 << 20)
