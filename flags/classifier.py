@@ -82,7 +82,7 @@ def define_dcan(fv: flags.FlagValues) -> None:
     """Losses, optimizer and selection of DCAN."""
     flags.DEFINE_enum(
         "alignment", "dcan", ["dcan", "ours", "none"],
-        "dcan: all losses; ours: without the regulariser; none: classification loss on a plain backbone", flag_values=fv,
+        "dcan: all losses; ours: without the regulariser; none: classification loss, plain backbone", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
         "select", "source", ["source", "entropy", "target"],

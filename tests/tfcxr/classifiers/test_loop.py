@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -19,7 +20,7 @@ def run(tmp_path):
 def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select="source"):
     """Each step adds 1 to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
-    network.set_weights([[[0.0]]])
+    network.set_weights([np.zeros([1, 1])])
     (weight,) = network.trainable_variables
     optimizer = optimizers.GroupedSGD([optimizers.Group([network])], learning_rate=1.0, steps=1, momentum=0.0)
 
