@@ -90,7 +90,7 @@ def _fail(message: object, code: int) -> int:
 
 
 def _find_preset(argument: str, before: str) -> str:
-    """Resolves a flagfile that is not a file here as a preset: `demo/train_gan`, `flags/presets/demo/train_gan.flags`."""
+    """Resolves a flagfile that is not here as a preset: `demo/train_gan` or `flags/presets/demo/train_gan.flags`."""
     if argument.startswith(("--flagfile=", "-flagfile=")):
         head, name = argument.split("=", 1)
         head += "="

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import tensorflow as tf
@@ -73,8 +74,8 @@ def export_classifier(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[
     """Writes a run's classifier as a SavedModel into `folder`.
 
     The folder gets the SavedModel with the signatures `serving_default` (image_bytes) and `image_tensor`, the files
-    of the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt and
-    model_card.md.
+    of the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt,
+    label_names.txt and model_card.md.
 
     Args:
       run_dir: a baseline or DCAN run that has weights.
@@ -93,20 +94,19 @@ def export_classifier(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run_dir / name, target)
     classes = list(config["classes"])
-    card = model_card(run_dir, config)
-    source = folder / "model_card.md"
-    files.write_text(source, card)
-    names = folder / "class_names.txt"
-    files.write_text(names, "".join(f"{name}\n" for name in classes))
-    served.assets = [tf.saved_model.Asset(str(names)), tf.saved_model.Asset(str(source))]
-    tf.saved_model.save(
-        served, str(folder), signatures={"serving_default": served.image_bytes, "image_tensor": served.image_tensor}
-    )
+    signatures = {"serving_default": served.image_bytes, "image_tensor": served.image_tensor}
+    with tempfile.TemporaryDirectory() as temporary:
+        assets = pathlib.Path(temporary)
+        files.write_text(assets / "class_names.txt", "".join(f"{name}\n" for name in classes))
+        files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in config["labels"]))
+        files.write_text(assets / "model_card.md", model_card(run_dir, config))
+        served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
+        tf.saved_model.save(served, str(folder), signatures=signatures)
     return {
         "kind": "classifier",
         "run": str(run_dir),
         "classes": classes,
-        "signatures": ["serving_default", "image_tensor"],
+        "signatures": list(signatures),
         "resolution": config["resolution"],
     }
 
@@ -115,7 +115,7 @@ def model_card(run_dir: pathlib.Path, config: dict[str, Any]) -> str:
     """Markdown: what the model is, what it was trained on, what it is for, what was measured."""
     result_path = run_dir / "result.json"
     result = files.read_json(result_path) if result_path.exists() else {}
-    chosen = result.get("selected_by") or result.get("select") or "source"
+    chosen = result.get("select", "source")
     lines = [
         f"# {config['kind']} classifier, label version {config['label_version']}",
         "",

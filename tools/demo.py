@@ -1,8 +1,9 @@
 """The whole chain on two simulated hospitals, in minutes on two cores: `make demo`.
 
 Simulates hospitals a and b, builds records, trains a small GAN on hospital a, generates a labelled synthetic set,
-trains classifiers on real and on synthetic images, adapts two of them to hospital b, evaluates all, exports one and predicts
-with it. Every step is a tfcxr command, printed as it runs. A step that is done is skipped, so a stopped demo goes on.
+trains classifiers on real and on synthetic images, adapts two of them to hospital b, evaluates all, exports one and
+predicts with it. Every step is a tfcxr command, printed as it runs. A step that is done is skipped: a stopped demo
+goes on where it was.
 """
 
 import dataclasses
