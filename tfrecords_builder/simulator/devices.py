@@ -35,7 +35,7 @@ def _line(scene, knots, radius, mu, shell=None):
 
 
 def _endotracheal(scene, side, rng):
-    trachea = skeleton.airway_paths(scene.chest)[0][0]
+    trachea = skeleton.trachea_path(scene.chest)
     tip = rng.uniform(-8.5, -6.0) * scene.chest.anatomy.size
     path = trachea[trachea[:, 1] < tip]
     if len(path) < 2:

@@ -230,32 +230,31 @@ def tubes(
 
     float32: a thousandth of a millimetre at these sizes, and twice as fast.
     """
-    points, scale = points.astype(np.float32), scale.astype(np.float32)
-    tangent = np.empty_like(points)
-    tangent[:, 1:-1] = 0.5 * (points[:, 2:] - points[:, :-2])
+    # Coordinates first and stations last: NumPy's inner loops then run over contiguous numbers.
+    centre = np.ascontiguousarray(np.moveaxis(points, -1, 0), np.float32)  # [3, t, k]
+    scale = scale.astype(np.float32)
+    along = np.empty_like(centre)
+    along[..., 1:-1] = 0.5 * (centre[..., 2:] - centre[..., :-2])
     # Half steps at the ends: the trapezoidal rule.
-    tangent[:, 0], tangent[:, -1] = 0.5 * (points[:, 1] - points[:, 0]), 0.5 * (points[:, -1] - points[:, -2])
-    ds = np.sqrt(np.square(tangent).sum(-1))
-    tx, ty, tz = np.moveaxis(tangent / np.maximum(ds, 1e-9)[..., None], -1, 0)
+    along[..., 0], along[..., -1] = 0.5 * (centre[..., 1] - centre[..., 0]), 0.5 * (centre[..., -1] - centre[..., -2])
+    ds = np.sqrt(np.square(along).sum(0))
+    tx, ty, tz = along / np.maximum(ds, 1e-9)
     # The across direction: y made orthogonal to the path; x where the path runs along y.
     upright = np.abs(ty) > 0.95
-    across = np.stack([-ty * tx, 1 - ty * ty, -ty * tz], -1)
-    across[upright] = [1.0, 0.0, 0.0]
-    across /= np.maximum(np.sqrt(np.square(across).sum(-1)), 1e-9)[..., None]
-    ax, ay, az = np.moveaxis(across, -1, 0)
-    other = np.stack([ty * az - tz * ay, tz * ax - tx * az, tx * ay - ty * ax], -1)
-    offsets, areas = (part.astype(np.float32) for part in _section(half_height, half_thickness, step, shell))
-    high = offsets[:, 0] * scale[:, None]
-    thick = offsets[:, 1] * scale[:, None]
-    spread = (
-        points[:, :, None] + high[:, None, :, None] * across[:, :, None] + thick[:, None, :, None] * other[:, :, None]
+    across = np.stack(
+        [np.where(upright, 1, -ty * tx), np.where(upright, 0, 1 - ty * ty), np.where(upright, 0, -ty * tz)]
     )
-    if len(areas) > 1:
-        # Every other point of a section is half a step ahead, so that the points along a tube interleave.
-        ahead = (0.5 * (np.arange(len(areas)) % 2)).astype(np.float32)
-        spread += ahead[:, None] * tangent[:, :, None]
-    volumes = ds[:, :, None] * (areas * np.square(scale)[:, None])[:, None]
-    return spread.reshape(-1, 3), volumes.ravel()
+    across /= np.maximum(np.sqrt(np.square(across).sum(0)), 1e-9)
+    ax, ay, az = across
+    other = np.stack([ty * az - tz * ay, tz * ax - tx * az, tx * ay - ty * ax])
+    offsets, areas = (part.astype(np.float32) for part in _section(half_height, half_thickness, step, shell))
+    high = (scale[:, None] * offsets[:, 0])[..., None]  # [t, m, 1]
+    thick = (scale[:, None] * offsets[:, 1])[..., None]
+    spread = centre[:, :, None] + high * across[:, :, None] + thick * other[:, :, None]  # [3, t, m, k]
+    # Every other point of a section is half a step ahead, so that the points along a tube interleave.
+    spread[:, :, 1::2] += 0.5 * along[:, :, None]
+    volumes = ds[:, None] * (np.square(scale)[:, None] * areas)[..., None]
+    return spread.reshape(3, -1).T, volumes.ravel()
 
 
 @functools.lru_cache(maxsize=512)

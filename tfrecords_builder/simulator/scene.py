@@ -148,8 +148,7 @@ def draw_normal(scene: Scene) -> None:
     grain = 0.09 * scene.noise(0.9) + 0.07 * scene.noise(0.45)
     for side in SIDES:
         scene.extra += np.float32(MU_LUNG * scene.density[side]) * scene.lungs[side].air * grain
-    tubes = [skeleton.tube(path, radius, radius, 1.5 * step) for path, radius in skeleton.airway_paths(chest)]
-    scene.add(-0.9 * MU_SOFT, *skeleton.join(tubes))
+    scene.add(-0.9 * MU_SOFT, *skeleton.airways(chest, step))
     if chest.anatomy.breast:
         _draw_breasts(scene)
     else:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from tfrecords_builder.simulator.anatomy import LEFT, SIDES, Chest
-from tfrecords_builder.simulator.geometry import resample, smooth_path, tube, tubes
+from tfrecords_builder.simulator.geometry import smooth_path, tube, tubes
 
 RIBS = 12
 # Directions in which the lobar vessels fan from the hilum: (outwards, down, back).
@@ -82,18 +82,31 @@ def break_rib(path: np.ndarray, fracture) -> None:
 
 def clavicles(chest: Chest, step: float):
     """Both collar bones: S-shaped tubes from the sternum to the shoulders."""
-    size, lift = chest.anatomy.size, chest.anatomy.clavicle
-    knots = [(1.6, -10.6, -7.5), (5.0, -11.6, -8.3), (9.5, -12.8 - 0.4 * lift, -5.0), (15.5, -14.0 - lift, 0.5)]
-    path = resample(smooth_path(np.array(knots) * size), step)
-    paths = np.stack([path * [side, 1, 1] for side in SIDES])
-    scale = np.full(2, size)
-    core, filling = tubes(paths, scale, 0.5, 0.42, step * 1.4)
-    return join([tubes(paths, scale, 0.68, 0.6, step, shell=0.22), (core, 0.4 * filling)])
+    size = chest.anatomy.size
+    points, volumes = _clavicle(_coarse(step))
+    points = points * np.float32(size)
+    # Raised shoulders lift the outer ends.
+    points[:, 1] -= np.float32(chest.anatomy.clavicle) * np.clip((points[:, 0] / size - 5) / 10.5, 0, 1)
+    mirrored = points * np.array([-1, 1, 1], np.float32)
+    return np.concatenate([points, mirrored]), np.tile(volumes * size**3, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _clavicle(step):
+    """The left collar bone of a body of size 1."""
+    path = smooth_path([(1.6, -10.6, -7.5), (5.0, -11.6, -8.3), (9.5, -12.8, -5.0), (15.5, -14.0, 0.5)])
+    core, filling = tube(path, 0.5, 0.42, step * 1.4)
+    return join([tube(path, 0.68, 0.6, step, shell=0.22), (core, 0.4 * filling)])
+
+
+def _coarse(step: float) -> float:
+    """Steps of templates are multiples of 0.05 cm, so that pictures of nearly the same field share a template."""
+    return 0.05 * max(math.floor(step / 0.05 + 1e-6), 1)
 
 
 def shoulders(chest: Chest, step: float):
     """Scapulae (borders, spine and blade) and humeri, lateral to the lungs."""
-    points, volumes = _shoulder(round(1.4 * step, 2))  # broad and faint: coarser points do
+    points, volumes = _shoulder(_coarse(1.4 * step))  # broad and faint: coarser points do
     size = chest.anatomy.size
     return np.concatenate([points * [side * size, size, size] for side in SIDES]), np.tile(volumes * size**3, 2)
 
@@ -115,7 +128,7 @@ def _shoulder(step):
 def vertebrae(chest: Chest, step: float):
     """Pedicles, spinous and transverse processes; the bodies are a column (see scene.py)."""
     size = chest.anatomy.size
-    points, volumes = _vertebra(round(1.3 * step, 2))
+    points, volumes = _vertebra(_coarse(1.3 * step))
     y = rib_y(chest, np.arange(-3, 15))
     place = np.stack([chest.spine_x(y), y, np.zeros_like(y)], axis=1)
     return (points * size + place[:, None]).reshape(-1, 3), np.tile(volumes * size**3, len(y))
@@ -181,7 +194,7 @@ def hilum(chest: Chest, side: int) -> np.ndarray:
 
 def vessels(chest: Chest, side: int, step: float):
     """Vessels inside one lung. They move with a collapsing lung and are cut where the lung ends."""
-    points, lengths, radius = _tree_points(chest.anatomy.vessel_seed, side, round(step, 2))
+    points, lengths, radius = _tree_points(chest.anatomy.vessel_seed, side, _coarse(step))
     size = chest.anatomy.size
     stretch = np.array([side * size * chest.anatomy.width, size * 1.12, size], np.float32)
     points = points * stretch + hilum(chest, side).astype(np.float32)
@@ -226,15 +239,33 @@ def _collapse(chest, side, points):
     return moved
 
 
-def airway_paths(chest: Chest) -> list[tuple[np.ndarray, float]]:
-    """Trachea and main bronchi: (path [k, 3], radius) in cm."""
-    size = chest.anatomy.size
+# Trachea and main bronchi of a body of size 1: (knots, radius), to be bent by `_bend`.
+_CARINA = (-0.2, -4.2, 1.0)
+_AIRWAYS = [
+    ([(0, -23, -1.5), (0, -14, -0.5), (-0.3, -8, 0.5), _CARINA], 0.85),
+    ([_CARINA, (-1.6, -2.9, 1.2), (-3.0, -1.2, 1.4)], 0.65),
+    ([_CARINA, (1.8, -3.0, 1.2), (3.8, -1.8, 1.4)], 0.55),
+]
 
-    def at(x, y, z):
-        return (x * size + float(chest.shift(y)) + float(chest.spine_x(y)), y * size, z)
 
-    carina = at(-0.2, -4.2, 1.0)
-    trachea = smooth_path([at(0, -23, -1.5), at(0, -14, -0.5), at(-0.3, -8, 0.5), carina])
-    right = smooth_path([carina, at(-1.6, -2.9, 1.2), at(-3.0, -1.2, 1.4)])
-    left = smooth_path([carina, at(1.8, -3.0, 1.2), at(3.8, -1.8, 1.4)])
-    return [(trachea, 0.85 * size), (right, 0.65 * size), (left, 0.55 * size)]
+def airways(chest: Chest, step: float):
+    """Trachea and main bronchi."""
+    points, volumes = _airways(_coarse(1.5 * step))
+    return _bend(chest, points), volumes * chest.anatomy.size**3
+
+
+def trachea_path(chest: Chest) -> np.ndarray:
+    """Centre line of the trachea from the neck to the carina, [k, 3] in cm."""
+    return _bend(chest, smooth_path(_AIRWAYS[0][0]))
+
+
+@functools.lru_cache(maxsize=64)
+def _airways(step):
+    return join([tube(smooth_path(knots), radius, radius, step) for knots, radius in _AIRWAYS])
+
+
+def _bend(chest, points):
+    """Moves points of a body of size 1 with the size, the spine and the mediastinum of this one."""
+    points = points * points.dtype.type(chest.anatomy.size)
+    points[:, 0] += chest.shift(points[:, 1]) + chest.spine_x(points[:, 1])
+    return points
