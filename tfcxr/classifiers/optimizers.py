@@ -59,8 +59,16 @@ class CoupledSGD(tf.keras.optimizers.Optimizer):
         gradient = tf.convert_to_tensor(gradient)
         if self.coupled_decay:
             gradient += self.coupled_decay * variable
-        updated = velocity.assign(self.momentum * velocity + gradient)
-        variable.assign_sub(rate * (gradient + self.momentum * updated if self.nesterov else updated))
+        # One fused pass over memory in just this form; written out, the update takes longer than ResNet-50's gradients
+        # of a small batch at 32 px.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
