@@ -42,11 +42,11 @@ def run(
     argv = list(sys.argv if argv is None else argv)
     fv = flags.FlagValues()
     define_flags(fv)
-    if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
-        print(_help(main, fv, argv[0]))
-        return 0
     try:
-        rest = fv([argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
+        if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
+            print(_help(main, fv, argv[0]), flush=True)
+            return 0
+        rest = _parse(fv, [argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
         if len(rest) > 1:
             raise InputError(f"{rest[1]}: is not a flag (flags look like --name=value); see --help")
         with _sigterm_raises():
@@ -59,6 +59,10 @@ def run(
         return _fail(error, error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def write_flags(fv: flags.FlagValues, folder: str | os.PathLike, name: str = "flags.txt") -> None:
@@ -87,6 +91,13 @@ def _sigterm_raises() -> Iterator[None]:
 def _fail(message: object, code: int) -> int:
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
+
+
+def _parse(fv: flags.FlagValues, argv: list[str]) -> list[str]:
+    try:
+        return fv(argv)
+    except UnicodeDecodeError as error:
+        raise InputError("--flagfile: is not a text file of flags, one --name=value per line") from error
 
 
 def _find_preset(argument: str, before: str) -> str:

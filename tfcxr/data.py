@@ -15,6 +15,7 @@ from tfrecords_builder.errors import InputError, RunError
 _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _READ_SHARDS_AT_ONCE = 16
+_GRAPH_SEED = 87654321  # any number but 0; this is the one that TensorFlow takes where none is set
 
 
 def read_records(path: str | os.PathLike, split: str) -> tf.data.Dataset:
@@ -246,6 +247,8 @@ def _epochs(
         return keep
 
     def epoch(number):
+        # `shuffle` mixes TensorFlow's global seed into its own; the order must not depend on who set that.
+        tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
         seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, 2**31, tf.int64)
         shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seeds[0], reshuffle_each_iteration=False)
         examples = shards.interleave(

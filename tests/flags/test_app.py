@@ -81,6 +81,15 @@ def test_a_bug_keeps_its_traceback():
         call(main, "--output_dir=x")
 
 
+def test_a_flagfile_that_is_no_text_or_a_folder(tmp_path, capsys):
+    (tmp_path / "binary.flags").write_bytes(bytes(range(128, 256)))
+    for path in (tmp_path / "binary.flags", tmp_path):
+        assert call(lambda fv: None, f"--flagfile={path}") == 2
+        err = capsys.readouterr().err
+        assert "flagfile" in err
+        assert err.count("\n") == 1
+
+
 def test_flags_txt_replays_without_overwrite(tmp_path):
     assert call(lambda fv: app.write_flags(fv, tmp_path), "--output_dir=x", "--overwrite", "--images=a,b") == 0
     text = (tmp_path / "flags.txt").read_text()

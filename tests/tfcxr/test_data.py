@@ -55,6 +55,19 @@ def test_a_stream_started_late_goes_on_as_the_unbroken_one(two_classes, balanced
     np.testing.assert_array_equal(late[0]["index"], np.arange(5 * start, 5 * start + 5))
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_order_does_not_depend_on_the_global_seed(two_classes, balanced):
+    import tensorflow as tf
+
+    expected = fingerprints(take(two_classes, 8, balanced=balanced))
+    try:
+        for seed in (0, 5):
+            tf.random.set_seed(seed)
+            assert fingerprints(take(two_classes, 8, balanced=balanced)) == expected
+    finally:
+        tf.random.set_seed(None)
+
+
 def test_balanced_draws_each_class_equally_often(tmp_path):
     # v3_0s without pneumonia-rich classes: four classes, 3 images of each; make it uneven by a filter on the labels.
     record_set = data.RecordSet(fakes.make_records(tmp_path / "r", label_version="v3_0s", per_class=3))

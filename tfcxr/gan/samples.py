@@ -9,9 +9,17 @@ import tensorflow as tf
 from tfrecords_builder import files
 
 
+_TILE = 96
+
+
 def image_grid(images: np.ndarray, columns: int, *, gap: int = 2) -> np.ndarray:
-    """Tiles uint8 [N, R, R, 1] row by row into one uint8 [H, W, 1] on white; the last row may be short."""
+    """Tiles uint8 [N, R, R, 1] row by row into one uint8 [H, W, 1] on white; the last row may be short.
+
+    Pixels of small images are repeated, so that a tile has a side of about 96 and can be looked at.
+    """
     images = np.asarray(images)
+    enlarge = max(1, _TILE // images.shape[1])
+    images = images.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     side, rows = images.shape[1], -(-len(images) // columns)
     cell = side + gap
     grid = np.full([rows * cell + gap, columns * cell + gap, 1], 255, np.uint8)
