@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -188,6 +189,29 @@ def to_markdown(result: dict[str, Any]) -> str:
     lines.append(f"| ROC-AUC (macro) | {'–' if macro is None else f'{macro:.3f}'} | | |")
     lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def results_table(rows: Sequence[tuple[str, str, str, dict[str, Any]]]) -> str:
+    """Results side by side as a Markdown table, in percent.
+
+    Args:
+      rows: (source, target, method, content of result.json), all with the same classes.
+    """
+    classes = rows[0][3]["classes"]
+    recalls = "".join(f" recall {name} |" for name in classes)
+    lines = [
+        f"| source -> target | method | balanced accuracy, % | 95% interval |{recalls} images | patients |",
+        "|---|---|---|---|" + "---|" * (len(classes) + 2),
+    ]
+    for source, target, method, result in rows:
+        value = format_percent(result["balanced_accuracy"])
+        recalls = "".join(f" {format_percent(result['recall'][name], ' | ').split(' | ')[0]} |" for name in classes)
+        fold = " (selection fold)" if result["selection_fold"] else ""
+        lines.append(
+            f"| {source} -> {target}{fold} | {method} | {value} |{recalls} {result['num_images']} |"
+            f" {result['num_patients'] or '–'} |"
+        )
+    return "\n".join(lines)
 
 
 def format_percent(metric: dict[str, Any], separator: str = " | ") -> str:

@@ -153,23 +153,12 @@ def predict_some(root: pathlib.Path) -> str:
 
 def table(root: pathlib.Path) -> str:
     """The results as a Markdown table, read from the evaluations' result.json."""
-    results = {cell: files.read_json(root / "evaluations" / cell.name / "result.json") for cell in CELLS}
-    classes = results[CELLS[0]]["classes"]
-    lines = [
-        "| source -> target | method | balanced accuracy, % | 95% interval |"
-        + "".join(f" recall {name}, % |" for name in classes)
-        + " images |",
-        "|---|---|---|---|" + "---|" * len(classes) + "---|",
-    ]
-    for cell, result in results.items():
-        accuracy = result["balanced_accuracy"]
-        recalls = "".join(f" {100 * result['recall'][name]['value']:.1f} |" for name in classes)
-        low, high = accuracy["ci95"]
-        lines.append(
-            f"| {cell.source} -> {cell.target} | {cell.method} | {100 * accuracy['value']:.1f} |"
-            f" {100 * low:.1f}–{100 * high:.1f} |{recalls} {result['num_images']} |"
-        )
-    return "\n".join(lines)
+    from tfcxr import evaluation
+
+    results = [files.read_json(root / "evaluations" / cell.name / "result.json") for cell in CELLS]
+    return evaluation.results_table(
+        [(cell.source, cell.target, cell.method, result) for cell, result in zip(CELLS, results, strict=True)]
+    )
 
 
 def report(root: pathlib.Path, seconds: float) -> str:

@@ -80,7 +80,7 @@ class AttendedBackbone(tf.keras.layers.Layer):
         self.base = base
         self._walk = [_node(layer) for layer in base.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
         self._input_id, self._output_id = id(base.inputs[0]), id(base.outputs[0])
-        self.attentions = []
+        self.attentions: list[ChannelAttention] = []
         self._attention_of = {}
         for layer, _, _ in self._walk:
             if layer.name.endswith("_add"):

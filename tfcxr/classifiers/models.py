@@ -98,14 +98,13 @@ class Classifier(tf.keras.Model):
             base = backbones.build(config.backbone, config.stem)
             self.backbone = attention.AttendedBackbone(base, reduction=config.reduction) if config.attention else base
         self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head")
-        self.feature_correction = self.logit_correction = None
+        self.feature_correction: tf.keras.Model | None = None
+        self.logit_correction: tf.keras.Model | None = None
         if config.correction:
             width = int(base.output_shape[-1])
             self.feature_correction = _correction(_CORRECTION_WIDTH, width, "feature_correction")
             self.logit_correction = _correction(num_classes, num_classes, "logit_correction")
         self(tf.zeros([2, config.image_size, config.image_size, 1]))
-        # TensorFlow's global seed would also change the order of the input stream, which has seeds of its own.
-        tf.random.set_seed(None)
 
     @property
     def base(self) -> tf.keras.Model:
@@ -131,7 +130,12 @@ class Classifier(tf.keras.Model):
         return tf.cast(features, tf.float32)
 
     def correct(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Corrected features f' = f + D(f), float32 [N, F], and corrected logits g' = C(f') + D'(C(f')), [N, K]."""
+        """Corrected features f' = f + D(f), float32 [N, F], and corrected logits g' = C(f') + D'(C(f')), [N, K].
+
+        Raises ValueError if the classifier has no corrections.
+        """
+        if self.feature_correction is None or self.logit_correction is None:
+            raise ValueError("correct: the classifier was made with correction=False")
         corrected = features + self.feature_correction(features)
         logits = self.head(corrected)
         return corrected, logits + self.logit_correction(logits)
@@ -224,7 +228,7 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
         )
     target.base.set_weights(source.base.get_weights())
     copied = ["backbone"]
-    parts = []
+    parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
     if source.config.attention and target.config.attention and source.config.reduction == target.config.reduction:
         parts += zip(source.backbone.attentions, target.backbone.attentions, strict=True)
         copied.append("attention")

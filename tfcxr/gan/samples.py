@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfrecords_builder import files
 
-
 _TILE = 96
 
 
