@@ -1,6 +1,8 @@
 """Files that appear whole or not at all: written under a temporary name, then renamed."""
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -61,16 +63,34 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield temporary
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
     finally:
+        os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+    """Removes temporary folders of `path` whose writer was killed: the system has dropped its lock."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        except BlockingIOError:
+            pass  # another program is writing the same output
+        finally:
+            os.close(handle)
 
 
 def refuse_foreign(path: pathlib.Path, flag: str) -> None:
