@@ -23,8 +23,6 @@ from tfrecords_builder import images, labels, readers, records, splits
 from tfrecords_builder.errors import InputError, RunError
 
 IMAGES_PER_SHARD = 1024
-VIEWS: tuple[str, ...] = ("any", "PA", "AP")
-FAULT_POLICIES: tuple[str, ...] = ("error", "skip")
 
 
 @dataclasses.dataclass(frozen=True)

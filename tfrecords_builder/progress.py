@@ -15,24 +15,17 @@ class Progress(Protocol):
     def update(self, n: int = 1) -> object:
         """Counts `n` more units as done."""
 
-    def set_postfix_str(self, s: str) -> object:
-        """Shows `s` at the end of the bar or of the next line."""
-
 
 class _Lines:
     def __init__(self, total: int, description: str, unit: str, interval: float, initial: int):
         self._total, self._description, self._unit, self._interval = total, description, unit, interval
         self._done = self._start = initial
         self._began = self._printed = time.monotonic()
-        self._postfix = ""
 
     def update(self, n: int = 1) -> None:
         self._done += n
         if time.monotonic() - self._printed >= self._interval:
             self.print()
-
-    def set_postfix_str(self, s: str) -> None:
-        self._postfix = f" {s}"
 
     def print(self) -> None:
         self._printed = time.monotonic()
@@ -40,7 +33,7 @@ class _Lines:
         left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         print(
-            f"{self._description}: {count} {self._unit} ({rate:.3g}/s{left}){self._postfix}",
+            f"{self._description}: {count} {self._unit} ({rate:.3g}/s{left})",
             file=sys.stderr,
             flush=True,
         )
@@ -50,7 +43,7 @@ class _Lines:
 def progress(
     total: int, description: str, unit: str = "images", *, interval: float = 10.0, initial: int = 0
 ) -> Iterator[Progress]:
-    """Yields an object with `update(n)` and `set_postfix_str(text)`.
+    """Yields an object with `update(n)`.
 
     `total` is 0 if unknown; `initial` is what an earlier run did; `interval` is the seconds between plain lines.
     """
