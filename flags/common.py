@@ -1,6 +1,7 @@
 """Flags that several binaries share. Every function defines its flags in the FlagValues it is given."""
 
 import pathlib
+from collections.abc import Callable
 
 from absl import flags
 
@@ -16,22 +17,21 @@ def define_required(fv: flags.FlagValues, name: str, what: str) -> None:
 
 def define_folder(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = True) -> None:
     """Defines a flag that names an existing, readable folder."""
-    flags.DEFINE_string(name, None, help_text, flag_values=fv)
+    _define_path(fv, name, help_text, pathlib.Path.is_dir, "there is no such folder")
     if required:
         define_required(fv, name, help_text)
-    flags.register_validator(
-        name, lambda value: not value or pathlib.Path(value).is_dir(), "there is no such folder", flag_values=fv
-    )
 
 
-def define_file(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = False) -> None:
-    """Defines a flag that names an existing, readable file."""
+def define_file(fv: flags.FlagValues, name: str, help_text: str) -> None:
+    """Defines an optional flag that names an existing, readable file."""
+    _define_path(fv, name, help_text, pathlib.Path.is_file, "there is no such file")
+
+
+def _define_path(
+    fv: flags.FlagValues, name: str, help_text: str, exists: Callable[[pathlib.Path], bool], message: str
+) -> None:
     flags.DEFINE_string(name, None, help_text, flag_values=fv)
-    if required:
-        define_required(fv, name, help_text)
-    flags.register_validator(
-        name, lambda value: not value or pathlib.Path(value).is_file(), "there is no such file", flag_values=fv
-    )
+    flags.register_validator(name, lambda value: not value or exists(pathlib.Path(value)), message, flag_values=fv)
 
 
 def define_output_dir(fv: flags.FlagValues) -> None:

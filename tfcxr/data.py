@@ -1,8 +1,9 @@
 """The only reader of records for models: parse, decode, shuffle, balance, batch, and a position to resume from."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -97,7 +98,8 @@ class RecordSet:
         """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}."""
         keys = {"vector": "label/vector", "class": "label/class"}
         dataset = self.dataset(split, decode=False).map(lambda record: {k: record[v] for k, v in keys.items()})
-        batches = list(_checked(dataset.batch(4096), self.path))
+        with naming_damage(self.path):
+            batches = list(dataset.batch(4096).as_numpy_iterator())
         if not batches:
             return {"vector": np.zeros([0, len(labels_lib.LABELS)], np.float32), "class": np.zeros([0], np.int64)}
         return {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
@@ -185,12 +187,13 @@ def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf
     return record_set.dataset(split).enumerate().map(convert).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _checked(dataset: tf.data.Dataset, path: pathlib.Path):
-    """Iterates as NumPy; a damaged shard becomes a RunError."""
+@contextlib.contextmanager
+def naming_damage(where: str | os.PathLike) -> Iterator[None]:
+    """A damaged shard or image met while reading in the block becomes a RunError that names `where`."""
     try:
-        yield from dataset.as_numpy_iterator()
+        yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise RunError(f"{path}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
+        raise RunError(f"{where}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
 
 
 def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:

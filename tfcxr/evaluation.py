@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfcxr import data, metrics
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import loading, preprocessing
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.progress import progress
@@ -57,23 +57,18 @@ def predict(model: tf.keras.Model, record_set: data.RecordSet, split: str, batch
 
     Raises RunError if a record is damaged or a probability is not finite.
     """
-    call = tf.function(lambda images: model(tf.cast(images, tf.float32) / 255.0, training=False))
+    call = tf.function(lambda images: model(preprocessing.to_unit(images), training=False))
     ids: list[str] = []
     patients: list[str] = []
     labels, probabilities = [], []
     total = record_set.num_examples(split)
-    try:
-        with progress(total, f"evaluate {split}") as bar:
-            for batch in data.evaluation_batches(record_set, split, batch_size):
-                probabilities.append(call(batch["image"]).numpy())
-                labels.append(batch["class"].numpy())
-                ids += [i.decode() for i in batch["id"].numpy()]
-                patients += [p.decode() for p in batch["patient"].numpy()]
-                bar.update(len(labels[-1]))
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise RunError(
-            f"{record_set.path}: damaged records ({error.message.splitlines()[0]}); see verify-records"
-        ) from error
+    with data.naming_damage(record_set.path), progress(total, f"evaluate {split}") as bar:
+        for batch in data.evaluation_batches(record_set, split, batch_size):
+            probabilities.append(call(batch["image"]).numpy())
+            labels.append(batch["class"].numpy())
+            ids += [i.decode() for i in batch["id"].numpy()]
+            patients += [p.decode() for p in batch["patient"].numpy()]
+            bar.update(len(labels[-1]))
     result = Predictions(ids, patients, np.concatenate(labels), np.concatenate(probabilities).astype(np.float64))
     if not np.isfinite(result.probabilities).all():
         raise RunError(f"{record_set.path}: the model's output is not finite; its weights are damaged or diverged")

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import loading, preprocessing
 from tfrecords_builder import files, images
 
 
@@ -52,7 +52,7 @@ class ServedClassifier(tf.Module):
     def _decode(self, encoded: tf.Tensor) -> tf.Tensor:
         image = images.decode_grey(encoded)
         resized = images.resize(image, self._resolution, self._resolution)
-        return tf.cast(images.to_uint8(resized), tf.float32) / 255.0
+        return preprocessing.to_unit(images.to_uint8(resized))
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.cast(self.model(batch, training=False), tf.float32)

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import loading, samples, sampling, steps
+from tfrecords_builder import images as images_lib
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
 from tfrecords_builder.errors import InputError
@@ -269,7 +270,7 @@ def _renderer(generator: loading.Generator, seed: int):
     def render(numbers, vectors):
         latents = sampling.numbered_latents(seed, numbers, generator.network.latent_size)
         images = steps.to_uint8(generator.model([latents, vectors], training=False))
-        return images, tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
+        return images, tf.map_fn(images_lib.encode_png, images, fn_output_signature=tf.string)
 
     return render
 

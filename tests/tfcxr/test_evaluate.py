@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 
 from flags import app
 from tests import classifier_runs, fakes
-from tfcxr import evaluate, evaluation
+from tfcxr import cli, evaluate, evaluation
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,24 @@ def test_a_class_without_an_image_is_null_and_a_warning():
     assert result["balanced_accuracy"] == {"value": None, "ci95": None}
     assert result["warnings"] == ["class Finding has no image", "collapsed: every image is predicted as No Finding"]
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train-baseline", "train-gan"])
+def test_a_record_whose_image_is_no_png_is_one_line_and_exit_1(folders, tmp_path, monkeypatch, capsys, command):
+    _, _, run = folders
+    # Its CRC is right: only decoding finds the fault.
+    monkeypatch.setattr(fakes, "_png", lambda picture: b"no picture")
+    records = classifier_runs.make_records(tmp_path / "records")
+    arguments = {
+        "evaluate": [f"--model={run}", f"--output_dir={tmp_path / 'out'}"],
+        "train-baseline": [
+            "--backbone=resnet_tiny", "--weights=none", "--image_size=32", f"--run_dir={tmp_path / 'b'}"
+        ],
+        "train-gan": ["--fmap_base=64", "--fmap_max=8", "--batch_size=4", f"--run_dir={tmp_path / 'g'}"],
+    }[command]  # fmt: skip
+    capsys.readouterr()
+    assert cli.main([command, f"--records={records}", *arguments]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert "damaged records" in errors[0]
+    assert not (tmp_path / "out").exists()

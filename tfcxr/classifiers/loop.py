@@ -153,7 +153,8 @@ class Trainer:
                 stops.append((done // self._checkpoint_steps + 1) * self._checkpoint_steps)
             count = min(per_call, min(stops) - done)
             before = time.monotonic()
-            _guarded(run_steps, iterator, tf.constant(count))
+            with data.naming_damage("training records"):
+                run_steps(iterator, tf.constant(count))
             seconds = time.monotonic() - before
             self._step.assign_add(count)
             bar.update(count)
@@ -270,11 +271,12 @@ class SplitRunner:
     def __call__(self) -> Outputs:
         """Runs over the whole split."""
         labels, features, logits = [], [], []
-        for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
-            f, g = _guarded(self._run, batch["image"])
-            labels.append(batch["class"].numpy())
-            features.append(f.numpy())
-            logits.append(g.numpy())
+        with data.naming_damage(self._record_set.path):
+            for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
+                f, g = self._run(batch["image"])
+                labels.append(batch["class"].numpy())
+                features.append(f.numpy())
+                logits.append(g.numpy())
         return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
 
 
@@ -318,11 +320,3 @@ def finite(value: float) -> float | None:
 
 def _read_history(path: pathlib.Path) -> list[dict[str, Any]]:
     return files.read_json(path / HISTORY) if (path / HISTORY).exists() else []
-
-
-def _guarded(function: Callable, *arguments):
-    """Calls; damaged records found by the input pipeline become a RunError."""
-    try:
-        return function(*arguments)
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise RunError(f"damaged records, or {error.message.splitlines()[0]}; see verify-records") from error

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfcxr.gan import loading, reference, sampling, steps
 from tfrecords_builder import files
+from tfrecords_builder import images as images_lib
 from tfrecords_builder.labels import LABELS
 
 
@@ -51,7 +52,7 @@ class ServedGenerator(tf.Module):
     def _png(self, labels, seed):
         """The same images as `serving_default`, encoded: string [N]."""
         images = self._images(labels, seed)["images"]
-        return {"png": tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)}
+        return {"png": tf.map_fn(images_lib.encode_png, images, fn_output_signature=tf.string)}
 
     def _from_latents(self, latents, labels):
         """float [N, R, R, 1], nominally in [-1, 1], of latents from N(0, I) and labels."""

@@ -77,10 +77,11 @@ def train(config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder) 
 
     Raises:
       InputError: no image to train on.
-      RunError: losses that are not numbers.
+      RunError: losses that are not numbers, or damaged records.
       Interrupted: SIGINT or SIGTERM; the state is saved.
     """
-    return _Training(config, record_set, run).run()
+    with data.naming_damage(record_set.path):
+        return _Training(config, record_set, run).run()
 
 
 class _Training:
