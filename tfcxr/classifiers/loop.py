@@ -153,8 +153,7 @@ class Trainer:
                 stops.append((done // self._checkpoint_steps + 1) * self._checkpoint_steps)
             count = min(per_call, min(stops) - done)
             before = time.monotonic()
-            with data.naming_damage("training records"):
-                run_steps(iterator, tf.constant(count))
+            _guarded(run_steps, iterator, tf.constant(count))
             seconds = time.monotonic() - before
             self._step.assign_add(count)
             bar.update(count)
@@ -273,7 +272,7 @@ class SplitRunner:
         labels, features, logits = [], [], []
         with data.naming_damage(self._record_set.path):
             for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
-                f, g = self._run(batch["image"])
+                f, g = _guarded(self._run, batch["image"])
                 labels.append(batch["class"].numpy())
                 features.append(f.numpy())
                 logits.append(g.numpy())
@@ -320,3 +319,9 @@ def finite(value: float) -> float | None:
 
 def _read_history(path: pathlib.Path) -> list[dict[str, Any]]:
     return files.read_json(path / HISTORY) if (path / HISTORY).exists() else []
+
+
+def _guarded(function: Callable, *arguments):
+    """Calls; damaged records met on the way are a RunError."""
+    with data.naming_damage("records"):
+        return function(*arguments)
