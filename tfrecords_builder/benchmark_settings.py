@@ -16,7 +16,6 @@ from tfrecords_builder.canonical import LABELS, SPLITS
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.label_versions import LabelVersion, make_label_version
 
-UNCERTAIN = "ones"
 CLASS_SEPARATOR = "|"
 
 
@@ -27,6 +26,7 @@ class Setting:
     combinations: int | None  # the most frequent ones; None: all with more than `more_than` images
     more_than: int = 0
     images_per_class: tuple[int, int, int] | None = None  # train, validation, test; None: all
+    uncertain: str = "ones"  # for labels.apply_uncertain
 
 
 SETTINGS: dict[str, Setting] = {

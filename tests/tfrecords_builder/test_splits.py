@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ def _frame(num_patients=600, seed=0):
     drawn = rng.choice(names, len(frame), p=[0.6, 0.25, 0.13, 0.02])
     for label in labels.LABELS:
         frame[label] = np.where(drawn == label, 1.0, np.nan)
+    frame["id"] = [f"{patient}/{i}.png" for i, patient in enumerate(frame["patient"])]
     return frame
 
 
@@ -94,3 +97,207 @@ def test_bad_fractions(fractions):
 
 def test_synthetic_images_are_exempt():
     splits.check_disjoint(np.array(["", ""], object), np.array(["train", "test"], object))
+
+
+@pytest.mark.parametrize(
+    ("policy", "fractions", "expected"),
+    [
+        ("patient", (0.8, 0.1, 0.1), "4cbfda50a9102eb9"),
+        ("patient", (0.8, 0.2, 0), "9d91f12d0765d21a"),
+        ("official", (0.8, 0.1, 0.1), "c85c5c4beac87158"),
+        ("image", (0.8, 0.1, 0.1), "8c9fc9c74abaa36b"),
+        ("image", (0.8, 0.2, 0), "e4f31a47c9228358"),
+    ],
+)
+def test_splits_of_earlier_record_sets_stay(policy, fractions, expected):
+    frame = _frame()
+    frame["extra"] = ["Hernia" if i % 17 == 0 else "" for i in range(len(frame))]
+    split = splits.assign_splits(frame, policy, fractions=fractions, seed=5)
+    assert hashlib.sha256("\n".join(split).encode()).hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize("policy", ["patient", "kfold"])
+def test_images_without_a_patient_are_split_one_by_one(policy):
+    frame = _frame()
+    frame["patient"] = ""
+    split = splits.assign_splits(frame, policy, seed=1, num_folds=10)
+    np.testing.assert_allclose(_shares(frame, split, "No Finding"), (0.8, 0.1, 0.1), atol=0.01)
+    shuffled = frame.sample(frac=1, random_state=0)
+    if policy == "patient":
+        by_id = dict(zip(frame["id"], split, strict=True))
+        assert [by_id[i] for i in shuffled["id"]] == splits.assign_splits(shuffled, policy, seed=1).tolist()
+
+
+def test_some_images_without_a_patient():
+    frame = _frame()
+    frame.loc[:99, "patient"] = ""
+    split = splits.assign_splits(frame, "patient", seed=1)
+    assert set(split[:100]) == {"train", "validation", "test"}
+    splits.check_disjoint(frame["patient"].to_numpy(), split)
+    assert (splits.assign_splits(frame[frame["patient"] != ""], "patient", seed=1) != "").all()
+
+
+def test_kfold_tests_every_patient_once():
+    frame = _frame()
+    runs = [splits.assign_splits(frame, "kfold", seed=3, num_folds=5, fold=fold) for fold in range(5)]
+    table = np.stack(runs)
+    for name, times in (("test", 1), ("validation", 1), ("train", 3)):
+        assert ((table == name).sum(axis=0) == times).all()
+    for fold in range(5):  # the next fold is for validation
+        assert ((runs[fold] == "validation") == (runs[(fold + 1) % 5] == "test")).all()
+    for run in runs:
+        splits.check_disjoint(frame["patient"].to_numpy(), run)
+        counts = pd.Series(run).groupby(frame["patient"]).first().value_counts()
+        assert counts.to_dict() == {"train": 360, "validation": 120, "test": 120}
+        assert abs((run == "test").mean() - 0.2) < 0.005
+        for label, tolerance in (("No Finding", 0.02), ("Pneumothorax", 0.03), ("Pneumonia", 0.06)):
+            np.testing.assert_allclose(_shares(frame, run, label), (0.6, 0.2, 0.2), atol=tolerance, err_msg=label)
+    assert (splits.assign_splits(frame, "kfold", seed=4, num_folds=5) != runs[0]).any()
+
+
+def test_kfold_without_test():
+    frame = _frame()
+    tested = splits.assign_splits(frame, "kfold", seed=3, num_folds=4, fold=2)
+    split = splits.assign_splits(frame, "kfold", seed=3, num_folds=4, fold=2, kfold_test=False)
+    assert ((split == "validation") == (tested == "test")).all()
+    assert set(split) == {"train", "validation"}
+    assert set(splits.assign_splits(frame, "kfold", num_folds=2, fold=1, kfold_test=False)) == {"train", "validation"}
+
+
+def test_as_many_folds_as_patients():
+    frame = _frame(7)
+    tests = [splits.assign_splits(frame, "kfold", num_folds=7, fold=fold) == "test" for fold in range(7)]
+    assert [frame["patient"][test].nunique() for test in tests] == [1] * 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_folds": 2}, "--num_folds=2: give at least 3 with a test fold"),
+        ({"num_folds": 1, "kfold_test": False}, "--num_folds=1: give at least 2"),
+        ({"num_folds": 5, "fold": 5}, "--fold=5: give one of 0 to 4"),
+        ({"num_folds": 5, "fold": -1}, "--fold=-1: give one of 0 to 4"),
+        ({"num_folds": 11}, "--num_folds=11: the table has 10 patients"),
+    ],
+)
+def test_bad_folds(arguments, message):
+    with pytest.raises(InputError, match=message):
+        splits.assign_splits(_frame(10), "kfold", **arguments)
+
+
+def test_official_folds_of_a_data_set_that_cuts_all_three():
+    frame = _frame()
+    number = frame["patient"].str[1:].astype(int) % 4
+    frame["fold"] = np.array(["train", "validation", "test", ""], object)[number]
+    assert (splits.assign_splits(frame, "official") == frame["fold"]).all()
+    frame.loc[number == 1, "fold"] = "train_val"
+    split = splits.assign_splits(frame, "official")
+    assert (split == frame["fold"])[number != 1].all() and set(split[number == 1]) == {"train", "validation"}
+    frame["fold"] = "train"
+    assert set(splits.assign_splits(frame, "official")) == {"train"}
+
+
+@pytest.mark.parametrize("folds", [("test",), ("validation", "test"), ("train_val", "validation"), ("",)])
+def test_official_needs_its_folds(folds):
+    frame = _frame(40)
+    frame["fold"] = np.resize(np.array(folds, object), len(frame))
+    with pytest.raises(InputError, match="official fold has no row"):
+        splits.assign_splits(frame, "official")
+
+
+def test_unknown_official_fold():
+    frame = _frame(40)
+    frame["fold"] = "dev"
+    with pytest.raises(InputError, match="unknown fold 'dev'; known: train_val, train"):
+        splits.assign_splits(frame, "official")
+
+
+def _write(tmp_path, text):
+    path = tmp_path / "lists.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_lists_reuse_the_splits_of_a_record_set(tmp_path):
+    frame = _frame()
+    split = splits.assign_splits(frame, "patient", seed=1)
+    manifest = frame[["id", "patient"]].assign(split=split, shard="x", position=0)
+    manifest.iloc[::9].to_csv(tmp_path / "manifest.csv", index=False)  # some images of most patients
+    again = splits.assign_splits(frame, "lists", lists=splits.read_lists(tmp_path))
+    listed = frame["patient"].isin(manifest.iloc[::9]["patient"]).to_numpy()
+    assert 100 < frame["patient"][~listed].nunique() < 500
+    assert (again[listed] == split[listed]).all() and (again[~listed] == splits.NO_SPLIT).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,split\na,train\nb,val\nc,test\n",
+        "\ufeffid;Split\r\na;Train\r\nb;VALID\r\n\r\nc;test\r\n",
+        'note,split,"id"\n"x,y", train ,a\nz,validation,b\n,test,c',
+        "patient,id,split\n,a,train\n,b,val\n,c,test\n",
+        "patient,id,split\nq1,a,train\nq2,b,val\nq3,c,test\n",
+        "patient;split\nq1;train\nsalted2;val\nq3;test\n",
+    ],
+)
+def test_layouts_of_lists(tmp_path, text):
+    lists = splits.read_lists(_write(tmp_path, text))
+    if lists.ids and not lists.alone:
+        patients, hashed = ["", "", "", ""], None  # a table that knows no patients goes by id
+    else:
+        patients, hashed = ["q1", "q2", "q3", "q4"], np.array(["salted1", "salted2", "salted3", "salted4"], object)
+    frame = pd.DataFrame({"id": list("abcd"), "patient": patients})
+    split = splits.assign_splits(frame, "lists", lists=lists, hashed=hashed)
+    assert split.tolist() == ["train", "validation", "test", ""]
+
+
+def test_a_patient_whom_the_lists_do_not_know_does_not_go_by_id(tmp_path):
+    lists = splits.read_lists(_write(tmp_path, "patient,id,split\nhash1,a,train\np2,b,test\n"))
+    frame = pd.DataFrame({"id": ["a", "b"], "patient": ["p1", "p2"]})
+    assert splits.assign_splits(frame, "lists", lists=lists).tolist() == ["", "test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header must name the columns split"),
+        ("patient,id\np,a\n", "header must name the columns split"),
+        ("split,name\ntrain,a\n", "header must name the columns split"),
+        ("split,id\n", "has no row"),
+        ("split,id\ntrain,a\ndev,b\n", "line 3: unknown split 'dev'; give one of train, validation, test"),
+        ("split,id\ntrain,a\n,b\n", "line 3: unknown split ''"),
+        ("id,split\na,train\nb\n", "line 3: has 1 cells"),
+        ("patient,id,split\n,,train\n", "line 2: names neither a patient nor an id"),
+        ("patient,split\np1,train\np1,train\np1,test\n", "line 4: patient p1 is in train and in test"),
+        ("id,split\na,train\na,val\n", "line 3: id a is in train and in validation"),
+        (b"id,split\n\xff,train\n", "is not a UTF-8 text"),
+        ("id,split\n" + "a" * 200000 + ",train\n", "line 2: is no CSV"),
+    ],
+)
+def test_bad_lists(tmp_path, text, message):
+    path = _write(tmp_path, text)
+    with pytest.raises(InputError, match=message) as caught:
+        splits.read_lists(path)
+    assert str(caught.value).startswith(f"--split_lists={path}: ")
+
+
+def test_lists_that_do_not_fit_the_table(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.csv: cannot be read"):
+        splits.read_lists(tmp_path)
+    frame = _frame(3)
+    lists = splits.read_lists(_write(tmp_path, "patient,split\nq1,train\n"))
+    with pytest.raises(InputError, match=rf"lists\.csv: holds none of the {len(frame)} rows"):
+        splits.assign_splits(frame, "lists", lists=lists)
+    frame["patient"], (first, second) = "p7", frame["id"][:2]
+    lists = splits.read_lists(_write(tmp_path, f"id,split\n{first},train\n{second},test\n"))
+    with pytest.raises(InputError, match=r"lists\.csv: patient p7 is in more than one split \(train, test\)"):
+        splits.assign_splits(frame, "lists", lists=lists)
+    with pytest.raises(InputError, match="needs --split_lists"):
+        splits.assign_splits(frame, "lists")
+
+
+def test_unknown_policy():
+    with pytest.raises(
+        InputError, match="--split_policy=study: unknown; choose one of patient, official, image, kfold"
+    ):
+        splits.assign_splits(_frame(3), "study")
