@@ -1,0 +1,141 @@
+"""Where the images of a record set come from: who made them, the terms of use, how to cite them.
+
+The facts are those of the owners' pages and papers: Irvin et al. 2019 (https://arxiv.org/abs/1901.07031) and Stanford
+AIMI's page of CheXpert; Wang et al. 2017 (https://arxiv.org/abs/1705.02315) and the NIH Clinical Center's download
+page. Where the two disagree with this module, they are right.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One source of images. Empty text means that it is not known or that there is none."""
+
+    name: str
+    collection: str  # how the images came about
+    labelling: str  # who or what labelled them
+    license: str  # its name, or the terms in one line
+    terms: str  # what a user must, may and must not do
+    creator: str = ""
+    url: str = ""  # where to get the data
+    published: str = ""  # date of the first publication, YYYY-MM-DD
+    citation: str = ""  # BibTeX
+    patients: bool = True  # whether the images show people
+
+
+_SOURCES: dict[str, Source] = {
+    "chexpert": Source(
+        name="CheXpert",
+        creator="Stanford Machine Learning Group",
+        url="https://aimi.stanford.edu/datasets/chexpert-chest-x-rays",
+        published="2019-01-21",
+        collection=(
+            "Chest radiographs taken at Stanford Hospital between October 2002 and July 2017, of inpatients and "
+            "outpatients, collected in retrospect together with their radiology reports: 224,316 radiographs of "
+            "65,240 patients."
+        ),
+        labelling=(
+            "The labels of train.csv were extracted from the text of the radiology reports by rules; a label is "
+            "positive, negative, uncertain or not mentioned. Three radiologists labelled the images of valid.csv."
+        ),
+        license="Stanford University School of Medicine CheXpert Dataset Research Use Agreement",
+        terms=(
+            "Non-commercial research only, under Stanford's research use agreement, which every user accepts when "
+            "getting the data from Stanford AIMI. The agreement forbids passing on the data or any part of it, and so "
+            "this record set, to others."
+        ),
+        citation="""\
+@inproceedings{irvin2019chexpert,
+  title     = {{CheXpert}: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison},
+  author    = {Irvin, Jeremy and Rajpurkar, Pranav and Ko, Michael and others},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  volume    = {33},
+  pages     = {590--597},
+  year      = {2019},
+  doi       = {10.1609/aaai.v33i01.3301590}
+}""",
+    ),
+    "chestxray": Source(
+        name="NIH ChestX-ray14 (ChestX-ray8)",
+        creator="NIH Clinical Center",
+        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        published="2017-09-27",
+        collection=(
+            "De-identified frontal chest radiographs of the NIH Clinical Center: 112,120 images of 30,805 patients."
+        ),
+        labelling=(
+            "The labels were mined from the radiology reports with natural language processing; the authors expect "
+            "more than 90% of them to be right. The reports are not public. Findings that have no counterpart among "
+            "the 14 labels here are kept beside them, as extra findings."
+        ),
+        license="No restriction on use; attribution requested by the NIH Clinical Center",
+        terms=(
+            "Use is unrestricted. The NIH Clinical Center asks to link the download site "
+            "(https://nihcc.app.box.com/v/ChestXray-NIHCC), to acknowledge the NIH Clinical Center as the provider of "
+            "the data and to cite Wang et al. 2017."
+        ),
+        citation="""\
+@inproceedings{wang2017chestxray8,
+  title     = {{ChestX-ray8}: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised Classification
+               and Localization of Common Thorax Diseases},
+  author    = {Wang, Xiaosong and Peng, Yifan and Lu, Le and Lu, Zhiyong and Bagheri, Mohammadhadi and
+               Summers, Ronald M.},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {3462--3471},
+  year      = {2017},
+  doi       = {10.1109/CVPR.2017.369}
+}""",
+    ),
+    "phantom": Source(
+        name="Simulated hospital {}",
+        creator="tfcxr",
+        collection="Simulated by `tfcxr phantom`: X-ray projections through random 3-D anatomy. They show nobody.",
+        labelling=(
+            "The labels of the simulated findings, in the label table that the simulator writes as a hospital would."
+        ),
+        license="No restriction on use; simulated by tfcxr, whose code is under Apache-2.0",
+        terms="No restriction: the images are simulated. The code that simulates them is under Apache-2.0.",
+        patients=False,
+    ),
+    "synthetic": Source(
+        name="Synthetic images of the run {}",
+        collection="Drawn by a class-conditional GAN (`tfcxr generate`) that was trained on other images.",
+        labelling=(
+            "The labels are the condition that the GAN was given for each image; nobody has checked that the image "
+            "shows them."
+        ),
+        license="The terms of the data that the GAN was trained on",
+        terms=(
+            "The images inherit the terms of the data that the GAN was trained on: look them up before you use or "
+            "pass on this set. A GAN can reproduce images of its training set, so synthetic is not the same as "
+            "anonymous."
+        ),
+        patients=False,
+    ),
+    "folder": Source(
+        name="Images of a folder: {}",
+        collection="Not known to tfcxr: the images and their label table were given by the user.",
+        labelling="Not known to tfcxr.",
+        license="Unknown; ask the owner of the data",
+        terms="Unknown to tfcxr: ask the owner of the data what its use is allowed for and how to cite it.",
+    ),
+}
+
+
+def lookup(source: str) -> Source:
+    """Returns the facts about a record set's `source`.
+
+    Args:
+        source: chexpert, chestxray, phantom-<hospital>, synthetic:<run> or folder:<name>. Anything else is treated as
+            a folder of that name: nothing is known about it.
+    """
+    if source in _SOURCES:
+        kind, detail = source, ""
+    elif source.startswith("phantom-"):
+        kind, detail = "phantom", source.removeprefix("phantom-")
+    else:
+        kind, _, detail = source.partition(":")
+        kind, detail = (kind, detail) if kind in ("synthetic", "folder") else ("folder", source)
+    facts = _SOURCES[kind]
+    return dataclasses.replace(facts, name=facts.name.format(detail or "unnamed"))
