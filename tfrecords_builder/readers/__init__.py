@@ -1,0 +1,98 @@
+"""Readers of label tables: one pandas frame of CheXpert, ChestX-ray14, a user's own table, or a record set.
+
+`read` looks at tables only; `locate` finds the images; `read_image` reads one.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from tfrecords_builder.canonical import EXTRA_SEPARATOR
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.readers import chestxray, chexpert
+from tfrecords_builder.readers.chestxray import NIH_FINDINGS
+from tfrecords_builder.readers.locating import locate
+from tfrecords_builder.readers.tables import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
+
+__all__ = [
+    "EXTRA_SEPARATOR",
+    "LATERAL",
+    "NIH_FINDINGS",
+    "PHANTOM_MARKER",
+    "READERS",
+    "SKIPPED_COLUMNS",
+    "Table",
+    "locate",
+    "read",
+]
+
+READERS: tuple[str, ...] = ("chexpert", "chestxray")
+
+
+def read(
+    dataset: str,
+    data_dir: str | os.PathLike,
+    *,
+    labels_csv: str | os.PathLike | None = None,
+    official: bool = False,
+    frontal_only: bool = True,
+) -> Table:
+    """Reads a data set's tables.
+
+    Args:
+        dataset: one of READERS.
+        data_dir: folder of the data set.
+        labels_csv: a table instead of the one in `data_dir`.
+        official: whether to fill `fold` (chexpert: also reads valid.csv, its test rows; without it valid.csv is
+            ignored; chestxray: reads the official lists).
+        frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
+
+    Raises:
+        InputError: a file, column or value is missing or unknown, or an image is listed twice; the message names file,
+            line, and column or image.
+    """
+    data_dir = pathlib.Path(data_dir)
+    table_path = pathlib.Path(labels_csv) if labels_csv else None
+    if dataset not in READERS:
+        raise InputError(f"--dataset={dataset}: unknown; choose one of {', '.join(READERS)}")
+    if not data_dir.is_dir():
+        raise InputError(f"--data_dir={data_dir}: there is no such folder")
+    if dataset == "chexpert":
+        table = chexpert.read(data_dir, table_path, official)
+    else:
+        table = chestxray.read(data_dir, table_path, official)
+    _refuse_duplicates(table)
+    return _skip_laterals(table) if frontal_only else table
+
+
+def _refuse_duplicates(table: Table) -> None:
+    again = table.frame["id"].duplicated().to_numpy()
+    if not again.any():
+        return
+    second = table.frame.iloc[int(np.argmax(again))]
+    first = table.frame.iloc[int(np.argmax((table.frame["id"] == second["id"]).to_numpy()))]
+    path = next(path for path in table.paths if path.name == second["table"])
+    if first["table"] == second["table"]:
+        lines = f"lines {first['line']} and {second['line']}"
+    else:
+        lines = f"line {first['line']} of {first['table']} and line {second['line']} of {second['table']}"
+    if first["patient"] != second["patient"]:
+        raise InputError(
+            f"{path}: {second['id']} is listed under patients {first['patient']} and {second['patient']} ({lines})"
+        )
+    raise InputError(f"{path}: line {second['line']}: {second['id']} is listed more than once ({lines})")
+
+
+def _skip_laterals(table: Table) -> Table:
+    lateral = (table.frame["view"] == LATERAL).to_numpy()
+    if not lateral.any():
+        return table
+    skipped = table.frame.loc[lateral, ["table", "line", "id"]].assign(reason="lateral view")
+    return dataclasses.replace(
+        table,
+        frame=table.frame[~lateral].reset_index(drop=True),
+        skipped=pd.concat([table.skipped, skipped], ignore_index=True) if len(table.skipped) else skipped,
+    )

@@ -1,0 +1,113 @@
+"""NIH's ChestX-ray8/14 tables (and phantoms in their layout). Source: Wang et al. 2017, https://arxiv.org/abs/1705.02315."""
+
+import functools
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.readers import csv_files, tables
+
+# NIH's findings -> canonical labels; those mapped to None have no CheXpert counterpart and stay extra findings.
+NIH_FINDINGS: dict[str, str | None] = {
+    NO_FINDING: NO_FINDING,
+    "Cardiomegaly": "Cardiomegaly",
+    "Edema": "Edema",
+    "Consolidation": "Consolidation",
+    "Pneumonia": "Pneumonia",
+    "Atelectasis": "Atelectasis",
+    "Pneumothorax": "Pneumothorax",
+    "Effusion": "Pleural Effusion",
+    "Infiltration": None,
+    "Mass": None,
+    "Nodule": None,
+    "Emphysema": None,
+    "Fibrosis": None,
+    "Pleural_Thickening": None,
+    "Hernia": None,
+}
+_TABLES = (
+    "Data_Entry_2017_v2020.csv",
+    "Data_Entry_2017_v2020.csv.gz",
+    "Data_Entry_2017.csv",
+    "Data_Entry_2017.csv.gz",
+)
+_REQUIRED = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+
+
+def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> tables.Table:
+    """Reads NIH's Data_Entry_2017.csv or _v2020.csv, plain or gzipped, and, if `official`, its lists.
+
+    Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/` or `data_dir` itself.
+    """
+    path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
+    if path is None:
+        hint = tables.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
+        raise InputError(f"--data_dir={data_dir}: holds no {_TABLES[2]}; {hint}")
+    tables.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
+    raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
+    frame = tables.make_frame(
+        raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
+    )
+    frame["patient"] = raw.convert("Patient ID", tables.to_filled)
+    frame["extra"] = raw.convert("Finding Labels", _to_extra)  # the first to look, so it finds unknown findings
+    names = {label: finding for finding, label in NIH_FINDINGS.items() if label}
+    for label in LABELS:
+        if label in names:
+            frame[label] = raw.convert("Finding Labels", functools.partial(_has, names[label]), np.float32)
+        else:
+            frame[label] = np.full(len(frame), np.nan, np.float32)
+    if official:
+        frame["fold"] = _read_folds(frame["id"], data_dir)
+    bases = [
+        data_dir / "images",
+        *sorted(data_dir.glob("images_*/images")),
+        *sorted(data_dir.glob("images_*")),
+        data_dir,
+    ]
+    return tables.Table(
+        dataset="chestxray",
+        source=tables.find_source(data_dir, path.parent, default="chestxray"),
+        frame=frame,
+        skipped=tables.no_rows(),
+        num_rows=len(frame),
+        paths=(path,),
+        bases=tuple((base, 0) for base in bases if base.is_dir()),
+        findings=tuple(finding for finding, label in NIH_FINDINGS.items() if label is None),
+        labelled=tuple(label for label in LABELS if label in names),
+    )
+
+
+def _split(text: str) -> list[str]:
+    return [finding.strip() for finding in text.split("|")]
+
+
+def _has(finding: str, text: str) -> float:
+    return float(finding in _split(text))
+
+
+def _to_extra(text: str) -> str:
+    """The unmapped findings of a cell. Raises ValueError if a finding is unknown or contradicts "No Finding"."""
+    findings = _split(text)
+    for finding in findings:
+        if finding not in NIH_FINDINGS:
+            raise ValueError(f"unknown finding {csv_files.shorten(finding)}")
+    if NO_FINDING in findings and len(findings) > 1:
+        raise ValueError(f"{NO_FINDING!r} beside findings in {csv_files.shorten(text)}")
+    return EXTRA_SEPARATOR.join(finding for finding in findings if NIH_FINDINGS[finding] is None)
+
+
+def _read_folds(ids: pd.Series, data_dir: pathlib.Path) -> np.ndarray:
+    """The fold of each image by the official lists, "" for those in neither."""
+    folds = np.full(len(ids), "", object)
+    for name, fold in (("train_val_list.txt", "train_val"), ("test_list.txt", "test")):
+        if not (data_dir / name).is_file():
+            raise InputError(f"--split_policy=official: {data_dir / name} is not there; choose --split_policy=patient")
+        listed = ids.isin(csv_files.read_lines(data_dir / name)).to_numpy()
+        both = listed & (folds != "")
+        if both.any():
+            raise InputError(f"{data_dir / name}: {ids[both].iloc[0]} is in train_val_list.txt as well")
+        folds[listed] = fold
+    return folds

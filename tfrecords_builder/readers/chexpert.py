@@ -1,0 +1,89 @@
+"""CheXpert's tables (and phantoms in their layout). Source: Irvin et al. 2019, https://arxiv.org/abs/1901.07031."""
+
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+
+from tfrecords_builder.canonical import LABELS
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.readers import csv_files, tables
+
+_REQUIRED = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
+_PATIENT = re.compile(r"patient\d+")
+
+
+def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> tables.Table:
+    """Reads CheXpert's train.csv and, if `official`, valid.csv; full and -small layouts.
+
+    Args:
+        data_dir: the folder of train.csv or its parent.
+        labels_csv: instead of train.csv.
+        official: whether to read valid.csv too, as the test fold; train.csv is then the `train_val` fold.
+    """
+    root = data_dir if labels_csv else _find_root(data_dir)
+    paths = [labels_csv or root / "train.csv"]
+    if official:
+        paths.append(root / "valid.csv")
+    patients: dict[str, str] = {}
+    frames = [
+        _read_frame(path, fold if official else "", patients)
+        for path, fold in zip(paths, ("train_val", "test"), strict=False)
+    ]
+    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    return tables.Table(
+        dataset="chexpert",
+        source=tables.find_source(data_dir, root, default="chexpert"),
+        frame=frame,
+        skipped=tables.no_rows(),
+        num_rows=len(frame),
+        paths=tuple(paths),
+        # The table's paths start with CheXpert-v1.0[-small]/, whatever the folder is called here.
+        bases=((root.parent, 0), (root, 1), (root, 0)),
+    )
+
+
+def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
+    if (data_dir / "train.csv").is_file():
+        return data_dir
+    roots = sorted(path.parent for path in data_dir.glob("CheXpert*/train.csv"))
+    if len(roots) == 1:
+        return roots[0]
+    if roots:
+        what = "several CheXpert folders"
+    else:
+        hint = tables.suggest_dataset(data_dir, but="chexpert")
+        what = f"no train.csv ({hint})" if hint else "no train.csv"
+    raise InputError(f"--data_dir={data_dir}: holds {what}; give the folder of train.csv")
+
+
+def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.DataFrame:
+    """The frame of one table; `patients` collects the names of patients, so that each is in memory once."""
+    header = csv_files.read_header(path)
+    tables.check_columns(path, header, _REQUIRED, "chexpert")
+    raw = csv_files.read_table(path, (*_REQUIRED, "Sex", "Age"))
+    frame = tables.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age")
+
+    names = np.empty(len(frame), object)
+    for row, image in enumerate(frame["id"]):
+        name = _find_patient(image)
+        if not name:
+            raw.fail(row, "Path", f"no patient folder in {csv_files.shorten(image)}")
+        names[row] = patients.setdefault(name, name)
+    frame["patient"] = names
+    frontal = raw.choose("Frontal/Lateral", {"Frontal": True, "Lateral": False}, bool)
+    frame["view"] = np.where(frontal, frame["view"].to_numpy(object), tables.LATERAL)
+    for label in LABELS:
+        frame[label] = raw.choose(label, tables.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+    frame["fold"] = fold
+    return frame
+
+
+def _find_patient(image: str) -> str:
+    """The third part of the path, or "": by its name too, should the first part have been stripped from the table."""
+    parts = image.split("/")
+    if len(parts) > 3 and _PATIENT.fullmatch(parts[2]):
+        return parts[2]
+    named = [part for part in parts[:-1] if _PATIENT.fullmatch(part)]
+    return named[0] if named else "".join(parts[2:3])

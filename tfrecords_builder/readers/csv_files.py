@@ -1,0 +1,189 @@
+"""Reads CSV files line by line into codes of their distinct texts.
+
+So memory holds each text once, every check and conversion of a column looks at each distinct text once, and messages
+name the line of the file, whatever blank lines and quoted line breaks are in it.
+"""
+
+import array
+import csv
+import dataclasses
+import gzip
+import itertools
+import pathlib
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tfrecords_builder.errors import InputError
+
+_READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a truncated or damaged gzip file
+_ROWS_AT_ONCE = 1024
+_MAX_SHOWN = 60  # characters of a cell in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+    """A table as it stands in the file: stripped texts.
+
+    Attributes:
+        path: the file.
+        lines: int64 [N], the line of each row, from 1.
+        codes: column -> int32 [N], indices into `texts`.
+        texts: column -> its texts; those that differed in blanks around them are there more than once.
+    """
+
+    path: pathlib.Path
+    lines: np.ndarray
+    codes: Mapping[str, np.ndarray]
+    texts: Mapping[str, Sequence[str]]
+
+    def convert(self, column: str, function: Callable[[str], Any], dtype: Any = object) -> np.ndarray:
+        """Returns dtype [N]: what `function` makes of each text of a column; all blank if the table lacks the column.
+
+        Raises InputError naming line and column of the first text for which `function` raises ValueError.
+        """
+        if column not in self.texts:
+            return np.full(len(self.lines), function(""), dtype)
+        values = np.empty(len(self.texts[column]), dtype)
+        for i, text in enumerate(self.texts[column]):
+            try:
+                values[i] = function(text)
+            except ValueError as error:
+                self.fail(int(np.argmax(self.codes[column] == i)), column, str(error))
+        return values[self.codes[column]]
+
+    def choose(self, column: str, values: Mapping[str, Any], dtype: Any = object, expected: str = "") -> np.ndarray:
+        """As `convert`, with the values of a mapping; any other text is an error that says what was `expected`."""
+
+        def lookup(text: str) -> Any:
+            if text not in values:
+                raise ValueError(f"unknown value {shorten(text)}, expected {expected or ' or '.join(values)}")
+            return values[text]
+
+        return self.convert(column, lookup, dtype)
+
+    def fail(self, row: int, column: str, problem: str) -> NoReturn:
+        """Raises InputError that names the file, the row's line and the column."""
+        raise InputError(f"{self.path}: line {self.lines[row]}, column {column}: {problem}")
+
+
+def shorten(text: str) -> str:
+    """The text in quotes, cut if it is long."""
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+
+
+def read_header(path: pathlib.Path) -> list[str]:
+    """Returns the column names of a table, stripped.
+
+    Raises InputError if the file cannot be read, is empty or is no text.
+    """
+    with _Lines(path) as lines:
+        return lines.header
+
+
+def read_table(path: pathlib.Path, columns: Sequence[str]) -> RawTable:
+    """Reads those of `columns` that the table has.
+
+    Comma, semicolon or tab, a byte order mark, CRLF, quotes, gzip, blank lines, and empty cells beyond the last column
+    are fine.
+
+    Raises:
+        InputError: the file is absent, empty or no UTF-8 text, holds NUL bytes, has no rows, or a row has more or fewer
+            cells than the header; the message names the line.
+    """
+    with _Lines(path) as lines:
+        header = lines.header
+        places = {column: header.index(column) for column in columns if column in header}
+        # A text gets the next code when it is first met.
+        index: dict[str, defaultdict[str, int]] = {column: defaultdict() for column in places}
+        for distinct in index.values():
+            distinct.default_factory = distinct.__len__
+        codes = {column: array.array("i") for column in places}
+        numbers = array.array("q")
+        rows = lines.rows()
+        while chunk := [(lines.first, row) for row in itertools.islice(rows, _ROWS_AT_ONCE)]:
+            numbers.extend(number for number, _ in chunk)
+            cells = list(zip(*(row for _, row in chunk), strict=True))
+            for column, place in places.items():
+                codes[column].extend(map(index[column].__getitem__, cells[place]))
+    if not numbers:
+        raise InputError(f"{path}: has no rows, only a header")
+    return RawTable(
+        path=path,
+        lines=np.frombuffer(numbers, np.int64),
+        codes={column: np.frombuffer(values, np.int32) for column, values in codes.items()},
+        texts={column: [text.strip() for text in distinct] for column, distinct in index.items()},
+    )
+
+
+class _Lines:
+    """An open table: its header, and its rows with the number of the line at which each begins."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._line = 0  # the last that was read
+        self.first = 0  # the first of the present row
+        try:
+            opener = gzip.open if path.suffix.lower() == ".gz" else open
+            self._stream = opener(path, "rb")
+            first = next(self._decoded(), "")
+        except _READ_ERRORS as error:
+            raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        first = first.removeprefix("\ufeff")
+        if not first.strip():
+            self._stream.close()
+            raise InputError(f"{path}: is empty" if not first else f"{path}: line 1: is blank, expected column names")
+        self._separator = max(",;\t", key=first.count)
+        self.header = [name.strip() for name in next(csv.reader([first], delimiter=self._separator))]
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def rows(self) -> Iterator[list[str]]:
+        """Yields the rows, each as long as the header."""
+        # strict: an open quote would otherwise swallow the rest of the file in silence.
+        reader, width = csv.reader(self._decoded(), delimiter=self._separator, strict=True), len(self.header)
+        self.first = self._line + 1
+        try:
+            for row in reader:
+                if len(row) != width:
+                    while len(row) > width and not row[-1].strip():
+                        row.pop()
+                    if len(row) != width and any(map(str.strip, row)):
+                        raise InputError(
+                            f"{self._path}: line {self.first}: has {len(row)} cells, the header has {width}"
+                        )
+                if len(row) == width and any(row):
+                    yield row
+                self.first = self._line + 1
+        except csv.Error as error:
+            raise InputError(f"{self._path}: line {self.first}: is no row of a table ({error})") from error
+        except _READ_ERRORS as error:
+            raise InputError(f"{self._path}: cannot be read ({error})") from error
+
+    def _decoded(self) -> Iterator[str]:
+        for data in self._stream:
+            self._line += 1
+            try:
+                text = data.decode()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{self._path}: line {self._line}: is not UTF-8 text") from error
+            if "\0" in text:
+                raise InputError(f"{self._path}: line {self._line}: holds a NUL byte; is it a text file?")
+            yield text
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a UTF-8 file, stripped, without blank ones. Raises InputError if it cannot be read."""
+    try:
+        return [line for line in map(str.strip, path.read_text("utf-8-sig").splitlines()) if line]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text") from error
