@@ -12,9 +12,12 @@ import pandas as pd
 
 from tfrecords_builder.canonical import EXTRA_SEPARATOR
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import chestxray, chexpert
+from tfrecords_builder.readers import chestxray, chexpert, folder, record_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
+from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
+from tfrecords_builder.readers.hashing import hash_ids
 from tfrecords_builder.readers.locating import locate
+from tfrecords_builder.readers.shards import index_shard, read_image
 from tfrecords_builder.readers.tables import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
 
 __all__ = [
@@ -24,12 +27,18 @@ __all__ = [
     "PHANTOM_MARKER",
     "READERS",
     "SKIPPED_COLUMNS",
+    "FolderColumns",
     "Table",
+    "hash_ids",
+    "index_shard",
     "locate",
+    "parse_class_values",
+    "parse_columns",
     "read",
+    "read_image",
 ]
 
-READERS: tuple[str, ...] = ("chexpert", "chestxray")
+READERS: tuple[str, ...] = ("chexpert", "chestxray", "folder", "records")
 
 
 def read(
@@ -38,16 +47,18 @@ def read(
     *,
     labels_csv: str | os.PathLike | None = None,
     official: bool = False,
+    columns: FolderColumns | None = None,
     frontal_only: bool = True,
 ) -> Table:
     """Reads a data set's tables.
 
     Args:
         dataset: one of READERS.
-        data_dir: folder of the data set.
-        labels_csv: a table instead of the one in `data_dir`.
+        data_dir: folder of the data set; records: the record set.
+        labels_csv: a table instead of the one in `data_dir` (not for records).
         official: whether to fill `fold` (chexpert: also reads valid.csv, its test rows; without it valid.csv is
-            ignored; chestxray: reads the official lists).
+            ignored; chestxray: reads the official lists; folder and records have their splits in `fold` without it).
+        columns: what the columns of a folder's table mean; None: their default names. Only for folder.
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
 
     Raises:
@@ -62,8 +73,14 @@ def read(
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
     if dataset == "chexpert":
         table = chexpert.read(data_dir, table_path, official)
-    else:
+    elif dataset == "chestxray":
         table = chestxray.read(data_dir, table_path, official)
+    elif dataset == "folder":
+        table = folder.read(data_dir, table_path, official, columns or FolderColumns())
+    else:
+        if table_path:
+            raise InputError("--labels_csv: a record set has its own table; leave it out with --dataset=records")
+        table = record_set.read(data_dir)
     _refuse_duplicates(table)
     return _skip_laterals(table) if frontal_only else table
 

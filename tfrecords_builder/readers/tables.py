@@ -121,6 +121,12 @@ def to_age(text: str) -> int:
     return years if years <= _MAX_AGE else -1
 
 
+def to_view(text: str) -> str:
+    """A view in capitals; a lateral one as LL."""
+    view = text.upper()
+    return LATERAL if view in ("LATERAL", "LAT") else view
+
+
 def to_filled(text: str) -> str:
     """The text itself. Raises ValueError if it is empty."""
     if not text:
@@ -129,12 +135,12 @@ def to_filled(text: str) -> str:
 
 
 def make_frame(raw: RawTable, *, id_column: str, view: str, sex: str, age: str) -> pd.DataFrame:
-    """The columns that all tables have under different names; view, sex and age may be absent."""
+    """The columns that all tables have under different names; all may be absent."""
     count = len(raw.lines)
     return pd.DataFrame(
         {
-            "id": raw.convert(id_column, to_path),
-            "view": raw.convert(view, str.upper),
+            "id": raw.convert(id_column, to_path) if id_column else "",
+            "view": raw.convert(view, to_view),
             "sex": raw.convert(sex, str),
             "age": raw.convert(age, to_age, np.int64),
             "extra": np.full(count, "", object),

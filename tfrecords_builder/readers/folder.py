@@ -1,0 +1,161 @@
+"""A user's own images: any folder, with a table whose columns `FolderColumns` names."""
+
+import collections
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.readers import csv_files, tables
+from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
+
+SUPPORT_DEVICES = "Support Devices"
+_SPLITS = {"train": "train", "test": "test", "": ""} | dict.fromkeys(("val", "valid", "validation"), "validation")
+
+
+def read(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
+) -> tables.Table:
+    """Reads a user's own table.
+
+    Args:
+        data_dir: folder of the images, at any depth.
+        labels_csv: the table; None: the only CSV file in `data_dir`.
+        official: whether the table must have a column of splits; `fold` is filled wherever there is one.
+        columns: what the columns mean.
+    """
+    path = labels_csv or _find_table(data_dir)
+    header = csv_files.read_header(path)
+    if official and not columns.split:
+        raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
+    patient = columns.patient or ("patient" if "patient" in header else None)
+    warnings = []
+    if not patient:
+        warnings.append(
+            "no column of patients (--columns=patient:COLUMN): each image counts as its own patient; if some are of "
+            "the same one, they are in several splits and scores will be too good"
+        )
+    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
+    named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
+    used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
+    tables.check_columns(path, header, used, "folder")
+    raw = csv_files.read_table(path, used)
+    frame = tables.make_frame(
+        raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
+    )
+    frame["patient"] = raw.convert(patient, tables.to_filled) if patient else ""
+    if columns.split:
+        frame["fold"] = raw.convert(columns.split, _to_fold)
+    if columns.class_column:
+        findings = _add_classes(frame, raw, columns)
+    else:
+        findings = _add_label_columns(frame, raw, label_columns, warnings)
+    _warn_of_contradictions(frame, warnings)
+    return tables.Table(
+        dataset="folder",
+        source=tables.find_source(data_dir, path.parent, default=f"folder:{data_dir.resolve().name}"),
+        frame=frame,
+        skipped=tables.no_rows(),
+        num_rows=len(frame),
+        paths=(path,),
+        bases=((data_dir, 0),) if path.parent == data_dir else ((data_dir, 0), (path.parent, 0)),
+        findings=tuple(name for name in findings if name not in LABELS),
+        labelled=tuple(label for label in LABELS if label in findings),
+        search=data_dir,
+        warnings=tuple(warnings),
+    )
+
+
+def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
+    found = tables.find_tables(data_dir)
+    if len(found) != 1:
+        what = f"holds several tables ({', '.join(path.name for path in found)})" if found else "holds no *.csv"
+        raise InputError(f"--data_dir={data_dir}: {what}; give the table by --labels_csv")
+    return found[0]
+
+
+def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
+    """Canonical label -> the column that is named so."""
+    found: dict[str, str] = {}
+    for column in header:
+        label = to_canonical(column)
+        if label and label in found:
+            raise InputError(f"{path}: columns {found[label]!r} and {column!r} are both {label!r}; choose by --columns")
+        if label:
+            found[label] = column
+    if not found:
+        hint = tables.guess_dataset(header, but="folder") or (
+            "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN; "
+            f"it has {csv_files.shorten(', '.join(filter(None, header)))}"
+        )
+        raise InputError(f"{path}: has no column named as one of the 14 labels; {hint}")
+    return found
+
+
+def _to_fold(text: str) -> str:
+    if text.casefold() not in _SPLITS:
+        raise ValueError(f"unknown split {csv_files.shorten(text)}, expected train, validation or test")
+    return _SPLITS[text.casefold()]
+
+
+def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderColumns) -> list[str]:
+    """Adds labels and `extra` by the class column; returns all findings that it can name."""
+    column, values = str(columns.class_column), columns.class_values
+
+    def to_findings(text: str) -> tuple[str, ...]:
+        if values:
+            if text and text not in values:
+                raise ValueError(f"{csv_files.shorten(text)} is not in --class_values ({', '.join(values)})")
+            return tuple(values[text]) if text else ()
+        names = [name.strip() for name in text.split("|")] if text else []
+        for name in names:
+            if not to_canonical(name):
+                raise ValueError(f"{csv_files.shorten(name)} is none of the 14 labels; map it by --class_values")
+        return tuple(label for name in names if (label := to_canonical(name)))
+
+    raw.convert(column, to_findings)  # refuses unknown values before anything is looked up
+    distinct = [to_findings(text) for text in raw.texts[column]]
+    named = list(dict.fromkeys(name for names in (*values.values(), *distinct) for name in names))
+    for label in LABELS:
+        known = [float(label in names) if names and label in named else np.nan for names in distinct]
+        frame[label] = np.array(known, np.float32)[raw.codes[column]]
+    extra = [EXTRA_SEPARATOR.join(name for name in names if name not in LABELS) for names in distinct]
+    frame["extra"] = np.array(extra, object)[raw.codes[column]]
+    return named
+
+
+def _add_label_columns(
+    frame: pd.DataFrame, raw: csv_files.RawTable, columns: dict[str, str], warnings: list[str]
+) -> list[str]:
+    """Adds labels and `extra` by the columns of each finding; returns the findings."""
+    extra = [""] * len(frame)
+    uncertain: collections.Counter[str] = collections.Counter()
+    for name in (*LABELS, *(name for name in columns if name not in LABELS)):
+        if name not in columns:
+            frame[name] = np.full(len(frame), np.nan, np.float32)
+            continue
+        values = raw.choose(columns[name], tables.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+        if name in LABELS:
+            frame[name] = values
+            continue
+        uncertain[name] = int((values == -1).sum())
+        for row in np.flatnonzero(values == 1):
+            extra[row] += f"{EXTRA_SEPARATOR}{name}" if extra[row] else name
+    frame["extra"] = np.array(extra, object)
+    warnings.extend(
+        f"{count} images are uncertain about {name!r}, which counts as absent: policies are for the 14 labels"
+        for name, count in uncertain.items()
+        if count
+    )
+    return list(columns)
+
+
+def _warn_of_contradictions(frame: pd.DataFrame, warnings: list[str]) -> None:
+    others = [label for label in LABELS if label not in (NO_FINDING, SUPPORT_DEVICES)]
+    finding = (frame[others].to_numpy() == 1).any(axis=1) | (frame["extra"] != "").to_numpy()
+    count = int((finding & (frame[NO_FINDING] == 1).to_numpy()).sum())
+    if count:
+        warnings.append(f"{count} images are labelled {NO_FINDING!r} together with a finding")

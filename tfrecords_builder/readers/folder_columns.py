@@ -1,0 +1,105 @@
+"""Which columns of a user's own table mean what, and the flags that say so."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS
+from tfrecords_builder.errors import InputError
+
+_RESERVED = {"path": "path", "patient": "patient", "class": "class_column"} | {
+    name: name for name in ("view", "sex", "age", "split")
+}
+_CANONICAL = {label.casefold(): label for label in LABELS}
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderColumns:
+    """The columns of a `folder` data set's table; None: there is no such column.
+
+    Attributes:
+        path: of the images, from the folder of the data set.
+        patient: None: the column `patient` if there is one, else every image is its own patient.
+        labels: canonical label or extra finding -> column of 1, 0, -1 or blank. Empty, and no class column: the columns
+            named as canonical labels, whatever the case.
+        class_column: a column that names the finding; either this or `labels`.
+        class_values: value of the class column -> canonical labels or extra findings; none: the row has no label.
+            Empty: the values are canonical labels, whatever the case, joined by "|".
+        view: PA, AP, lateral (or LL), ...
+        sex: any text.
+        age: years, or NIH's 058Y, 011M.
+        split: train, val, valid, validation or test.
+    """
+
+    path: str = "path"
+    patient: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    class_column: str | None = None
+    class_values: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    view: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    split: str | None = None
+
+    def __post_init__(self):
+        if self.class_column and self.labels:
+            raise InputError("--columns: gives a class column and label columns; give one or the other")
+        if self.class_values and not self.class_column:
+            raise InputError("--class_values: there is no class column; give --columns=class:COLUMN")
+
+
+def parse_columns(items: Sequence[str], class_values: Sequence[str] = ()) -> FolderColumns:
+    """Returns what `--columns` and `--class_values` say.
+
+    Args:
+        items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a canonical label, whatever
+            the case, or an extra finding.
+        class_values: see `parse_class_values`.
+
+    Raises:
+        InputError: a bad item; the message names flag and item.
+    """
+    fields: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for item in items:
+        key, colon, column = (part.strip() for part in item.partition(":"))
+        if not (colon and key and column):
+            raise InputError(f"--columns={item}: expected key:column, such as path:file or Pneumonia:pneu_flag")
+        known = _RESERVED.get(key.casefold())
+        place, name = (fields, known) if known else (labels, _to_finding(key, f"--columns={item}"))
+        if name in place:
+            raise InputError(f"--columns={item}: {key!r} is given twice")
+        place[name] = column
+    return FolderColumns(**fields, labels=labels, class_values=parse_class_values(class_values))
+
+
+def parse_class_values(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Returns value of the class column -> its findings.
+
+    Args:
+        items: `value:finding` or `value:finding+finding`, canonical labels, whatever the case, or extra findings;
+            `value:` stands for no label.
+
+    Raises:
+        InputError: a bad item; the message names flag and item.
+    """
+    values: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        value, colon, findings = (part.strip() for part in item.rpartition(":"))
+        if not (colon and value):
+            raise InputError(f"--class_values={item}: expected value:finding, such as NORMAL:No Finding")
+        if value in values:
+            raise InputError(f"--class_values={item}: {value!r} is given twice")
+        names = [_to_finding(name.strip(), f"--class_values={item}") for name in findings.split("+") if findings]
+        values[value] = tuple(dict.fromkeys(names))
+    return values
+
+
+def to_canonical(name: str) -> str | None:
+    """The canonical label of that name, whatever the case."""
+    return _CANONICAL.get(name.casefold())
+
+
+def _to_finding(name: str, flag: str) -> str:
+    if not name or EXTRA_SEPARATOR in name:
+        raise InputError(f"{flag}: {name!r} is no name of a finding")
+    return to_canonical(name) or name

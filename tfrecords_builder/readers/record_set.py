@@ -1,0 +1,66 @@
+"""Record sets as a data set: to make a set of another label version, resolution or split out of an existing one."""
+
+import pathlib
+
+import numpy as np
+
+from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.readers import csv_files, shards, tables
+
+MANIFEST = "manifest.csv"
+_COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")
+
+
+def read(data_dir: pathlib.Path) -> tables.Table:
+    """Reads the manifest of a record set, built or synthetic; its classes are ignored.
+
+    The labels are 0 or 1, as the uncertain policy of the set left them; `fold` is the set's split. Labels that no image
+    has are not in `labelled`: the set cannot tell whether they were looked for.
+
+    Raises:
+        InputError: no record set, or one whose shards do not fit its manifest.
+    """
+    from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
+
+    info = records.load_info(data_dir)
+    path = data_dir / MANIFEST
+    tables.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
+    raw = csv_files.read_table(path, _COLUMNS)
+    frame = tables.make_frame(raw, id_column="", view="view", sex="sex", age="age")
+    frame["id"] = raw.convert("id", tables.to_filled)
+    frame["patient"] = raw.convert("patient", str)
+    frame["fold"] = raw.choose("split", {split: split for split in SPLITS})
+    frame["extra"] = raw.convert("extra", str)
+    for label in LABELS:
+        frame[label] = raw.choose(label, {"0": 0, "1": 1}, np.float32)
+    offsets = {shard: shards.index_shard(data_dir / shard) for split in info.splits.values() for shard in split.shards}
+    frame["path"] = raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets})
+    frame["offset"] = _find_offsets(raw, offsets)
+    findings = {finding for text in raw.texts["extra"] for finding in text.split(EXTRA_SEPARATOR) if finding}
+    return tables.Table(
+        dataset="records",
+        source=info.source,
+        frame=frame,
+        skipped=tables.no_rows(),
+        num_rows=len(frame),
+        paths=(path,),
+        bases=(),
+        findings=tuple(sorted(findings)),
+        labelled=tuple(label for label in LABELS if (frame[label] == 1).any()),
+    )
+
+
+def _find_offsets(raw: csv_files.RawTable, offsets: dict[str, np.ndarray]) -> np.ndarray:
+    """int64 [N]: the byte offset of each row's record. Raises InputError if rows and records do not match."""
+    names = raw.convert("shard", str)
+    positions = raw.convert("position", int, np.int64)
+    result = np.full(len(names), -1, np.int64)
+    for shard, places in offsets.items():
+        rows = np.flatnonzero(names == shard)
+        if not np.array_equal(np.sort(positions[rows]), np.arange(len(places))):
+            raise InputError(
+                f"{raw.path}: names {len(rows)} records of {shard}, which holds {len(places)}; build the records again"
+            )
+        result[rows] = places[positions[rows]]
+    return result
