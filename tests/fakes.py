@@ -100,6 +100,28 @@ def make_chestxray(
     return root
 
 
+def make_folder_set(
+    folder: pathlib.Path, *, num_patients: int = 10, images_per_patient: int = 2, size: int = 24
+) -> pathlib.Path:
+    """Writes a user's own data set: table.csv and grey PNGs in a folder per finding; returns `folder`.
+
+    Columns: file, pid, finding (NORMAL, PNEUMONIA, TB in turn), view (AP, PA), years, part (train, val, test). Images
+    of TB show nothing of `SIGNAL`.
+    """
+    root = pathlib.Path(folder)
+    findings = (("NORMAL", ("No Finding",)), ("PNEUMONIA", ("Pneumonia",)), ("TB", ()))
+    rows = []
+    for patient in range(num_patients):
+        finding, names = findings[patient % len(findings)]
+        part = ("train", "train", "train", "val", "test")[patient // len(findings) % 5]
+        for image in range(images_per_patient):
+            path = f"{finding.lower()}/p{patient}_{image}.png"
+            _save(root / path, draw(names, size, 100 * patient + image))
+            rows.append([path, f"p{patient}", finding, "AP" if image % 2 else "PA", 30 + patient, part])
+    _write_table(root / "table.csv", ["file", "pid", "finding", "view", "years", "part"], rows)
+    return root
+
+
 def make_records(
     folder: pathlib.Path,
     *,

@@ -73,7 +73,8 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
     found = tables.find_tables(data_dir)
     if len(found) != 1:
         what = f"holds several tables ({', '.join(path.name for path in found)})" if found else "holds no *.csv"
-        raise InputError(f"--data_dir={data_dir}: {what}; give the table by --labels_csv")
+        hint = tables.suggest_dataset(data_dir, but="folder") or "give the table by --labels_csv"
+        raise InputError(f"--data_dir={data_dir}: {what}; {hint}")
     return found[0]
 
 

@@ -157,6 +157,92 @@ def test_bad_tables(tmp_path):
         readers.read("chestxray", tmp_path)
 
 
+def test_columns_and_dtypes_of_the_frame(tmp_path):
+    kinds = {"age": "int64", "line": "int64", "offset": "int64", **dict.fromkeys(labels.LABELS, "float32")}
+    texts = {"id", "patient", "view", "sex", "extra", "fold", "table"}
+    for dataset, make in (("chexpert", fakes.make_chexpert), ("chestxray", fakes.make_chestxray)):
+        table = readers.read(dataset, make(tmp_path / dataset, num_patients=5))
+        assert set(table.frame.columns) == texts | set(kinds)
+        assert {column: str(table.frame[column].dtype) for column in kinds} == kinds
+        assert all(isinstance(text, str) for column in texts for text in table.frame[column])
+        assert tuple(table.skipped.columns) == readers.SKIPPED_COLUMNS and table.skipped["line"].dtype == np.int64
+        assert len(table.frame) + len(table.skipped) == table.num_rows
+        assert (table.frame["offset"] == -1).all()
+
+
+def test_what_the_data_sets_label(tmp_path):
+    chexpert = readers.read("chexpert", fakes.make_chexpert(tmp_path / "a", num_patients=2))
+    assert (chexpert.labelled, chexpert.findings) == (labels.LABELS, ())
+    nih = readers.read("chestxray", fakes.make_chestxray(tmp_path / "b", num_patients=2))
+    assert len(nih.labelled) == 8 and nih.labelled[0] == "No Finding" and nih.labelled[-1] == "Pleural Effusion"
+    assert nih.findings == (
+        *("Infiltration", "Mass", "Nodule", "Emphysema", "Fibrosis"),
+        *("Pleural_Thickening", "Hernia"),
+    )
+    assert all(nih.frame[label].isna().all() != (label in nih.labelled) for label in labels.LABELS)
+
+
+def test_lateral_views_on_demand(tmp_path):
+    root = fakes.make_chexpert(tmp_path, num_patients=8, num_valid=4)
+    table = readers.read("chexpert", root, official=True, frontal_only=False)
+    assert table.frame["view"].value_counts().to_dict() == {"AP": 12, "PA": 12, "LL": 3} and not len(table.skipped)
+    assert table.frame["table"].value_counts().to_dict() == {"train.csv": 18, "valid.csv": 9}
+    frontal = readers.read("chexpert", root, official=True)
+    assert frontal.skipped["table"].tolist() == ["train.csv", "train.csv", "valid.csv"]
+    assert frontal.frame.index.tolist() == list(range(24))
+
+
+def test_windows_paths(tmp_path):
+    row = _chexpert_row(path=r"CheXpert-v1.0\train\patient00007\study1\view1_frontal.jpg", Edema="1")
+    frame = readers.read("chexpert", _chexpert(tmp_path, row)).frame
+    assert frame["id"].tolist() == ["CheXpert-v1.0/train/patient00007/study1/view1_frontal.jpg"]
+    assert frame["patient"].tolist() == ["patient00007"]
+
+
+@pytest.mark.parametrize("path", [r"..\a.png", "x/../a.png", r"C:\a.png", "C:a.png", r"\\host\a.png", "/a.png", "x/.."])
+def test_paths_stay_inside_the_folder(tmp_path, path):
+    with pytest.raises(InputError, match=r"line 2, column Image Index: .* is no path inside the data set's folder"):
+        readers.read("chestxray", _nih(tmp_path, f"{path},Edema,0,17,58,F,PA"))
+
+
+@pytest.mark.parametrize(("path", "tidy"), [("./a.png", "a.png"), ("x//./a.png", "x/a.png"), ("a..b.png", "a..b.png")])
+def test_paths_are_tidied(tmp_path, path, tidy):
+    frame = readers.read("chestxray", _nih(tmp_path, f"{path},Edema,0,17,58,F,PA")).frame
+    assert frame["id"].tolist() == [tidy]
+
+
+def test_one_image_twice(tmp_path):
+    rows = ["b.png,Edema,0,7,58,F,PA", "a.png,Edema,0,7,58,F,PA", "c.png,Edema,0,7,58,F,PA"]
+    with pytest.raises(InputError, match=r"2017\.csv: a\.png is listed under patients 7 and 9 \(lines 3 and 5\)$"):
+        readers.read("chestxray", _nih(tmp_path, *rows, r".\a.png,Edema,0,9,58,F,PA"))
+    with pytest.raises(InputError, match=r"line 5: a\.png is listed more than once \(lines 3 and 5\)$"):
+        readers.read("chestxray", _nih(tmp_path, *rows, "a.png,Edema,0,7,58,F,PA"))
+    for name in ("train.csv", "valid.csv"):
+        _chexpert(tmp_path, _chexpert_row(Edema="1"), name=name)
+    with pytest.raises(InputError, match=r"valid\.csv: line 2: .* \(line 2 of train\.csv and line 2 of valid\.csv\)$"):
+        readers.read("chexpert", tmp_path, official=True)
+
+
+def test_table_of_another_data_set(tmp_path):
+    nih = _nih(tmp_path, "a.png,Edema,0,17,58,F,PA")
+    with pytest.raises(InputError, match=r"it looks like ChestX-ray14's table; try --dataset=chestxray$"):
+        readers.read("chexpert", nih, labels_csv=nih / "Data_Entry_2017.csv")
+    with pytest.raises(
+        InputError, match=r"no train\.csv \(Data_Entry_2017\.csv is there: it looks like ChestX-ray14's"
+    ):
+        readers.read("chexpert", nih)
+    chexpert = tmp_path / "chexpert"
+    chexpert.mkdir()
+    _chexpert(chexpert, _chexpert_row())
+    with pytest.raises(
+        InputError, match=r"train\.csv is there: it looks like CheXpert's table; try --dataset=chexpert$"
+    ):
+        readers.read("chestxray", chexpert)
+    records = fakes.make_records(tmp_path / "records", per_class=1)
+    with pytest.raises(InputError, match=r"it looks like the manifest of a record set; try --dataset=records$"):
+        readers.read("folder", records)
+
+
 def test_official_lists_are_required_and_disjoint(tmp_path):
     _nih(tmp_path, "a.png,Edema,0,17,58,F,PA")
     with pytest.raises(InputError, match=r"train_val_list\.txt is not there"):
