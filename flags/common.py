@@ -1,5 +1,6 @@
 """Flags that several binaries share. Every function defines its flags in the FlagValues it is given."""
 
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -77,8 +78,17 @@ def define_seed(fv: flags.FlagValues) -> None:
 def define_workers(fv: flags.FlagValues) -> None:
     """--workers."""
     flags.DEFINE_integer(
-        "workers", 2, "parallel workers; the output does not depend on it", lower_bound=1, flag_values=fv
+        "workers",
+        0,
+        "parallel workers; 0: one per core. The output does not depend on it",
+        lower_bound=0,
+        flag_values=fv,
     )
+
+
+def num_workers(fv: flags.FlagValues) -> int:
+    """The value of --workers, 0 resolved: the cores that this process may use."""
+    return fv.workers or len(os.sched_getaffinity(0))
 
 
 def define_batch_size(fv: flags.FlagValues, default: int) -> None:
@@ -100,11 +110,23 @@ def define_resolution(fv: flags.FlagValues, default: int | None = 64, *, low: in
 
 
 def define_label_version(fv: flags.FlagValues, default: str | None = None) -> None:
-    """--label_version; required if there is no default."""
-    versions = sorted(labels.LABEL_VERSIONS)
-    flags.DEFINE_enum("label_version", default, versions, "which images make which class", flag_values=fv)
+    """--label_version, required if there is no default, and --label_versions_file."""
+    versions = ", ".join(sorted(labels.LABEL_VERSIONS))
+    flags.DEFINE_string(
+        "label_version",
+        default,
+        f"which images make which class: {versions}, a benchmark setting (resolution, classes-N, samples-N), or one of "
+        "--label_versions_file",
+        flag_values=fv,
+    )
     if default is None:
-        define_required(fv, "label_version", f"one of {', '.join(versions)}")
+        define_required(fv, "label_version", f"one of {versions}, ...")
+    define_file(
+        fv,
+        "label_versions_file",
+        'JSON file of label versions of your own: {"version": {"class": {"one": [labels], "zero": [labels] or '
+        '"others", "any": [labels]}}}',
+    )
 
 
 def define_split(fv: flags.FlagValues, default: str) -> None:

@@ -1,42 +1,72 @@
-"""Flags of the programs that build and check records."""
+"""Flags of the programs that read label tables and build records."""
 
 from absl import flags
 
 from flags import common
 
+POLICIES = ("patient", "official", "image", "kfold", "lists")
+
 
 def define_build(fv: flags.FlagValues) -> None:
     """The flags of build-records."""
-    define_data_set(fv)
+    define_data_set(fv, ["chexpert", "chestxray", "folder", "records"])
     common.define_label_version(fv)
     common.define_resolution(fv)
     define_selection(fv)
+    define_amounts(fv)
     define_split_policy(fv)
-    define_image_faults(fv)
-    flags.DEFINE_integer("num_shards", 0, "shards per split; 0: one per 1,024 images", lower_bound=0, flag_values=fv)
-    common.define_workers(fv)
+    define_pictures(fv)
+    define_privacy(fv)
+    define_running(fv)
     common.define_seed(fv)
     common.define_output_dir(fv)
 
 
-def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv."""
-    flags.DEFINE_enum("dataset", None, ["chexpert", "chestxray"], "layout of the data set", flag_values=fv)
-    common.define_required(fv, "dataset", "chexpert or chestxray")
+def define_data_set(fv: flags.FlagValues, layouts: list[str]) -> None:
+    """--dataset, --data_dir, --labels_csv, --columns, --class_values."""
+    flags.DEFINE_enum(
+        "dataset",
+        None,
+        layouts,
+        "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, or a record set",
+        flag_values=fv,
+    )
+    common.define_required(fv, "dataset", f"one of {', '.join(layouts)}")
     common.define_folder(fv, "data_dir", "folder of the data set: its tables, lists and images")
     common.define_file(fv, "labels_csv", "label table to read instead of the one in --data_dir")
+    flags.DEFINE_list(
+        "columns",
+        [],
+        "--dataset=folder: what is in which column, such as path:file,patient:pid,class:finding or "
+        "path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, view, sex, age, split, or a finding. "
+        "Default: path, patient, and columns named as the 14 labels",
+        flag_values=fv,
+    )
+    flags.DEFINE_list(
+        "class_values",
+        [],
+        "--dataset=folder: findings of each value of the class column, such as NORMAL:No Finding,TB:Tuberculosis,"
+        "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one",
+        flag_values=fv,
+    )
 
 
 def define_selection(fv: flags.FlagValues) -> None:
-    """--uncertain, --view, --limit."""
-    flags.DEFINE_enum(
+    """--uncertain, --view, --frontal_only."""
+    flags.DEFINE_string(
         "uncertain",
-        "zeros",
-        ["zeros", "ones", "drop"],
-        "uncertain labels become negative, positive, or drop the image if the label version looks at them",
+        None,
+        "what becomes of uncertain labels: zeros (negative), ones (positive) or drop (leave the image out if the label "
+        "version looks at the label), and per label, such as zeros,Edema:ones,Pneumonia:drop; default zeros, in "
+        "benchmark settings ones",
         flag_values=fv,
     )
     flags.DEFINE_enum("view", "any", ["PA", "AP", "any"], "frontal view to use", flag_values=fv)
+    flags.DEFINE_boolean("frontal_only", True, "leave lateral views out (CheXpert)", flag_values=fv)
+
+
+def define_amounts(fv: flags.FlagValues) -> None:
+    """--limit, --images_per_class."""
     flags.DEFINE_integer(
         "limit",
         0,
@@ -44,21 +74,35 @@ def define_selection(fv: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=fv,
     )
+    flags.DEFINE_list(
+        "images_per_class",
+        [],
+        "exactly so many images of each class in train, validation and test, drawn at random, such as 1450,190,170; "
+        "default: all, in benchmark settings theirs",
+        flag_values=fv,
+    )
+    flags.register_validator(
+        "images_per_class",
+        lambda values: not values or (len(values) == 3 and all(value.strip().isdecimal() for value in values)),
+        "must be three whole numbers, for train, validation and test",
+        flag_values=fv,
+    )
 
 
 def define_split_policy(fv: flags.FlagValues) -> None:
-    """--split_policy, --split_fractions."""
+    """--split_policy, --split_fractions, --num_folds, --fold, --kfold_test, --split_lists."""
     flags.DEFINE_enum(
         "split_policy",
         "patient",
-        ["patient", "official", "image"],
-        "how folds are made: whole patients; the data set's own test fold; single images (leaks patients)",
+        POLICIES,
+        "how folds are made: whole patients; the data set's own folds; single images (leaks patients); k-fold "
+        "cross-validation by patient; the splits of --split_lists",
         flag_values=fv,
     )
     flags.DEFINE_list(
         "split_fractions",
         ["0.8", "0.1", "0.1"],
-        "shares of train, validation and test; the official policy has its own",
+        "shares of train, validation and test, for the policies patient and image; a share of 0 is an empty fold",
         flag_values=fv,
     )
     flags.register_validator(
@@ -67,10 +111,40 @@ def define_split_policy(fv: flags.FlagValues) -> None:
         "must be three numbers from 0 to 1 that sum to 1, train above 0",
         flag_values=fv,
     )
+    flags.DEFINE_integer("num_folds", 5, "kfold: number of folds", lower_bound=2, flag_values=fv)
+    flags.DEFINE_integer("fold", 0, "kfold: the fold to test on, from 0", lower_bound=0, flag_values=fv)
+    flags.DEFINE_boolean(
+        "kfold_test",
+        True,
+        "kfold: fold --fold is for test and the next one for validation; without, it is for validation and there is "
+        "no test fold",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "split_lists",
+        None,
+        "lists: CSV with the columns split and patient or id, such as the manifest.csv of a record set (or its folder)",
+        flag_values=fv,
+    )
 
 
-def define_image_faults(fv: flags.FlagValues) -> None:
-    """--missing_images, --bad_images."""
+def define_pictures(fv: flags.FlagValues) -> None:
+    """--aspect, --contrast, --missing_images, --bad_images."""
+    flags.DEFINE_enum(
+        "aspect",
+        "stretch",
+        ["stretch", "pad", "crop"],
+        "how an image that is not square becomes so: stretched, padded with black, or cut to its centre",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "contrast",
+        "none",
+        ["none", "max", "percentile"],
+        "grey levels: as they are; scaled so that the brightest pixel is white; the 0.5th to 99.5th percentile "
+        "stretched to black and white",
+        flag_values=fv,
+    )
     for name, what in (("missing", "are named in the table but not there"), ("bad", "cannot be decoded")):
         flags.DEFINE_enum(
             f"{name}_images",
@@ -79,6 +153,37 @@ def define_image_faults(fv: flags.FlagValues) -> None:
             f"what to do about images that {what}: stop, or count them and go on",
             flag_values=fv,
         )
+
+
+def define_privacy(fv: flags.FlagValues) -> None:
+    """--hash_patient_ids, --salt_file."""
+    flags.DEFINE_boolean(
+        "hash_patient_ids",
+        False,
+        "replace patient ids, in image paths as well, by hashes salted with the content of --salt_file",
+        flag_values=fv,
+    )
+    common.define_file(
+        fv,
+        "salt_file",
+        "file with a secret of at least 16 bytes; the same secret gives the same hashes. Keep it, do not publish it",
+    )
+
+
+def define_running(fv: flags.FlagValues) -> None:
+    """--num_shards, --workers, --runner, --beam_options."""
+    flags.DEFINE_integer("num_shards", 0, "shards per split; 0: one per 1,024 images", lower_bound=0, flag_values=fv)
+    common.define_workers(fv)
+    flags.DEFINE_enum(
+        "runner", "local", ["local", "beam"], "threads on this machine, or an Apache Beam pipeline", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "beam_options",
+        "",
+        "options of the Beam pipeline, such as '--runner=FlinkRunner --flink_master=host:8081'; default: Beam's "
+        "DirectRunner",
+        flag_values=fv,
+    )
 
 
 def _are_fractions(values: list[str]) -> bool:

@@ -138,7 +138,7 @@ def make_records(
 
     Each patient has two images. Returns `folder`.
     """
-    from tfrecords_builder import records
+    from tfrecords_builder import records, writing
 
     version = labels.get_label_version(label_version)
     folder = pathlib.Path(folder)
@@ -162,7 +162,7 @@ def make_records(
                 view="PA",
             )
 
-    records.write_record_set(
+    writing.write_record_set(
         folder,
         {split: [functools.partial(shard, split, part) for part in range(num_shards)] for split in splits},
         name="fake",

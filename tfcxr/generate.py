@@ -45,7 +45,7 @@ def define_flags(fv):
 
 def main(fv):
     """Generates."""
-    from tfrecords_builder import files, labels
+    from tfrecords_builder import files
     from tfrecords_builder.errors import InputError
 
     if bool(fv.run_dir) == bool(fv.generator):
@@ -60,7 +60,7 @@ def main(fv):
     from tfcxr.gan import loading
 
     generator = loading.load(fv.run_dir or fv.generator)
-    version = labels.get_label_version(fv.label_version)
+    version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
     options = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
     if fv.label_source == "balanced":
         plan = generation.plan_balanced(generator, version, fv.per_class, **options)

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfcxr.gan import loading, samples, sampling, steps
 from tfrecords_builder import images as images_lib
 from tfrecords_builder import labels as labels_lib
-from tfrecords_builder import records
+from tfrecords_builder import records, writing
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion
 
@@ -50,6 +50,20 @@ class Plan:
     classes: np.ndarray
     train: np.ndarray
     label_source: str
+
+
+def find_label_version(
+    name: str, versions_file: str | os.PathLike | None, label_records: str | os.PathLike | None
+) -> LabelVersion:
+    """The label version `name`: a built-in one, one of the user's file, or that of the record set `label_records`.
+
+    The last is how the classes of a benchmark setting are had, which come from data. Raises InputError.
+    """
+    if label_records:
+        info = records.load_info(label_records)
+        if info.label_version == name:
+            return info.version
+    return labels_lib.get_label_version(name, labels_lib.load_label_versions(versions_file) if versions_file else None)
 
 
 def label_table(
@@ -211,7 +225,7 @@ def write(
         count = -(-len(numbers) // _IMAGES_PER_SHARD)
         # Every shard takes each count-th image, so that all of them hold all classes.
         shards[split] = [functools.partial(shard, numbers[part::count]) for part in range(count)]
-    info = records.write_record_set(
+    info = writing.write_record_set(
         folder,
         shards,
         name="synthetic",
@@ -223,7 +237,6 @@ def write(
         split_policy="index",
         provenance=_provenance(generator, plan),
         report={"label_source": plan.label_source, "skipped": {}},
-        workers=1,
         total=len(plan.classes),
     )
     samples.write_png(folder / "samples.png", sheet.picture())
@@ -297,7 +310,7 @@ def _seen(generator: loading.Generator) -> np.ndarray:
 
 
 def _is_exact(label_class: LabelClass) -> bool:
-    return not label_class.any and len(set(label_class.one + label_class.zero)) == len(LABELS)
+    return label_class.fixes_all and not label_class.any and set(label_class.one) <= set(LABELS)
 
 
 def _exact_vector(generator: loading.Generator, version: LabelVersion, label_class: LabelClass) -> np.ndarray:

@@ -1,140 +1,52 @@
 """Builds a record set from a label table and images: the library behind `build.py`.
 
-First everything that a table can tell (rows, labels, classes, splits, which images are there), then the images: every
-shard is a list of rows that a worker reads, decodes, resizes and encodes one by one, so memory does not depend on the
-number of images and the shards do not depend on the number of workers.
+First everything that a table can tell (planning.py), then the images. Each shard is a list of rows, written to a file
+of its own before the first image is read; a worker reads it, and decodes, resizes and encodes one image after the
+other. So memory during the encoding depends on neither the number of images nor that of rows, the shards do not depend
+on the number of workers or on where they run, and a stopped build goes on with the shards that it lacks.
 """
 
-import collections
-import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import tensorflow as tf
 
-from tfrecords_builder import images, labels, readers, records, splits
-from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder import files, pictures, planning, readers, records, writing
+from tfrecords_builder.canonical import SPLITS
+from tfrecords_builder.errors import RunError
 
 IMAGES_PER_SHARD = 1024
+ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The selected rows, before an image has been read.
-
-    `frame` is a reader's frame with `path`, `class` (int) and `split`; `vectors` are its label vectors [N, 14].
-    """
-
-    table: readers.Table
-    version: labels.LabelVersion
-    frame: pd.DataFrame
-    vectors: np.ndarray
-    skipped: collections.Counter[str]
-    warnings: list[str]
-
-
-def make_plan(
-    *,
-    dataset: str,
-    data_dir: str | os.PathLike,
-    label_version: str,
-    labels_csv: str | os.PathLike | None = None,
-    uncertain: str = "zeros",
-    split_policy: str = "patient",
-    split_fractions: Sequence[float] = splits.DEFAULT_FRACTIONS,
-    view: str = "any",
-    limit: int = 0,
-    missing_images: str = "error",
-    seed: int = 0,
-) -> Plan:
-    """Selects rows, classes and splits; see `build` for the arguments and the errors."""
-    version = labels.get_label_version(label_version)
-    table = readers.read(dataset, data_dir, labels_csv=labels_csv, official=split_policy == "official")
-    skipped, frame = table.skipped.copy(), table.frame
-    frame["path"] = readers.locate(table)
-    exists = (frame["path"] != "").to_numpy()
-
-    # The split comes first and looks at the whole table, so that no later choice moves a patient (see splits.py).
-    used = exists if missing_images == "skip" else np.ones(len(frame), bool)
-    if not used.any():
-        raise InputError(f"--data_dir={data_dir}: holds none of the images that {table.paths[0].name} names")
-    frame["split"] = splits.NO_SPLIT
-    frame.loc[used, "split"] = splits.assign_splits(frame[used], split_policy, fractions=split_fractions, seed=seed)
-
-    vectors, certain = labels.apply_uncertain(version, frame[list(labels.LABELS)].to_numpy(), uncertain)
-    extra = (frame["extra"] != "").to_numpy()
-    frame["class"] = labels.assign(version, vectors, extra)
-    selected = labels.select(version, vectors, extra)
-    blank = ~(vectors > 0).any(axis=1)
-    reasons = [
-        (f"view is not {view}", (frame["view"] != view).to_numpy() if view != "any" else np.zeros(len(frame), bool)),
-        ("uncertain label dropped", ~certain),
-        ("no label", ~selected & blank & ~extra),
-        ("unmapped findings only", ~selected & blank & extra),
-        (f"in no class of {version.name}", ~selected),
-        ("missing image", ~exists),
-        ("in no official list", (frame["split"] == splits.NO_SPLIT).to_numpy()),
-    ]
-    kept = np.ones(len(frame), bool)
-    for reason, mask in reasons:
-        if reason == "missing image" and missing_images == "error" and (kept & mask).any():
-            _raise_missing(frame[kept & mask], int(kept.sum()), data_dir)
-        skipped[reason] += int((kept & mask).sum())
-        kept &= ~mask
-    if limit:
-        over = kept & ~_limit(frame, kept, limit, seed)
-        skipped["over --limit"] += int(over.sum())
-        kept &= ~over
-    plan = Plan(table, version, frame[kept].reset_index(drop=True), vectors[kept], +skipped, [])
-    _check_classes(plan, split_policy)
-    return plan
+_ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line")
 
 
 def build(
     folder: str | os.PathLike,
+    options: planning.Options,
+    picture: pictures.PictureOptions,
     *,
-    dataset: str,
-    data_dir: str | os.PathLike,
-    label_version: str,
-    resolution: int,
-    labels_csv: str | os.PathLike | None = None,
-    uncertain: str = "zeros",
-    split_policy: str = "patient",
-    split_fractions: Sequence[float] = splits.DEFAULT_FRACTIONS,
-    view: str = "any",
-    limit: int = 0,
     num_shards: int = 0,
     workers: int = 1,
-    missing_images: str = "error",
     bad_images: str = "error",
-    seed: int = 0,
+    runner: writing.Runner | None = None,
 ) -> records.RecordSetInfo:
     """Builds a record set.
 
     Args:
-        folder: an existing folder, usually the temporary one of `files.output_folder`.
-        dataset: chexpert or chestxray.
-        data_dir: folder of the data set.
-        label_version: name of a label version.
-        resolution: side of the square images in pixels.
-        labels_csv: a table instead of the one in `data_dir`.
-        uncertain: zeros, ones or drop.
-        split_policy: patient, official or image.
-        split_fractions: of train, validation and test; not for `official`.
-        view: PA, AP or any.
-        limit: at most that many images, drawn at random with the proportions of classes and splits; 0: all.
+        folder: an existing folder, usually that of `files.resumable_folder`: shards of the same rows and options that
+            an earlier, stopped call finished there are taken over.
+        options: which rows, classes and splits.
+        picture: what is made of the images.
         num_shards: shards per split; 0: one per 1,024 images.
         workers: threads; the output does not depend on it.
-        missing_images: error or skip, for images that the table names and the folder lacks.
         bad_images: error or skip, for images that cannot be decoded.
-        seed: fixes the split, the order of the images and the choice under `limit`.
+        runner: instead of threads, see beam_runner.py; the output does not depend on it.
 
     Returns:
         The set's description.
@@ -144,48 +56,96 @@ def build(
             without images.
         RunError: an image that cannot be decoded, or a file that cannot be written.
     """
-    plan = make_plan(
-        dataset=dataset,
-        data_dir=data_dir,
-        label_version=label_version,
-        labels_csv=labels_csv,
-        uncertain=uncertain,
-        split_policy=split_policy,
-        split_fractions=split_fractions,
-        view=view,
-        limit=limit,
-        missing_images=missing_images,
-        seed=seed,
-    )
-    fractions = None if split_policy == "official" else list(split_fractions)
-    report: dict[str, Any] = {
-        "tables": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.table.paths},
+    folder = pathlib.Path(folder)
+    plan = planning.make_plan(options)
+    tables = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.table.paths}
+    report = {
+        "tables": tables,
         "rows": plan.table.num_rows,
-        "skipped": plan.skipped,  # the encoder counts bad images in it
+        "skipped": plan.skipped_counts,
+        "hierarchy": plan.orphans,
         "warnings": plan.warnings,
     }
-    encoder = _Encoder(plan, resolution, skip=bad_images == "skip")
-    info = records.write_record_set(
+    (folder / writing.SKIPPED_FILE).unlink(missing_ok=True)
+    writing.append_skipped(folder, (writing.SkippedRow(*row) for row in plan.skipped.itertuples(index=False)))
+    skip, source, version, uncertain = bad_images == "skip", plan.table.source, plan.version, plan.uncertain
+    shards: dict[str, list[writing.ShardFn]] = {}
+    keys: dict[str, list[str]] = {}
+    for split in SPLITS:
+        paths = _write_rows(folder, plan, split, num_shards, options.seed)
+        shards[split] = [functools.partial(encode_rows, str(path), picture, source, skip) for path in paths]
+        keys[split] = [_key(path, split, picture, source, version.definition()) for path in paths]
+    total = len(plan.frame)
+    del plan  # its tables; the shards have their rows in files
+    info = writing.write_record_set(
         folder,
-        {split: encoder.shards(split, num_shards, seed) for split in records.SPLITS},
-        name=dataset,
-        dataset=dataset,
-        source=plan.table.source,
-        label_version=plan.version,
-        resolution=resolution,
-        seed=seed,
+        shards,
+        name=options.dataset,
+        dataset=options.dataset,
+        source=source,
+        label_version=version,
+        resolution=picture.resolution,
+        seed=options.seed,
         uncertain=uncertain,
-        split_policy=split_policy,
-        view=view,
-        provenance={"tables": report["tables"], "split_fractions": fractions, "limit": limit},
+        split_policy=options.split_policy,
+        view=options.view,
+        aspect=picture.aspect,
+        contrast=picture.contrast,
+        hashed_patients=bool(options.patient_salt),
+        provenance={"tables": tables, **_split_settings(options), "limit": options.limit},
         report=report,
-        workers=workers,
-        total=len(plan.frame),
+        keys=keys,
+        allow_skipped=skip,
+        runner=runner or writing.run_in_threads(workers),
+        total=total,
     )
     for name in info.classes:
         if not sum(split.class_counts[name] for split in info.splits.values()):
-            raise RunError(f"class {name!r} of {label_version}: no image of it could be decoded")
+            raise RunError(f"class {name!r} of {version.name}: no image of it could be decoded")
     return info
+
+
+def encode_rows(
+    rows: str, picture: pictures.PictureOptions, source: str, skip: bool
+) -> Iterator[bytes | writing.SkippedRow]:
+    """Yields the records of one shard.
+
+    Args:
+        rows: file of the shard's rows, one JSON object a line.
+        picture: what is made of the images.
+        source: `source` of the records.
+        skip: whether an image that cannot be used is a SkippedRow rather than an error.
+
+    Raises:
+        RunError: an image that cannot be read or decoded.
+    """
+    encoder = _encoder(picture)
+    with pathlib.Path(rows).open(encoding="utf-8") as stream:
+        for row in map(json.loads, stream):
+            try:
+                encoded = encoder.encode(readers.read_image(row["path"], row["offset"]))
+            except (OSError, ValueError, pictures.BadImage) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                if not skip:
+                    raise RunError(
+                        f"{row['path']}: cannot be used: {reason} ({row['table']} line {row['line']}); "
+                        "--bad_images=skip leaves such out"
+                    ) from error
+                yield writing.SkippedRow(row["table"], row["line"], row["id"], f"{writing.BAD_IMAGE}: {reason}")
+                continue
+            yield records.make_example(
+                encoded=encoded,
+                image_id=row["id"],
+                resolution=picture.resolution,
+                vector=row["vector"],
+                class_index=row["class"],
+                source=source,
+                patient_id=row["patient"],
+                view=row["view"],
+                sex=row["sex"],
+                age=row["age"],
+                extra=[finding for finding in row["extra"].split(readers.EXTRA_SEPARATOR) if finding],
+            )
 
 
 def format_counts(info: records.RecordSetInfo) -> str:
@@ -203,95 +163,50 @@ def format_counts(info: records.RecordSetInfo) -> str:
     )
 
 
-def _raise_missing(absent: pd.DataFrame, count: int, data_dir: str | os.PathLike) -> None:
-    first = absent.iloc[0]
-    raise InputError(
-        f"--data_dir={data_dir}: {len(absent)} of the {count} images to be used are not there, the first is "
-        f"{first['id']} (line {first['line']} of the table); --missing_images=skip counts and leaves them out"
-    )
+@functools.lru_cache(maxsize=1)
+def _encoder(picture: pictures.PictureOptions) -> pictures.PictureEncoder:
+    """One encoder a process, whichever thread asks first."""
+    return pictures.PictureEncoder(picture)
 
 
-def _limit(frame: pd.DataFrame, kept: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """bool[N]: `limit` of the kept rows, in the proportions of (split, class), the first of each before all others."""
-    rows = np.flatnonzero(kept)
-    rows = np.random.default_rng([seed, 1]).permutation(rows)
-    groups = frame.iloc[rows].groupby(["split", "class"])["id"]
-    place = groups.cumcount().to_numpy() / groups.transform("size").to_numpy()
-    chosen = np.zeros(len(frame), bool)
-    chosen[rows[np.argsort(place, kind="stable")[:limit]]] = True
-    return chosen
+def _write_rows(
+    folder: pathlib.Path, plan: planning.Plan, split: str, num_shards: int, seed: int
+) -> list[pathlib.Path]:
+    """Writes the split's rows in random order, one file per shard.
+
+    They hold size and time of each image file: a build that goes on after images have changed makes their shards anew.
+    """
+    rows = np.flatnonzero((plan.frame["split"] == split).to_numpy())
+    rows = np.random.default_rng([seed, 2, SPLITS.index(split)]).permutation(rows)
+    count = min(num_shards or -(-len(rows) // IMAGES_PER_SHARD), len(rows))
+    target = folder / writing.WORK_FOLDER / ROWS_FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, part in enumerate(np.array_split(rows, count) if count else []):
+        paths.append(target / f"{split}-{i:05d}.jsonl")
+        lines = []
+        frame = plan.frame.iloc[part][list(_ROW_COLUMNS)]
+        for row, vector in zip(frame.to_dict("records"), plan.vectors[part].astype(int).tolist(), strict=True):
+            path = pathlib.Path(row["path"]).absolute()  # a Beam worker has another current folder
+            stamp = path.stat()
+            more = {"path": str(path), "vector": vector, "stamp": [stamp.st_size, stamp.st_mtime_ns]}
+            lines.append(json.dumps(row | more))
+        files.write_text(paths[-1], "".join(f"{line}\n" for line in lines))
+    return paths
 
 
-def _check_classes(plan: Plan, split_policy: str) -> None:
-    """Raises InputError if a class has no image at all; notes classes that only a split lacks."""
-    if not len(plan.frame):
-        raise InputError(f"--label_version={plan.version.name}: no image is left after selection ({_tell(plan)})")
-    counts = pd.crosstab(plan.frame["split"], plan.frame["class"])
-    for i, name in enumerate(plan.version.class_names):
-        if i not in counts.columns:
-            raise InputError(
-                f"--label_version={plan.version.name}: class {name!r} has no image after selection ({_tell(plan)})"
-            )
-        plan.warnings.extend(f"the {s} split has no image of class {name!r}" for s in counts.index if not counts[i][s])
-    if split_policy == "image":
-        plan.warnings.append(
-            "--split_policy=image: images of one patient are in several splits; scores will be too good"
-        )
+def _key(rows: pathlib.Path, split: str, *values: Any) -> str:
+    """Hash of all that decides a shard's content."""
+    text = json.dumps([split, records.SCHEMA_VERSION, *map(str, values)])
+    return hashlib.sha256(rows.read_bytes() + text.encode()).hexdigest()
 
 
-def _tell(plan: Plan) -> str:
-    left_out = ", ".join(f"{count} {reason}" for reason, count in plan.skipped.items())
-    return f"{plan.table.num_rows} rows, left out: {left_out or 'none'}"
-
-
-class _Encoder:
-    """Makes the serialized Examples of a plan's rows; used by several threads at once."""
-
-    def __init__(self, plan: Plan, resolution: int, *, skip: bool):
-        self._plan, self._resolution, self._skip = plan, resolution, skip
-        self._lock = threading.Lock()
-
-        @functools.partial(tf.function, input_signature=[tf.TensorSpec([], tf.string)])
-        def encode(encoded: tf.Tensor) -> tf.Tensor:
-            grey = images.decode_grey(encoded)
-            return images.encode_png(images.to_uint8(images.resize(grey, resolution, resolution)))
-
-        self._encode = encode.get_concrete_function()
-
-    def shards(self, split: str, num_shards: int, seed: int) -> list[records.ShardFn]:
-        """The split's rows in random order, as one callable per shard."""
-        rows = np.flatnonzero((self._plan.frame["split"] == split).to_numpy())
-        rows = np.random.default_rng([seed, 2, records.SPLITS.index(split)]).permutation(rows)
-        count = min(num_shards or -(-len(rows) // IMAGES_PER_SHARD), len(rows))
-        return [functools.partial(self._examples, part) for part in np.array_split(rows, count)] if count else []
-
-    def _examples(self, rows: np.ndarray) -> Iterator[bytes]:
-        part, vectors = self._plan.frame.iloc[rows], self._plan.vectors[rows]
-        for row, vector in zip(part.to_dict("records"), vectors, strict=True):
-            try:
-                encoded = self._encode(tf.constant(pathlib.Path(row["path"]).read_bytes())).numpy()
-            except (OSError, tf.errors.InvalidArgumentError) as error:
-                if not self._skip:
-                    raise RunError(
-                        f"{row['path']}: cannot be decoded ({_first_words(error)}); --bad_images=skip leaves such out"
-                    ) from error
-                with self._lock:
-                    self._plan.skipped["bad image"] += 1
-                continue
-            yield records.make_example(
-                encoded=encoded,
-                image_id=row["id"],
-                resolution=self._resolution,
-                vector=vector,
-                class_index=row["class"],
-                source=self._plan.table.source,
-                patient_id=row["patient"],
-                view=row["view"],
-                sex=row["sex"],
-                age=row["age"],
-                extra=[finding for finding in row["extra"].split(readers.EXTRA_SEPARATOR) if finding],
-            )
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(getattr(error, "message", error)).split())[:120]
+def _split_settings(options: planning.Options) -> dict[str, Any]:
+    """The settings that the split policy uses."""
+    if options.split_policy == "kfold":
+        return {"num_folds": options.num_folds, "fold": options.fold, "kfold_test": options.kfold_test}
+    if options.split_policy == "lists":
+        return {"split_lists": pathlib.Path(str(options.split_lists)).name}
+    if options.split_policy == "official":
+        return {}
+    return {"split_fractions": list(options.split_fractions)}

@@ -7,10 +7,10 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfrecords_builder.errors import InputError
+from tfrecords_builder.errors import InputError, RunError
 
 
 @contextlib.contextmanager
@@ -47,11 +47,10 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
 
 
-@contextlib.contextmanager
-def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
+def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> pathlib.Path:
+    """Returns `path` as an absolute one if a program may write its output there.
 
-    Raises InputError if `path` exists, is not an empty folder, and `overwrite` is False; also if it would overwrite a
+    Raises InputError if it exists, is not an empty folder, and `overwrite` is False; also if it would overwrite a
     folder that no tfcxr program wrote (one without flags.txt).
     """
     path = pathlib.Path(path).absolute()
@@ -60,6 +59,16 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"--output_dir={path}: is not empty; choose another folder or give --overwrite")
     refuse_foreign(path, "--output_dir")
+    return path
+
+
+@contextlib.contextmanager
+def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
+
+    Raises InputError where `check_output` does, and if the folder cannot be made.
+    """
+    path = check_output(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +80,62 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _put_in_place(temporary, path)
     finally:
         os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resumable_folder(
+    path: str | os.PathLike, *, worth_keeping: Callable[[pathlib.Path], bool], overwrite: bool = False
+) -> Iterator[pathlib.Path]:
+    """As `output_folder`, but what a stopped program has finished stays for the next call with the same `path`.
+
+    The folder is `.<name>.partial` beside `path`, whoever writes it; the block finds there what an earlier call left,
+    and must itself tell what of it still holds.
+
+    Args:
+        path: the output.
+        worth_keeping: decides, after an exception, whether the folder is kept.
+        overwrite: whether an earlier output is replaced.
+
+    Raises:
+        InputError: as `output_folder`, and if another program is writing the same output.
+    """
+    path = check_output(path, overwrite=overwrite)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = partial.is_dir() and os.path.samestat(os.fstat(handle), partial.stat())
+        except BlockingIOError:
+            locked = False
+        if not locked:  # or put in place by the other program since we opened it
+            raise InputError(f"--output_dir={path}: another program is writing it; wait, or choose another folder")
+        try:
+            yield partial
+            _put_in_place(partial, path)
+        except RunError as error:
+            if not worth_keeping(partial):
+                raise
+            raise RunError(f"{error}; what is finished is kept, the same command goes on from there") from error
+        finally:
+            if not worth_keeping(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _put_in_place(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.replace(path)
 
 
 def _remove_abandoned(path: pathlib.Path) -> None:

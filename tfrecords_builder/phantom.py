@@ -39,7 +39,7 @@ def main(fv: flags.FlagValues) -> None:
             num_patients=fv.num_patients,
             resolution=fv.resolution,
             seed=fv.seed,
-            workers=fv.workers,
+            workers=common.num_workers(fv),
         )
         files.write_json(folder / "result.json", result)
         app.write_flags(fv, folder)

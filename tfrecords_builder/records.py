@@ -1,4 +1,4 @@
-"""The record and the record set: make, parse, write, describe and load.
+"""The record and the record set: make, parse, describe and load; writing.py writes them.
 
 A record is a `tf.train.Example`; its keys are those of `FEATURES`. A record set is a folder of TFRecord shards
 
@@ -6,36 +6,31 @@ A record is a `tf.train.Example`; its keys are those of `FEATURES`. A record set
     dataset_info.json, features.json           the description that `tfds.builder_from_directory` reads
     tfcxr_info.json                            what TFDS cannot hold: `RecordSetInfo`
     manifest.csv                               a row per image: id, patient, split, class, labels, shard, position
+    croissant.json, DATASHEET.md               the set described for other tools and for people
     build_report.json                          where the images came from and what was left out, and why
 
 TFRecord and its CRCs: https://www.tensorflow.org/tutorials/load_data/tfrecord; folder format: tensorflow-datasets 4.9.
 """
 
-import csv
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent import futures
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
 from tfrecords_builder import files, tfds_format
-from tfrecords_builder.errors import InputError, RunError
-from tfrecords_builder.labels import LABELS, LabelVersion
-from tfrecords_builder.progress import Progress, progress
+from tfrecords_builder.canonical import EXTRA_SEPARATOR
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import LABELS, LabelVersion, make_label_version
 
-SCHEMA_VERSION = 1
-SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SCHEMA_VERSION = 2
 INFO_FILE = "tfcxr_info.json"
-EXTRA_SEPARATOR = "|"
 
 # Key of the record -> its dtype and shape. `label/extra` joins findings outside the 14 labels by "|" (empty: none).
 FEATURES: dict[str, tuple[tf.DType, tuple[int, ...]]] = {
@@ -53,9 +48,6 @@ FEATURES: dict[str, tuple[tf.DType, tuple[int, ...]]] = {
     "source": (tf.string, ()),
 }
 MANIFEST_COLUMNS = ("id", "patient", "split", "class", "view", "sex", "age", *LABELS, "extra", "shard", "position")
-
-# Yields the serialized Examples of one shard, lazily.
-ShardFn = Callable[[], Iterable[bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +68,8 @@ class RecordSetInfo:
     """What a record set holds and how it was made."""
 
     name: str
-    dataset: str  # chexpert, chestxray, synthetic
-    source: str  # `source` of its records: chexpert, chestxray, phantom-a, synthetic:<run>
+    dataset: str  # chexpert, chestxray, folder, records, synthetic
+    source: str  # `source` of its records: chexpert, chestxray, folder:<name>, phantom-a, synthetic:<run>
     label_version: str
     classes: tuple[str, ...]
     resolution: int
@@ -87,6 +79,12 @@ class RecordSetInfo:
     seed: int
     labels: tuple[str, ...]
     digest: str  # of the records and their splits, whatever their order
+    label_definition: dict[
+        str, dict[str, list[str]]
+    ]  # class -> its rule, see labels.make_label_version; {} if multi-label
+    aspect: str  # see pictures.py; empty for synthetic images, as is `contrast`
+    contrast: str
+    hashed_patients: bool  # whether patient ids are salted hashes
     splits: dict[str, SplitInfo]
     provenance: dict[str, Any]
     schema_version: int
@@ -106,6 +104,11 @@ class RecordSetInfo:
     def multilabel(self) -> bool:
         """Whether the set has label vectors but no classes."""
         return not self.classes
+
+    @property
+    def version(self) -> LabelVersion:
+        """The label version, made of the definition that the set holds. Raises InputError if that is damaged."""
+        return make_label_version(self.label_version, self.label_definition)
 
 
 def make_example(
@@ -255,6 +258,28 @@ class Summary:
         self.label_counts += other.label_counts
         self.digest += other.digest
 
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` makes this summary of again."""
+        return {
+            "num_examples": self.num_examples,
+            "num_bytes": self.num_bytes,
+            "patients": sorted(self.patients),
+            "has_anonymous": self.has_anonymous,
+            "class_counts": dict(self.class_counts),
+            "label_counts": dict(self.label_counts),
+            "digest": format_digest(self.digest),
+        }
+
+    @classmethod
+    def from_json(cls, classes: Sequence[str], value: Mapping[str, Any]) -> "Summary":
+        """The summary that `to_json` described."""
+        summary = cls(classes)
+        summary.num_examples, summary.num_bytes = value["num_examples"], value["num_bytes"]
+        summary.patients, summary.has_anonymous = set(value["patients"]), value["has_anonymous"]
+        summary.class_counts, summary.label_counts = Counter(value["class_counts"]), Counter(value["label_counts"])
+        summary.digest = int(value["digest"], 16)
+        return summary
+
     def split_info(self, shards: Sequence[str], lengths: Sequence[int]) -> SplitInfo:
         """This summary as the description of a split."""
         return SplitInfo(
@@ -266,12 +291,6 @@ class Summary:
             class_counts={name: self.class_counts[name] for name in self._classes},
             label_counts={label: self.label_counts[label] for label in LABELS},
         )
-
-
-class _ShardResult(NamedTuple):
-    name: str  # of the file
-    summary: Summary
-    manifest: str  # its lines
 
 
 def format_digest(digest: int) -> str:
@@ -320,118 +339,6 @@ def to_row(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def write_record_set(
-    folder: str | os.PathLike,
-    shards: Mapping[str, Sequence[ShardFn]],
-    *,
-    name: str,
-    dataset: str,
-    source: str,
-    label_version: LabelVersion,
-    resolution: int,
-    seed: int,
-    uncertain: str = "",
-    split_policy: str = "",
-    view: str = "",
-    provenance: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | None = None,
-    workers: int = 1,
-    total: int | None = None,
-) -> RecordSetInfo:
-    """Writes a record set; the one writer of built and of synthetic sets.
-
-    A builder makes each shard a callable that yields `make_example(...)` one after another, so that memory holds one
-    image per worker. A generator of synthetic images does the same with a batch at a time:
-
-        def shard(class_index, first, count):          # images `first`, `first + 1`, ... of the class
-            for image_id, vector, png in sample(...):
-                yield records.make_example(encoded=png, image_id=f"synthetic-{number:06d}", resolution=info.resolution,
-                                           vector=vector, class_index=class_index, source=f"synthetic:{run}")
-
-        with files.output_folder(output_dir, overwrite=overwrite) as folder:    # the set appears whole or not at all
-            records.write_record_set(folder, {"train": [functools.partial(shard, ...), ...], "validation": [...]},
-                                     name="synthetic", dataset="synthetic", source=f"synthetic:{run}", ...)
-
-    The output depends only on what the callables yield, not on `workers`. They run in threads (image and PNG ops
-    release Python's lock): give `workers=1` if they share a model.
-
-    Args:
-        folder: an existing folder, usually the temporary one of `files.output_folder`.
-        shards: split -> callables, one per shard file. A split without callables is left out.
-        name: first part of the shards' file names.
-        dataset: chexpert, chestxray, synthetic.
-        source: `source` of the records.
-        label_version: its class names and name go into the description.
-        resolution: side of the images in pixels.
-        seed: the seed of the build.
-        uncertain: uncertain policy; empty where there is none.
-        split_policy: how the splits were made.
-        view: view filter; empty where there is none.
-        provenance: whatever else the description should hold (JSON values).
-        report: build_report.json, to which `written` and `splits` (the counts) are added. It is read after the last
-            shard, so the callables may count in it.
-        workers: number of threads.
-        total: number of images, for the progress display.
-
-    Returns:
-        The set's description.
-
-    Raises:
-        RunError: a shard could not be written. Whatever the callables raise is passed on.
-    """
-    folder = pathlib.Path(folder)
-    unknown = set(shards) - set(SPLITS)
-    if unknown:
-        raise ValueError(f"shards: unknown split {sorted(unknown)[0]!r}")
-    with progress(total or 0, "writing records") as bar:
-        writer = _ShardWriter(folder, label_version.class_names, bar)
-        results = writer.run({s: shards[s] for s in SPLITS if shards.get(s)}, name, workers)
-    splits, digest = _sum_up(results, label_version.class_names)
-    info = RecordSetInfo(
-        name=name,
-        dataset=dataset,
-        source=source,
-        label_version=label_version.name,
-        classes=label_version.class_names,
-        resolution=resolution,
-        uncertain=uncertain,
-        split_policy=split_policy,
-        view=view,
-        seed=seed,
-        labels=LABELS,
-        digest=digest,
-        splits=splits,
-        provenance=dict(provenance or {}),
-        schema_version=SCHEMA_VERSION,
-        folder=folder,
-    )
-    if report is not None:
-        counts = {split: dataclasses.asdict(part) for split, part in splits.items()}
-        written = sum(part.num_examples for part in splits.values())
-        files.write_json(folder / "build_report.json", {**report, "written": written, "splits": counts})
-    _write_manifest(folder / "manifest.csv", results)
-    write_info(info)
-    return info
-
-
-def _sum_up(results: Mapping[str, Sequence[_ShardResult]], classes: Sequence[str]) -> tuple[dict[str, SplitInfo], str]:
-    """The splits' descriptions and the digest of the set."""
-    splits, digest = {}, 0
-    for split, shards in results.items():
-        whole = Summary(classes)
-        for shard in shards:
-            whole.merge(shard.summary)
-        splits[split] = whole.split_info([s.name for s in shards], [s.summary.num_examples for s in shards])
-        digest += whole.digest
-    return splits, format_digest(digest)
-
-
-def _write_manifest(path: pathlib.Path, results: Mapping[str, Sequence[_ShardResult]]) -> None:
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerow(MANIFEST_COLUMNS)
-        stream.writelines(shard.manifest for shards in results.values() for shard in shards)
-
-
 def write_info(info: RecordSetInfo) -> None:
     """Writes tfcxr_info.json, dataset_info.json and features.json into `info.folder`."""
     value = dataclasses.asdict(info)
@@ -447,53 +354,3 @@ def write_info(info: RecordSetInfo) -> None:
     features = tfds_format.describe_features(FEATURES, image_key="image/encoded", resolution=info.resolution)
     files.write_json(info.folder / "dataset_info.json", described)
     files.write_json(info.folder / "features.json", features)
-
-
-class _ShardWriter:
-    """Writes shards in threads; the first failure stops the others."""
-
-    def __init__(self, folder: pathlib.Path, classes: Sequence[str], bar: Progress):
-        self._folder, self._classes, self._bar = folder, classes, bar
-        self._failed = threading.Event()
-        self._lock = threading.Lock()  # a progress bar is not thread-safe
-
-    def run(self, shards: Mapping[str, Sequence[ShardFn]], name: str, workers: int) -> dict[str, list[_ShardResult]]:
-        """Writes all shards; returns what was written, per split."""
-        with futures.ThreadPoolExecutor(workers) as executor:
-            tasks = {
-                split: [
-                    executor.submit(self._write, split, f"{name}-{split}.tfrecord-{i:05d}-of-{len(fns):05d}", fn)
-                    for i, fn in enumerate(fns)
-                ]
-                for split, fns in shards.items()
-            }
-            try:
-                return {split: [task.result() for task in list_] for split, list_ in tasks.items()}
-            except BaseException:
-                self._failed.set()
-                executor.shutdown(wait=True, cancel_futures=True)
-                raise
-
-    def _write(self, split: str, shard: str, examples: ShardFn) -> _ShardResult:
-        summary, lines = Summary(self._classes), io.StringIO()
-        manifest = csv.writer(lines, lineterminator="\n")
-        try:
-            with tf.io.TFRecordWriter(str(self._folder / shard)) as writer:
-                for position, serialized in enumerate(examples()):
-                    if self._failed.is_set():
-                        break
-                    writer.write(serialized)
-                    row = to_row(read_example(serialized), self._classes)
-                    row.update(split=split, shard=shard, position=position)
-                    summary.add(split, serialized, row)
-                    manifest.writerow(row[column] for column in MANIFEST_COLUMNS)
-                    with self._lock:
-                        self._bar.update(1)
-        except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-            self._failed.set()
-            reason = error.message if isinstance(error, tf.errors.OpError) else error
-            raise RunError(f"{self._folder / shard}: cannot be written ({reason})") from error
-        except BaseException:
-            self._failed.set()
-            raise
-        return _ShardResult(shard, summary, lines.getvalue())

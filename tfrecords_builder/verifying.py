@@ -63,12 +63,17 @@ class _Checker:
         self.summaries: dict[str, records.Summary] = {}
         self._info = info
         self._unread: set[str] = set()  # splits with a shard that cannot be read to its end
-        self._version = labels.LABEL_VERSIONS.get(info.label_version)
+        self._version: labels.LabelVersion | None = None
         self._rows = _read_manifest(info.folder / "manifest.csv", self.faults)
-        if self._version is None:
-            self.faults.append(f"{records.INFO_FILE}: unknown label version {info.label_version!r}")
-        elif self._version.class_names != info.classes:
-            self.faults.append(f"{records.INFO_FILE}: its classes are not those of {info.label_version}")
+        try:
+            self._version = info.version
+        except InputError as error:
+            self.faults.append(f"{records.INFO_FILE}: label_definition is damaged ({error})")
+        if self._version is not None and self._version.class_names != info.classes:
+            self.faults.append(f"{records.INFO_FILE}: its classes are not those of label_definition")
+        known = labels.LABEL_VERSIONS.get(info.label_version)
+        if known is not None and known != self._version:
+            self.faults.append(f"{records.INFO_FILE}: label_definition is not that of {info.label_version}")
 
     @property
     def digest(self) -> str:
@@ -137,7 +142,7 @@ class _Checker:
         self._check_manifest(where, split, shard, position, row)
 
     def _check_label(self, where: str, row: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        vectors, extra = np.array([record["label/vector"]]), np.array([bool(row["extra"])])
+        vectors, extra = np.array([record["label/vector"]]), np.array([row["extra"]], object)
         if not np.isin(vectors, (0, 1)).all():
             self.faults.append(f"{where}: label/vector holds values other than 0 and 1")
         elif self._version is not None:

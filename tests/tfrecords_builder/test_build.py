@@ -10,7 +10,7 @@ from PIL import Image
 
 from flags import app
 from tests import fakes
-from tfrecords_builder import build, building, records
+from tfrecords_builder import build, building, labels, pictures, planning, records
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,17 @@ def _run(folder, data_dir, **values):
 
 
 def _refused(capfd, folder, data_dir, message, code=2, **values):
-    """The build fails with that code and one line, and leaves nothing."""
-    before = sorted(folder.parent.iterdir())
+    """The build fails with that code and one line, and leaves nothing but finished shards for the next try."""
+    before = set(folder.parent.iterdir())
     capfd.readouterr()
     assert _run(folder, data_dir, **values) == code
     captured = capfd.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith("error: ") and message in line, line
     assert captured.out == ""
-    assert sorted(folder.parent.iterdir()) == before
+    left = set(folder.parent.iterdir()) - before
+    assert left <= {folder.with_name(f".{folder.name}.partial")}
+    assert all((path / ".work").is_dir() and code != 2 for path in left)
 
 
 def _manifest(folder):
@@ -85,15 +87,14 @@ def test_build_chexpert(tmp_path):
 
 def test_images_are_resized_to_the_pictures(tmp_path, nih):
     """Each label's bright region is where the fake data draw it, in the record of the right image."""
-    building.build(
-        _made(tmp_path / "out"), dataset="chestxray", data_dir=nih, label_version="multilabel", resolution=16
-    )
+    options = planning.Options("chestxray", nih, "multilabel")
+    building.build(_made(tmp_path / "out"), options, pictures.PictureOptions(16))
     info = records.load_info(tmp_path / "out")
     for record in map(records.parse_example, tf.data.TFRecordDataset(info.shard_paths("train"))):
         picture = record["image"].numpy()[..., 0].astype(float)
         original = np.asarray(Image.open(nih / "images" / record["image/id"].numpy().decode()), float)
         assert abs(picture.mean() - original.mean()) < 2
-        for i, label in enumerate(records.LABELS):
+        for i, label in enumerate(labels.LABELS):
             if label in fakes.SIGNAL:
                 y, x = (int(16 * part) for part in fakes.SIGNAL[label])
                 assert (picture[y, x] > 150) == bool(record["label/vector"][i]) or label == "Support Devices"
@@ -161,7 +162,7 @@ def test_missing_images(tmp_path, nih_copy, capfd):
 def test_bad_images(tmp_path, nih_copy, fault, capfd):
     path = nih_copy / "images" / "00000001_000.png"
     path.write_bytes({"truncated": path.read_bytes()[:200], "empty": b"", "text": b"no image"}[fault])
-    _refused(capfd, tmp_path / "out", nih_copy, "00000001_000.png: cannot be decoded", code=1)
+    _refused(capfd, tmp_path / "out", nih_copy, "00000001_000.png: cannot be used", code=1)
     assert _run(tmp_path / "out", nih_copy, bad_images="skip") == 0
     report = json.loads((tmp_path / "out" / "build_report.json").read_text())
     assert report["skipped"]["bad image"] == 1 and report["written"] == 19
@@ -207,13 +208,22 @@ def test_empty_class_is_told_before_an_image_is_read(tmp_path, nih_copy, capfd):
     [
         ({"resolution": 48}, "resolution"),
         ({"label_version": "v9"}, "label_version"),
-        ({"dataset": "folder"}, "dataset"),
+        ({"dataset": "nih"}, "dataset"),
         ({"data_dir": "nowhere"}, "data_dir"),
         ({"labels_csv": "nowhere.csv"}, "labels_csv"),
         ({"split_fractions": "0.5,0.1,0.1"}, "split_fractions"),
         ({"uncertain": "maybe"}, "uncertain"),
         ({"limit": -1}, "limit"),
-        ({"runner": "beam"}, "runner"),
+        ({"runner": "spark"}, "runner"),
+        ({"runner": "beam", "beam_options": "--nonsense=1"}, "Beam has no option --nonsense"),
+        ({"aspect": "wide"}, "aspect"),
+        ({"contrast": "more"}, "contrast"),
+        ({"images_per_class": "5,5"}, "images_per_class"),
+        ({"hash_patient_ids": "true"}, "--hash_patient_ids needs --salt_file"),
+        ({"split_policy": "lists"}, "--split_policy=lists and --split_lists need each other"),
+        ({"split_policy": "kfold", "fold": 5}, "--fold=5"),
+        ({"dataset": "folder", "columns": "path"}, "--columns"),
+        ({"label_versions_file": "nowhere.json"}, "label_versions_file"),
     ],
 )
 def test_bad_flags(tmp_path, nih, values, message, capfd):
@@ -237,7 +247,7 @@ def test_overwrite(tmp_path, nih, capfd):
             1,
             "cannot be written (No space left",
         ),
-        (OSError(28, "No space left on device"), 1, "cannot be written ([Errno 28] No space left"),
+        (OSError(28, "No space left on device"), 1, "cannot be written (No space left on device)"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

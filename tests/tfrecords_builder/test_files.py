@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError
+from tfrecords_builder.errors import InputError, RunError
 
 WRITER = """
 import sys, time
@@ -79,3 +79,45 @@ def test_json_is_strict(tmp_path):
     assert files.read_json(tmp_path / "a.json") == {"x": 1}
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         files.read_json(tmp_path / "none.json")
+
+
+def _keep(folder):
+    return (folder / "finished").exists()
+
+
+def _resumable(path, **values):
+    return files.resumable_folder(path, worth_keeping=_keep, **values)
+
+
+def test_resumable_folder_keeps_what_is_worth_it(tmp_path):
+    out, partial = tmp_path / "out", tmp_path / ".out.partial"
+    with pytest.raises(RunError, match="^bad image$"), _resumable(out) as folder:
+        (folder / "half").write_text("x")
+        raise RunError("bad image")
+    assert list(tmp_path.iterdir()) == []
+    kept = pytest.raises(RunError, match="^bad image; what is finished is kept, the same command goes on from there$")
+    with kept, _resumable(out) as folder:
+        (folder / "finished").write_text("x")
+        raise RunError("bad image")
+    assert list(tmp_path.iterdir()) == [partial]
+    with pytest.raises(KeyboardInterrupt), _resumable(out) as folder:
+        assert (folder / "finished").read_text() == "x"
+        raise KeyboardInterrupt
+    with _resumable(out) as folder:
+        (folder / "flags.txt").write_text("x")
+    assert sorted(p.name for p in out.iterdir()) == ["finished", "flags.txt"]
+    assert list(tmp_path.iterdir()) == [out]
+    with pytest.raises(InputError, match="not empty"), _resumable(out):
+        pass
+    with _resumable(out, overwrite=True) as folder:
+        (folder / "flags.txt").write_text("y")
+    assert [p.read_text() for p in out.iterdir()] == ["y"]
+
+
+def test_two_programs_cannot_write_one_resumable_folder(tmp_path):
+    refused = pytest.raises(InputError, match="another program is writing it")
+    with _resumable(tmp_path / "out") as folder:
+        with refused, _resumable(tmp_path / "out"):
+            pass
+        (folder / "flags.txt").write_text("x")
+    assert (tmp_path / "out" / "flags.txt").exists()

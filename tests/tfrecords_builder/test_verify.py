@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from flags import app
 from tests import fakes
-from tfrecords_builder import labels, records, verify, verifying
+from tfrecords_builder import labels, records, verify, verifying, writing
 from tfrecords_builder.errors import InputError
 
 
@@ -43,7 +43,7 @@ def _rewrite(folder, **changes):
         path.unlink()
     version = labels.get_label_version(info.label_version)
     same = {name: getattr(info, name) for name in ("name", "dataset", "source", "resolution", "seed")}
-    records.write_record_set(folder, shards, label_version=version, **same)
+    writing.write_record_set(folder, shards, label_version=version, **same)
 
 
 def _text(value):
