@@ -10,6 +10,7 @@ from flags import app
 COMMANDS = {
     "phantom": ("tfrecords_builder.phantom", "simulate the radiographs and label table of a hospital"),
     "build-records": ("tfrecords_builder.build", "label table + images -> TFRecords of a label version"),
+    "label-stats": ("tfrecords_builder.stats", "tables, figures and report of a label table, published counts beside"),
     "verify-records": ("tfrecords_builder.verify", "check every shard of a record set"),
     "train-gan": ("tfcxr.train_gan", "train the class-conditional GAN"),
     "generate": ("tfcxr.generate", "draw a labelled synthetic record set from a GAN"),
