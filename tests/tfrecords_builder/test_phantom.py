@@ -132,7 +132,7 @@ def test_overwrite(tmp_path):
         "--resolution=100",
         "--resolution=4",
         "--seed=-1",
-        "--workers=0",
+        "--workers=-1",
         "--colour=1",
     ],
 )
