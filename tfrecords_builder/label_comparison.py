@@ -1,6 +1,7 @@
 """Sets the published counts of published.py beside ours, with the difference and what explains it."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -90,12 +91,11 @@ def _compare_classes(rows: Rows, classes: pd.DataFrame, obstacle: str) -> pd.Dat
         if not obstacle and (split == ALL or _has_printed_splits(rows)):
             printed = published.class_count(dataset, version, name, split)
         if printed is not None and dataset == "chexpert" and split != ALL:
-            cells.append((printed, count - printed, OTHER_SPLIT, published.OTHER_SPLIT))
+            cells.append((printed, count - printed, OTHER_SPLIT, "the published split is not known"))
         else:
             judged = _judge(count, printed)
             if printed is not None:
-                erratum = published.ERRATA.get((dataset, version, name))
-                judged = (*judged[:2], *_explain(erratum, count, printed, split, ours))
+                judged = (*judged[:2], *_explain(dataset, (version, name, split), printed, ours))
             cells.append(judged)
     return _join(classes, cells)
 
@@ -107,21 +107,25 @@ def _has_printed_splits(rows: Rows) -> bool:
     return rows.split_policy in ("patient", "image") and rows.split_fractions == published.THESIS_FRACTIONS
 
 
-def _explain(
-    erratum: published.Erratum | None, count: int, printed: int, split: str, ours: dict[tuple, int]
-) -> tuple[str, str]:
-    """Status and note of a printed class count. An explanation that our own counts contradict explains nothing."""
-    if count == printed:
+def _explain(dataset: str, cell: tuple[str, str, str], printed: int, ours: Mapping[tuple, int]) -> tuple[str, str]:
+    """Status and note of a printed class count, `cell` being its label version, class and split.
+
+    An explanation that our own counts contradict explains nothing.
+    """
+    version, name, split = cell
+    erratum = published.ERRATA.get((dataset, version, name))
+    if ours[cell] == printed:
         return EQUAL, ""
     if erratum is None:
         return DIFFERS, ""
-    version, name = erratum.same_as or ("", "")
-    found = ours.get((version, name, split))
-    if found is None:
+    other = erratum.same_as
+    found = ours.get((*other, split)) if other else None
+    if other is None or found is None:
         return ERRATUM, erratum.note
-    if found == printed:
-        return ERRATUM, f"{erratum.note} [checked: {printed:,} is our {version} {name}, {split}]"
-    return DIFFERS, f"{erratum.note} [but our {version} {name}, {split}, is {found:,}]"
+    claimed = published.sum_of_findings(dataset, version, split) if erratum.summed else printed
+    if found == claimed:
+        return ERRATUM, f"{erratum.note} [checked: {claimed:,} is our {' '.join(other)}, {split}]"
+    return DIFFERS, f"{erratum.note} [but our {' '.join(other)}, {split}, is {found:,}, not {claimed:,}]"
 
 
 def _compare_combinations(rows: Rows, combinations: pd.DataFrame, obstacle: str) -> pd.DataFrame:

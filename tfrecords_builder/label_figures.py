@@ -120,15 +120,17 @@ def draw_combinations(folder: str | os.PathLike, combinations: pd.DataFrame, sub
 def _draw_class(folder: str | os.PathLike, version: str, name: str, group: pd.DataFrame, subtitle: str) -> Picture:
     top, images = group.head(TOP), int(group["count"].sum())
     of = version if name == ANY_LABEL else f"{version}, class {name}"
-    picture = Picture(
-        f"combinations_{version}_{_slug(name)}.png",
-        f"{of}: the {len(top)} most frequent of {len(group):,} label combinations, {int(top['count'].sum()):,} of "
-        f"{images:,} images.",
-    )
-    sets = [combination.split(labels.EXTRA_SEPARATOR) for combination in top["labels"]]
+    if len(group) > TOP:
+        shown = int(top["count"].sum())
+        what = f"the {TOP} most frequent of {len(group):,} label combinations, {shown:,} of {images:,} images"
+    else:
+        what = f"its {len(group)} label combinations, {images:,} images"
+    picture = Picture(f"combinations_{version}_{_slug(name)}.png", f"{of}: {what}.")
+    # The combination of no label at all is an empty text.
+    sets = [list(filter(None, combination.split(labels.EXTRA_SEPARATOR))) for combination in top["labels"]]
     present = {label for names in sets for label in names}
     columns = published.join_labels(sorted(present)).split(labels.EXTRA_SEPARATOR)
-    figure = Figure(figsize=(5.4 + 0.36 * len(columns), 2.5 + 0.3 * len(top)), layout="constrained")
+    figure = Figure(figsize=(max(5.4 + 0.36 * len(columns), 8), 2.5 + 0.3 * len(top)), layout="constrained")
     dots, bars = figure.subplots(1, 2, sharey=True, width_ratios=[0.36 * len(columns), 4])
     y = np.arange(len(top))
     for row, names in enumerate(sets):

@@ -248,7 +248,7 @@ def _tell_combinations(stats: label_outputs.Statistics, pictures: Sequence[Pictu
             caption = (
                 f"{version}, {name}: the most frequent of {len(group):,} combinations, published ones in any case."
             )
-            columns = shown.drop(columns=["label_version", "class"])
+            columns = shown.drop(columns=["label_version", "class"]).replace({"labels": {"": "no label"}})
             tables.append(make_table(caption, _drop_empty(columns), shown["status"].isin(_ALERTS).tolist()))
     text = [
         f"All combinations are in combinations.csv; shown are the {TOP} most frequent of each class with several. "

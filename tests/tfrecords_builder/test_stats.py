@@ -145,7 +145,17 @@ def test_folder_and_record_set(tmp_path):
     (folder / "table.csv").write_text("file,pid,kind\na.png,1,NORMAL\nb.png,2,TB\nc.png,2,PNEUMONIA\nd.png,3,NORMAL\n")
     kinds = "NORMAL:No Finding,TB:Tuberculosis,PNEUMONIA:Pneumonia"
     columns = "path:file,patient:pid,class:kind"
-    assert _run(tmp_path / "out", folder, dataset="folder", columns=columns, class_values=kinds) == 0
+    assert (
+        _run(
+            tmp_path / "out",
+            folder,
+            dataset="folder",
+            columns=columns,
+            class_values=kinds,
+            label_versions="v1_0s,v3_0s",
+        )
+        == 0
+    )
     rows = _read(tmp_path / "out" / "class_counts.csv")
     counts = {(row["label_version"], row["class"]): row["count"] for row in rows if row["split"] == "all"}
     assert (counts["v3_0s", "No Finding"], counts["v3_0s", "Pneumonia"], counts["v1_0s", "Pneumothorax"]) == (
@@ -201,3 +211,13 @@ def test_help_imports_neither_tensorflow_nor_pandas():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--label_versions" in done.stdout
+
+
+def test_images_without_any_label_are_a_combination_too(tmp_path):
+    root = fakes.make_chexpert(tmp_path / "chexpert", num_patients=10)
+    table = root / "train.csv"
+    table.write_text(re.sub(r"(patient00010/.*)1\.0", r"\1", table.read_text()))
+    assert _run(tmp_path / "out", root, dataset="chexpert", label_versions="v2_thesis") == 0
+    rows = _read(tmp_path / "out" / "combinations.csv")
+    assert {row["count"] for row in rows if row["labels"] == "" and row["class"] == "Finding"} == {"2"}
+    assert "| no label | 2 |" in (tmp_path / "out" / "report.md").read_text()
