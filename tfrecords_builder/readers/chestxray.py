@@ -51,8 +51,9 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
     frame = tables.make_frame(
         raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
     )
-    frame["patient"] = raw.convert("Patient ID", tables.to_filled)
-    frame["extra"] = raw.convert("Finding Labels", _to_extra)  # the first to look, so it finds unknown findings
+    frame["patient"] = tables.to_texts(raw.convert("Patient ID", tables.to_filled), len(frame))
+    # The first to look at this column, so it meets the unknown findings.
+    frame["extra"] = tables.to_texts(raw.convert("Finding Labels", _to_extra), len(frame))
     names = {label: finding for finding, label in NIH_FINDINGS.items() if label}
     for label in LABELS:
         if label in names:
@@ -60,7 +61,7 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         else:
             frame[label] = np.full(len(frame), np.nan, np.float32)
     if official:
-        frame["fold"] = _read_folds(frame["id"], data_dir)
+        frame["fold"] = tables.to_texts(_read_folds(frame["id"], data_dir), len(frame))
     bases = [
         data_dir / "images",
         *sorted(data_dir.glob("images_*/images")),

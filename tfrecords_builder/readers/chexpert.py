@@ -71,12 +71,12 @@ def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.D
         if not name:
             raw.fail(row, "Path", f"no patient folder in {csv_files.shorten(image)}")
         names[row] = patients.setdefault(name, name)
-    frame["patient"] = names
+    frame["patient"] = tables.to_texts(names, len(frame))
     frontal = raw.choose("Frontal/Lateral", {"Frontal": True, "Lateral": False}, bool)
-    frame["view"] = np.where(frontal, frame["view"].to_numpy(object), tables.LATERAL)
+    frame["view"] = tables.to_texts(np.where(frontal, frame["view"].to_numpy(object), tables.LATERAL), len(frame))
     for label in LABELS:
         frame[label] = raw.choose(label, tables.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
-    frame["fold"] = fold
+    frame["fold"] = tables.to_texts(fold, len(frame))
     return frame
 
 

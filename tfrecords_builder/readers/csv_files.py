@@ -31,7 +31,7 @@ class RawTable:
     Attributes:
         path: the file.
         lines: int64 [N], the line of each row, from 1.
-        codes: column -> int32 [N], indices into `texts`.
+        codes: column -> unsigned integers [N], indices into `texts`.
         texts: column -> its texts; those that differed in blanks around them are there more than once.
     """
 
@@ -114,9 +114,14 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> RawTable:
     return RawTable(
         path=path,
         lines=np.frombuffer(numbers, np.int64),
-        codes={column: np.frombuffer(values, np.int32) for column, values in codes.items()},
+        codes={column: _shrink(codes.pop(column), len(index[column])) for column in places},
         texts={column: [text.strip() for text in distinct] for column, distinct in index.items()},
     )
+
+
+def _shrink(codes: array.array, count: int) -> np.ndarray:
+    """The codes 0 to `count` - 1 in the smallest type that holds them."""
+    return np.frombuffer(codes, np.int32).astype(np.min_scalar_type(max(count - 1, 0)))
 
 
 class _Lines:

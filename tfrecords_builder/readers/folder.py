@@ -46,9 +46,9 @@ def read(
     frame = tables.make_frame(
         raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
     )
-    frame["patient"] = raw.convert(patient, tables.to_filled) if patient else ""
+    frame["patient"] = tables.to_texts(raw.convert(patient, tables.to_filled) if patient else "", len(frame))
     if columns.split:
-        frame["fold"] = raw.convert(columns.split, _to_fold)
+        frame["fold"] = tables.to_texts(raw.convert(columns.split, _to_fold), len(frame))
     if columns.class_column:
         findings = _add_classes(frame, raw, columns)
     else:
@@ -124,7 +124,7 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
         known = [float(label in names) if names and label in named else np.nan for names in distinct]
         frame[label] = np.array(known, np.float32)[raw.codes[column]]
     extra = [EXTRA_SEPARATOR.join(name for name in names if name not in LABELS) for names in distinct]
-    frame["extra"] = np.array(extra, object)[raw.codes[column]]
+    frame["extra"] = tables.to_texts(np.array(extra, object)[raw.codes[column]], len(frame))
     return named
 
 
@@ -145,7 +145,7 @@ def _add_label_columns(
         uncertain[name] = int((values == -1).sum())
         for row in np.flatnonzero(values == 1):
             extra[row] += f"{EXTRA_SEPARATOR}{name}" if extra[row] else name
-    frame["extra"] = np.array(extra, object)
+    frame["extra"] = tables.to_texts(np.array(extra, object), len(frame))
     warnings.extend(
         f"{count} images are uncertain about {name!r}, which counts as absent: policies are for the 14 labels"
         for name, count in uncertain.items()

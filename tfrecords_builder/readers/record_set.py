@@ -28,14 +28,16 @@ def read(data_dir: pathlib.Path) -> tables.Table:
     tables.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
     raw = csv_files.read_table(path, _COLUMNS)
     frame = tables.make_frame(raw, id_column="", view="view", sex="sex", age="age")
-    frame["id"] = raw.convert("id", tables.to_filled)
-    frame["patient"] = raw.convert("patient", str)
-    frame["fold"] = raw.choose("split", {split: split for split in SPLITS})
-    frame["extra"] = raw.convert("extra", str)
+    frame["id"] = tables.to_texts(raw.convert("id", tables.to_filled), len(frame))
+    frame["patient"] = tables.to_texts(raw.convert("patient", str), len(frame))
+    frame["fold"] = tables.to_texts(raw.choose("split", {split: split for split in SPLITS}), len(frame))
+    frame["extra"] = tables.to_texts(raw.convert("extra", str), len(frame))
     for label in LABELS:
         frame[label] = raw.choose(label, {"0": 0, "1": 1}, np.float32)
     offsets = {shard: shards.index_shard(data_dir / shard) for split in info.splits.values() for shard in split.shards}
-    frame["path"] = raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets})
+    frame["path"] = tables.to_texts(
+        raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets}), len(frame)
+    )
     frame["offset"] = _find_offsets(raw, offsets)
     findings = {finding for text in raw.texts["extra"] for finding in text.split(EXTRA_SEPARATOR) if finding}
     return tables.Table(

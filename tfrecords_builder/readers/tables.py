@@ -37,19 +37,20 @@ class Table:
     Attributes:
         dataset: key of `READERS`.
         source: `source` of the records made of it.
-        frame: one row per usable row of the tables. Text, never missing: `id` (path in the table, with `/`), `patient`
-            (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra` (findings
-            outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`, `validation` or
-            `test` where the data set has its own splits, or empty), `table` (file name). int64: `age` (years, 0 to
-            120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of the record in its shard; -1: the
-            image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1 uncertain, NaN blank). Record
-            sets also have `path` (text: the shard).
+        frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),
+            `patient` (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra`
+            (findings outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
+            `validation` or `test` where the data set has its own splits, or empty), `table` (file name). int64: `age`
+            (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of the record in its
+            shard; -1: the image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1 uncertain, NaN
+            blank). Record sets also have `path` (text: the shard).
         skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
         num_rows: of the tables; len(frame) + len(skipped).
         paths: the tables.
         bases: where images may be: folder, leading parts of `id` to drop.
         findings: the findings outside the 14 that the data set knows.
-        labelled: the canonical labels that the data set labels at all, in their order; the others are blank.
+        labelled: the canonical labels that the data set labels at all, in their order; the others are blank (of
+            record sets 0).
         search: folder that is searched, with all folders in it, for images that no base has.
         warnings: one line each.
     """
@@ -139,17 +140,25 @@ def make_frame(raw: RawTable, *, id_column: str, view: str, sex: str, age: str) 
     count = len(raw.lines)
     return pd.DataFrame(
         {
-            "id": raw.convert(id_column, to_path) if id_column else "",
-            "view": raw.convert(view, to_view),
-            "sex": raw.convert(sex, str),
+            "id": to_texts(raw.convert(id_column, to_path) if id_column else "", count),
+            "view": to_texts(raw.convert(view, to_view), count),
+            "sex": to_texts(raw.convert(sex, str), count),
             "age": raw.convert(age, to_age, np.int64),
-            "extra": np.full(count, "", object),
-            "fold": np.full(count, "", object),
-            "table": np.full(count, raw.path.name, object),
+            "extra": to_texts("", count),
+            "fold": to_texts("", count),
+            "table": to_texts(raw.path.name, count),
             "line": raw.lines,
             "offset": np.full(count, -1, np.int64),
         }
     )
+
+
+def to_texts(values: str | np.ndarray, count: int) -> pd.Series:
+    """A column of texts, all the same one if `values` is one.
+
+    As objects: pandas 3 would copy each text into memory of its own, and most of them repeat.
+    """
+    return pd.Series(values, index=range(count), dtype=object)
 
 
 def no_rows() -> pd.DataFrame:
