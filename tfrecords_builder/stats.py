@@ -21,14 +21,15 @@ def define_flags(fv: flags.FlagValues) -> None:
 
 def main(fv: flags.FlagValues) -> None:
     """Writes the statistics of the data set that the flags describe."""
-    from tfrecords_builder import files, label_outputs, label_report, label_statistics, labels, readers, splits
+    from tfrecords_builder import files, labels, readers, splits
     from tfrecords_builder.errors import InputError
+    from tfrecords_builder.statistics import counting, outputs, report
 
     start = time.monotonic()
     if (fv.split_policy == "lists") != bool(fv.split_lists):
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     user_versions = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
-    versions = label_statistics.get_versions(fv.label_versions, user_versions)
+    versions = counting.get_versions(fv.label_versions, user_versions)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         table = readers.read(
             fv.dataset,
@@ -38,7 +39,7 @@ def main(fv: flags.FlagValues) -> None:
             columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
             frontal_only=fv.frontal_only,
         )
-        rows = label_statistics.select_rows(
+        rows = counting.select_rows(
             table,
             uncertain=fv.uncertain or "zeros",
             split_policy=fv.split_policy,
@@ -51,17 +52,17 @@ def main(fv: flags.FlagValues) -> None:
             kfold_test=fv.kfold_test,
             lists=splits.read_lists(fv.split_lists) if fv.split_lists else None,
         )
-        studies = label_outputs.read_studies(table, fv.data_dir, fv.labels_csv)
-        statistics = label_outputs.compute(rows, versions, studies)
-        pictures = label_outputs.write(folder, statistics)
-        label_report.write(folder, statistics, pictures)
+        studies = outputs.read_studies(table, fv.data_dir, fv.labels_csv)
+        statistics = outputs.compute(rows, versions, studies)
+        pictures = outputs.write(folder, statistics)
+        report.write(folder, statistics, pictures)
         seconds = time.monotonic() - start
-        result = {**label_outputs.summarize(statistics), "seed": fv.seed, "seconds": round(seconds, 3)}
+        result = {**outputs.summarize(statistics), "seed": fv.seed, "seconds": round(seconds, 3)}
         files.write_json(folder / "result.json", result)
         app.write_flags(fv, folder)
     for warning in table.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(label_outputs.format_summary(statistics))
+    print(outputs.format_summary(statistics))
     print(f"{table.num_rows:,} rows counted in {seconds:.1f} s; report: {fv.output_dir}/report.html")
 
 

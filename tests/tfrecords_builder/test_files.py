@@ -91,11 +91,11 @@ def _resumable(path, **values):
 
 def test_resumable_folder_keeps_what_is_worth_it(tmp_path):
     out, partial = tmp_path / "out", tmp_path / ".out.partial"
-    with pytest.raises(RunError, match="^bad image$"), _resumable(out) as folder:
+    with pytest.raises(RunError, match=r"^bad image$"), _resumable(out) as folder:
         (folder / "half").write_text("x")
         raise RunError("bad image")
     assert list(tmp_path.iterdir()) == []
-    kept = pytest.raises(RunError, match="^bad image; what is finished is kept, the same command goes on from there$")
+    kept = pytest.raises(RunError, match=r"^bad image; what is finished is kept, the same command goes on from there$")
     with kept, _resumable(out) as folder:
         (folder / "finished").write_text("x")
         raise RunError("bad image")

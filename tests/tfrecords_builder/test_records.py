@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from tests import fakes
 from tfrecords_builder import labels, records, writing
-from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.errors import InputError
 
 PICTURE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 

@@ -111,9 +111,9 @@ def test_report(written):
 
 
 def test_names_from_a_table_are_escaped(tmp_path):
-    from tfrecords_builder import label_report
+    from tfrecords_builder.statistics import report
 
-    assert label_report._escape_markdown("a|b <i> *c*\n`d`") == r"a\|b \<i\> \*c\* \`d\`"
+    assert report._escape_markdown("a|b <i> *c*\n`d`") == r"a\|b \<i\> \*c\* \`d\`"
 
 
 def test_chosen_versions_of_a_chexpert_table(tmp_path, capfd):

@@ -174,7 +174,7 @@ def test_full_disk(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tensorflow.io.TFRecordWriter.write", full)
-    with pytest.raises(RunError, match="tiny-train.tfrecord-00000-of-00002: cannot be written .No space left"):
+    with pytest.raises(RunError, match=r"tiny-train.tfrecord-00000-of-00002: cannot be written \(No space left"):
         _write(tmp_path / "set", _shards(), KEYS)
     assert [path.name for path in (tmp_path / "set").iterdir()] == [".work"]
 

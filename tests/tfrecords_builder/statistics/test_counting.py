@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from tests import fakes
-from tfrecords_builder import label_comparison, label_outputs, labels, patient_statistics, published, readers
-from tfrecords_builder import label_statistics as statistics
+from tfrecords_builder import labels, readers
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.statistics import comparison, counting, outputs, patients, published
 
 # (patient, study, view, age, values): 1 positive, 0 negative, -1 uncertain; what is not named is blank.
 CHEXPERT = (
@@ -45,27 +45,27 @@ def chexpert(tmp_path_factory):
 
 def _rows(data_dir, dataset="chexpert", **values):
     table = readers.read(dataset, data_dir, official=values.get("split_policy") == "official")
-    return statistics.select_rows(table, **values)
+    return counting.select_rows(table, **values)
 
 
 def _members(rows, *names):
-    return [statistics.assign_classes(rows, version) for version in statistics.get_versions(names)]
+    return [counting.assign_classes(rows, version) for version in counting.get_versions(names)]
 
 
 def _totals(rows, *names):
-    counts = statistics.count_classes(rows, _members(rows, *names))
+    counts = counting.count_classes(rows, _members(rows, *names))
     counts = counts[counts["split"] == "all"]
     return {(version, name): count for version, name, _, count in counts.itertuples(index=False)}
 
 
 def test_label_counts(chexpert):
-    counts = statistics.count_labels(_rows(chexpert).values).set_index("label")
+    counts = counting.count_labels(_rows(chexpert).values).set_index("label")
     assert list(counts.columns) == ["positive", "uncertain", "negative", "blank"]
     assert counts.loc["Pneumonia"].tolist() == [1, 1, 1, 5]
     assert counts.loc["Pneumothorax"].tolist() == [3, 0, 0, 5]
     assert (counts.sum(axis=1) == 8).all()
     # Label counts are what the table says, whatever the policy.
-    assert statistics.count_labels(_rows(chexpert, uncertain="ones").values).equals(counts.reset_index())
+    assert counting.count_labels(_rows(chexpert, uncertain="ones").values).equals(counts.reset_index())
 
 
 def test_class_counts_by_hand(chexpert):
@@ -79,20 +79,20 @@ def test_class_counts_by_hand(chexpert):
         ("v2", "Finding"): 5,
         ("v2_thesis", "No Finding"): 1,
         ("v2_thesis", "Finding"): 5,  # one with support devices less, one without any label more
-        ("multilabel", statistics.ANY_LABEL): 7,
+        ("multilabel", counting.ANY_LABEL): 7,
     }
 
 
 def test_splits_add_up(chexpert):
     rows = _rows(chexpert, split_fractions=(0.8, 0.2, 0.0), seed=3)
-    counts = statistics.count_classes(rows, _members(rows, "v1_xs"))
+    counts = counting.count_classes(rows, _members(rows, "v1_xs"))
     assert set(counts["split"]) == {"all", "train", "validation"}
     wide = counts.pivot(index="class", columns="split", values="count")
     assert (wide["train"] + wide["validation"] == wide["all"]).all()
 
 
 def test_uncertain_policies(chexpert):
-    found = statistics.compare_policies(_rows(chexpert), statistics.get_versions(["v1_0s", "v1_xs", "v3_xs"]))
+    found = counting.compare_policies(_rows(chexpert), counting.get_versions(["v1_0s", "v1_xs", "v3_xs"]))
     found = found.set_index(["label_version", "class"])
     # The Pneumothorax with uncertain Pneumonia: alone only if that is negative; v1_xs does not look at it.
     assert found.loc[("v1_0s", "Pneumothorax")].tolist() == [2, 1, 1]
@@ -101,36 +101,36 @@ def test_uncertain_policies(chexpert):
 
 
 def test_pairs(chexpert):
-    pairs = statistics.count_pairs(_rows(chexpert))
+    pairs = counting.count_pairs(_rows(chexpert))
     assert pairs.shape == (14, 14) and (pairs.to_numpy() == pairs.to_numpy().T).all()
     assert pairs.loc["Pneumothorax", "Pneumothorax"] == 3
     assert pairs.loc["Pneumothorax", "Support Devices"] == 1
     assert pairs.loc["Pneumothorax", "Pneumonia"] == 0
-    assert statistics.count_pairs(_rows(chexpert, uncertain="ones")).loc["Pneumothorax", "Pneumonia"] == 1
+    assert counting.count_pairs(_rows(chexpert, uncertain="ones")).loc["Pneumothorax", "Pneumonia"] == 1
 
 
 def test_combinations(chexpert):
     rows = _rows(chexpert)
-    found = statistics.count_combinations(rows, _members(rows, "v1_xs"))
+    found = counting.count_combinations(rows, _members(rows, "v1_xs"))
     assert found.to_dict("split")["data"] == [
         ["v1_xs", "No Finding", "No Finding", 1],
         ["v1_xs", "No Finding", "No Finding|Support Devices", 1],
         ["v1_xs", "Pneumothorax", "Pneumothorax", 2],
         ["v1_xs", "Pneumothorax", "Pneumothorax|Support Devices", 1],
     ]
-    totals = statistics.count_totals(found)
+    totals = counting.count_totals(found)
     assert totals.to_dict("split")["data"] == [["v1_xs", "No Finding", 2, 0, 2], ["v1_xs", "Pneumothorax", 2, 0, 3]]
 
 
 def test_studies_are_counted_once_with_their_lateral_views(chexpert):
     table = readers.read("chexpert", chexpert)
-    studies = label_outputs.read_studies(table, chexpert, None).set_index("label")
+    studies = outputs.read_studies(table, chexpert, None).set_index("label")
     assert studies.loc["No Finding"].tolist() == [2, 0, 0, 7]
     assert studies.loc["Fracture", "positive"] == 1  # a study without a frontal view
 
 
 def test_hierarchy(chexpert):
-    found = statistics.count_hierarchy(_rows(chexpert)).set_index(["child", "parent"])
+    found = counting.count_hierarchy(_rows(chexpert)).set_index(["child", "parent"])
     assert found.loc[("Pneumonia", "Lung Opacity")].tolist() == [1, 1, 0, 0, 0]
     assert found.loc[("Pneumonia", "Consolidation")].tolist() == [1, 0, 0, 1, 0]
     assert found.loc[("Cardiomegaly", "Enlarged Cardiomediastinum")].tolist() == [1, 0, 1, 0, 0]
@@ -138,12 +138,12 @@ def test_hierarchy(chexpert):
 
 def test_patients(chexpert):
     rows = _rows(chexpert)
-    found = patient_statistics.describe_patients(rows).set_index(["measure", "group"])
+    found = patients.describe_patients(rows).set_index(["measure", "group"])
     assert found.loc[("all", "all")].tolist() == [8, 4]
     assert found.loc[("view", "AP")].tolist() == [2, 1]
     assert found.loc[("age", "0-19")].tolist() == [1, 1]
     assert found.loc[("age", "80 and over")].tolist() == [2, 1]
-    sizes = patient_statistics.describe_images_per_patient(rows).set_index("statistic")["images"]
+    sizes = patients.describe_images_per_patient(rows).set_index("statistic")["images"]
     assert sizes["median"] == sizes["maximum"] == sizes["mean"] == 2
 
 
@@ -160,12 +160,12 @@ def test_extra_findings(tmp_path):
         "a.png,Hernia,1,PA\nb.png,Hernia|Mass,1,PA\nc.png,Hernia|Pneumothorax,2,PA\nd.png,Pneumothorax,3,AP\n"
     )
     rows = _rows(tmp_path, dataset="chestxray")
-    found = statistics.count_extra_findings(rows).set_index("finding")
+    found = counting.count_extra_findings(rows).set_index("finding")
     assert found.loc["Hernia"].tolist() == [3, 1, 1, 1]
     assert found.loc["Mass"].tolist() == [1, 0, 1, 0]
-    combinations = statistics.count_combinations(rows, _members(rows, "v1_xs"))
+    combinations = counting.count_combinations(rows, _members(rows, "v1_xs"))
     assert combinations["labels"].tolist() == ["Pneumothorax", "Pneumothorax|Hernia"]
-    names = statistics.compare_names(rows).set_index("label")
+    names = counting.compare_names(rows).set_index("label")
     assert names.loc["Pleural Effusion", "relation"] == "renamed"
     assert names.loc["Hernia"].tolist() == ["", "Hernia", "only ChestX-ray14", 3]
     assert names.loc["Fracture", "relation"] == "only CheXpert"
@@ -173,9 +173,9 @@ def test_extra_findings(tmp_path):
 
 def test_unknown_label_version():
     with pytest.raises(InputError, match="--label_versions=v9: unknown; choose of v1_0s"):
-        statistics.get_versions(["v1_0s", "v9"])
+        counting.get_versions(["v1_0s", "v9"])
     with pytest.raises(InputError, match="given twice"):
-        statistics.get_versions(["v1_0s", "v1_0s"])
+        counting.get_versions(["v1_0s", "v1_0s"])
 
 
 def test_published_sums():
@@ -235,8 +235,8 @@ def test_obstacles(values, message):
 
 def _compare(data_dir, **values):
     rows = _rows(data_dir, **values)
-    studies = label_outputs.read_studies(rows.table, data_dir, None)
-    return label_outputs.compute(rows, statistics.get_versions(None), studies).comparison
+    studies = outputs.read_studies(rows.table, data_dir, None)
+    return outputs.compute(rows, counting.get_versions(None), studies).comparison
 
 
 def test_another_table_is_not_compared(chexpert):
@@ -319,7 +319,7 @@ def test_number_of_frequent_combinations_is_compared_under_ones_only(chexpert, m
 def test_real_nih_table(shared_dir):
     """The counts that the data's README and the specification name."""
     rows = _rows(shared_dir / "data" / "nih", dataset="chestxray", split_policy="official")
-    stats = label_outputs.compute(rows, statistics.get_versions(None))
+    stats = outputs.compute(rows, counting.get_versions(None))
     counts = stats.frames["class_counts"].set_index(["label_version", "class", "split"])["count"].sort_index()
     for name, expected in {
         "No Finding": (50500, 9861),
@@ -330,7 +330,7 @@ def test_real_nih_table(shared_dir):
         found = counts["v3_0s", name]
         assert (found["train_val"], found["test"], found["all"]) == (*expected, sum(expected))
         assert found["train"] + found["validation"] == found["train_val"]
-    assert counts["multilabel", statistics.ANY_LABEL, "all"] == 112_120 - 20_343
+    assert counts["multilabel", counting.ANY_LABEL, "all"] == 112_120 - 20_343
     labelled = stats.frames["label_counts"].set_index("label")
     assert labelled.loc["Pneumothorax"].tolist() == [5302, 0, 106_818, 0]
     assert labelled.loc["Fracture", "blank"] == 112_120
@@ -348,8 +348,8 @@ def test_real_nih_table(shared_dir):
 def test_chestxray_by_another_policy_is_compared_as_a_whole(shared_dir):
     rows = _rows(shared_dir / "data" / "nih", dataset="chestxray")
     members = _members(rows, "v3_0s")
-    classes = statistics.count_classes(rows, members)
-    combinations = statistics.count_combinations(rows, members)
-    totals = statistics.count_totals(combinations)
-    found = label_comparison.compare(rows, classes, combinations, totals, None).classes
+    classes = counting.count_classes(rows, members)
+    combinations = counting.count_combinations(rows, members)
+    totals = counting.count_totals(combinations)
+    found = comparison.compare(rows, classes, combinations, totals, None).classes
     assert set(found[found["published"].notna()]["split"]) == {"all"}

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tfrecords_builder import labels, published
-from tfrecords_builder.label_statistics import ALL, ANY_LABEL, Rows
+from tfrecords_builder import labels
+from tfrecords_builder.statistics import published
+from tfrecords_builder.statistics.counting import ALL, ANY_LABEL, Rows
 
 EQUAL, ERRATUM, DIFFERS, OTHER_SPLIT = "equal", "erratum", "differs", "another split"
 _COMPARED = (EQUAL, ERRATUM, DIFFERS)
@@ -54,7 +55,7 @@ def compare(
     totals: pd.DataFrame,
     studies: pd.DataFrame | None,
 ) -> Comparison:
-    """Compares the frames of label_statistics' count_classes, count_combinations, count_totals and count_studies."""
+    """Compares the frames of counting' count_classes, count_combinations, count_totals and count_studies."""
     obstacle = find_obstacle(rows)
     by_study, studies_note = _compare_studies(rows, studies)
     return Comparison(

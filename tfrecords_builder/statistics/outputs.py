@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from tfrecords_builder import label_comparison, label_figures, labels, patient_statistics, published, readers
-from tfrecords_builder import label_statistics as statistics
-from tfrecords_builder.label_comparison import Comparison
+from tfrecords_builder import labels, readers
+from tfrecords_builder.statistics import comparison, counting, figures, patients, published
 
 # The columns of the files that other programs read; the other files hold the whole frame.
 _COLUMNS: dict[str, list[str]] = {
@@ -22,9 +21,9 @@ _COLUMNS: dict[str, list[str]] = {
 class Statistics:
     """All tables of a data set: `frames` by the name of their CSV, and the comparison with the published ones."""
 
-    rows: statistics.Rows
+    rows: counting.Rows
     frames: Mapping[str, pd.DataFrame]
-    comparison: Comparison
+    comparison: comparison.Comparison
 
 
 def read_studies(
@@ -38,11 +37,11 @@ def read_studies(
         return None
     # Not the table of the statistics: that one has lost the studies without a frontal view, or gained valid.csv.
     everything = readers.read("chexpert", data_dir, labels_csv=labels_csv, frontal_only=False)
-    return statistics.count_studies(everything)
+    return counting.count_studies(everything)
 
 
 def compute(
-    rows: statistics.Rows, versions: Sequence[labels.LabelVersion], studies: pd.DataFrame | None = None
+    rows: counting.Rows, versions: Sequence[labels.LabelVersion], studies: pd.DataFrame | None = None
 ) -> Statistics:
     """Counts everything.
 
@@ -56,32 +55,32 @@ def compute(
     """
     for version in versions:
         labels.check_vocabulary(version, rows.table.findings)
-    members = [statistics.assign_classes(rows, version) for version in versions]
-    classes = statistics.count_classes(rows, members)
-    combinations = statistics.count_combinations(rows, members)
-    totals = statistics.count_totals(combinations)
-    comparison = label_comparison.compare(rows, classes, combinations, totals, studies)
+    members = [counting.assign_classes(rows, version) for version in versions]
+    classes = counting.count_classes(rows, members)
+    combinations = counting.count_combinations(rows, members)
+    totals = counting.count_totals(combinations)
+    compared = comparison.compare(rows, classes, combinations, totals, studies)
     frames = {
-        "label_counts": statistics.count_labels(rows.values),
-        "cooccurrence": statistics.count_pairs(rows),
-        "class_counts": comparison.classes,
-        "combinations": comparison.combinations,
+        "label_counts": counting.count_labels(rows.values),
+        "cooccurrence": counting.count_pairs(rows),
+        "class_counts": compared.classes,
+        "combinations": compared.combinations,
         "combination_totals": totals,
-        "uncertain": statistics.compare_policies(rows, versions),
-        "label_agreement": statistics.compare_names(rows),
-        "hierarchy": statistics.count_hierarchy(rows),
-        "demographics": patient_statistics.describe_patients(rows),
-        "images_per_patient": patient_statistics.describe_images_per_patient(rows),
+        "uncertain": counting.compare_policies(rows, versions),
+        "label_agreement": counting.compare_names(rows),
+        "hierarchy": counting.count_hierarchy(rows),
+        "demographics": patients.describe_patients(rows),
+        "images_per_patient": patients.describe_images_per_patient(rows),
     }
     if studies is not None:
         frames["study_counts"] = studies
-    extra = statistics.count_extra_findings(rows)
+    extra = counting.count_extra_findings(rows)
     if len(extra):
         frames["extra_findings"] = extra
-    return Statistics(rows, frames, comparison)
+    return Statistics(rows, frames, compared)
 
 
-def describe(rows: statistics.Rows) -> str:
+def describe(rows: counting.Rows) -> str:
     """Data set and policies in one line, for titles."""
     view = "" if rows.view == "any" else f", view {rows.view}"
     lateral = "" if rows.frontal_only else ", lateral views too"
@@ -91,19 +90,19 @@ def describe(rows: statistics.Rows) -> str:
     )
 
 
-def write(folder: str | os.PathLike, stats: Statistics) -> list[label_figures.Picture]:
+def write(folder: str | os.PathLike, stats: Statistics) -> list[figures.Picture]:
     """Writes a CSV per frame and the figures into an existing folder; returns the figures."""
     for name, frame in stats.frames.items():
         chosen = frame[_COLUMNS.get(name, list(frame.columns))]
         keep_index = frame.index.name is not None
         chosen.to_csv(pathlib.Path(folder) / f"{name}.csv", index=keep_index, lineterminator="\n")
-    return label_figures.draw_all(folder, describe(stats.rows), stats.frames)
+    return figures.draw_all(folder, describe(stats.rows), stats.frames)
 
 
 def format_summary(stats: Statistics) -> str:
     """The images of each class beside the published ones, as a table in plain text, and how many agree."""
     frame = stats.comparison.classes
-    frame = frame[frame["split"] == statistics.ALL]
+    frame = frame[frame["split"] == counting.ALL]
     columns = ["label_version", "class", "count", "published", "difference", "status"]
     lines = [["version", "class", "images", "published", "difference", ""]]
     for row in frame[columns].itertuples(index=False):
@@ -120,21 +119,21 @@ def format_summary(stats: Statistics) -> str:
     return "\n".join([*text, tell_verdict(stats.comparison)])
 
 
-def tell_verdict(comparison: Comparison) -> str:
+def tell_verdict(compared: comparison.Comparison) -> str:
     """How many published counts ours equal, in one line."""
-    if not comparison.num_compared:
-        return f"published counts: not compared, {comparison.obstacle or 'none are of these label versions'}"
-    unexplained = comparison.num_mismatches - comparison.num_explained
-    note = f" (beside that, not compared: {comparison.obstacle})" if comparison.obstacle else ""
+    if not compared.num_compared:
+        return f"published counts: not compared, {compared.obstacle or 'none are of these label versions'}"
+    unexplained = compared.num_mismatches - compared.num_explained
+    note = f" (beside that, not compared: {compared.obstacle})" if compared.obstacle else ""
     return (
-        f"published counts: {comparison.num_compared} compared, {comparison.num_mismatches} differ: "
-        f"{comparison.num_explained} by a known error in print, {unexplained} without explanation{note}"
+        f"published counts: {compared.num_compared} compared, {compared.num_mismatches} differ: "
+        f"{compared.num_explained} by a known error in print, {unexplained} without explanation{note}"
     )
 
 
 def summarize(stats: Statistics) -> dict:
     """What result.json says."""
-    rows, comparison = stats.rows, stats.comparison
+    rows, compared = stats.rows, stats.comparison
     return {
         "dataset": rows.table.dataset,
         "source": rows.table.source,
@@ -146,10 +145,10 @@ def summarize(stats: Statistics) -> dict:
         "view": rows.view,
         "published": {
             "rows": published.NUM_ROWS.get(rows.table.dataset),
-            "not_compared": comparison.obstacle,
-            "compared": comparison.num_compared,
-            "mismatches": comparison.num_mismatches,
-            "explained": comparison.num_explained,
+            "not_compared": compared.obstacle,
+            "compared": compared.num_compared,
+            "mismatches": compared.num_mismatches,
+            "explained": compared.num_explained,
         },
         "files": [f"{name}.csv" for name in stats.frames],
     }

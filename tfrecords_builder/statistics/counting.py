@@ -1,7 +1,7 @@
 """Counts labels, classes and label combinations of a data set, from its table alone: the numbers behind `label-stats`.
 
 The tables are those of the data analysis chapter of the thesis that this project reproduces; published.py holds its
-numbers and label_comparison.py sets them beside ours. "Images" are rows of the table: no image is opened.
+numbers and comparison.py sets them beside ours. "Images" are rows of the table: no image is opened.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder import labels, published, readers, splits
+from tfrecords_builder import labels, readers, splits
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.statistics import published
 
 ALL = "all"
 ANY_LABEL = "any label"  # stands for the class in a version without classes: rows with at least one label

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tfrecords_builder import splits
-from tfrecords_builder.label_statistics import SPLIT_ORDER, Rows
+from tfrecords_builder.statistics.counting import SPLIT_ORDER, Rows
 
 AGE_BANDS = (0, 20, 30, 40, 50, 60, 70, 80, 121)
 QUANTILES: dict[str, float] = {

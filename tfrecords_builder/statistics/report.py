@@ -13,12 +13,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from tfrecords_builder import files, label_comparison, label_outputs, published, splits
-from tfrecords_builder import label_statistics as statistics
+from tfrecords_builder import files, splits
 from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS
-from tfrecords_builder.label_figures import TOP, Picture
+from tfrecords_builder.statistics import comparison, counting, outputs, published
+from tfrecords_builder.statistics.figures import TOP, Picture
 
-_ALERTS = (label_comparison.ERRATUM, label_comparison.DIFFERS)
+_ALERTS = (comparison.ERRATUM, comparison.DIFFERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Section:
         return "-".join(self.title.lower().split())
 
 
-def write(folder: str | os.PathLike, stats: label_outputs.Statistics, pictures: Sequence[Picture]) -> None:
+def write(folder: str | os.PathLike, stats: outputs.Statistics, pictures: Sequence[Picture]) -> None:
     """Writes report.md and report.html into the folder that holds the pictures."""
     folder = pathlib.Path(folder)
     title = f"Label statistics of {stats.rows.table.source}"
@@ -65,14 +65,14 @@ def write(folder: str | os.PathLike, stats: label_outputs.Statistics, pictures: 
         )
         environment.filters["cell"] = _escape_markdown
         template = environment.get_template(f"label_{name}.j2")
-        subtitle = label_outputs.describe(stats.rows)
+        subtitle = outputs.describe(stats.rows)
         files.write_text(
             folder / name, template.render(title=title, subtitle=subtitle, sections=sections, images=images)
         )
 
 
-def build_sections(stats: label_outputs.Statistics, pictures: Sequence[Picture]) -> list[Section]:
-    """The report's content, from the tables of `label_outputs.compute` and the pictures of `label_outputs.write`."""
+def build_sections(stats: outputs.Statistics, pictures: Sequence[Picture]) -> list[Section]:
+    """The report's content, from the tables of `outputs.compute` and the pictures of `outputs.write`."""
     frames = stats.frames
     by_file = {picture.file: picture for picture in pictures}
     sections = [
@@ -150,7 +150,7 @@ def _escape_markdown(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tell_data(stats: label_outputs.Statistics) -> Section:
+def _tell_data(stats: outputs.Statistics) -> Section:
     rows = stats.rows
     table = rows.table
     bullets = [
@@ -175,18 +175,18 @@ def _tell_data(stats: label_outputs.Statistics) -> Section:
     return Section("Data", bullets=bullets)
 
 
-def _tell_published(stats: label_outputs.Statistics) -> Section:
+def _tell_published(stats: outputs.Statistics) -> Section:
     """The published class counts beside ours, and the known errors in print."""
-    comparison, dataset = stats.comparison, stats.rows.table.dataset
-    text = [label_outputs.tell_verdict(comparison)[:1].upper() + label_outputs.tell_verdict(comparison)[1:] + "."]
+    compared, dataset = stats.comparison, stats.rows.table.dataset
+    text = [outputs.tell_verdict(compared)[:1].upper() + outputs.tell_verdict(compared)[1:] + "."]
     tables = []
-    printed = comparison.classes[comparison.classes["published"].notna()]
+    printed = compared.classes[compared.classes["published"].notna()]
     if len(printed):
         text.append("Published are the counts of the thesis that this project reproduces (its Tables 3.4 and 3.5).")
         tables.append(
             make_table("Published class counts beside ours.", printed, printed["status"].isin(_ALERTS).tolist())
         )
-    errata = label_comparison.errata_of(dataset)
+    errata = comparison.errata_of(dataset)
     bullets = [f"{version}, {name}: {erratum.note}." for (version, name), erratum in errata.items()]
     if dataset == "chexpert":
         bullets.append(f"train and validation: {published.OTHER_SPLIT}.")
@@ -195,7 +195,7 @@ def _tell_published(stats: label_outputs.Statistics) -> Section:
     return Section("Published counts", text, bullets, tables)
 
 
-def _tell_studies(stats: label_outputs.Statistics) -> list[Table]:
+def _tell_studies(stats: outputs.Statistics) -> list[Table]:
     studies = stats.comparison.studies
     if not len(studies):
         return []
@@ -208,7 +208,7 @@ def _tell_studies(stats: label_outputs.Statistics) -> list[Table]:
     return [make_table(caption, studies.drop(columns="note"), studies["status"].isin(_ALERTS).tolist())]
 
 
-def _tell_splits(stats: label_outputs.Statistics) -> list[str]:
+def _tell_splits(stats: outputs.Statistics) -> list[str]:
     text = []
     if (stats.rows.frame["fold"] == "train_val").any():
         text.append("train_val is the official list: train and validation together.")
@@ -220,11 +220,11 @@ def _tell_splits(stats: label_outputs.Statistics) -> list[str]:
     if unsplit:
         text.append(f"{unsplit:,} images are in no list: they count in `all` only.")
     if "multilabel" in set(stats.frames["class_counts"]["label_version"]):
-        text.append(f"multilabel has no classes; '{statistics.ANY_LABEL}' counts the images with a positive label.")
+        text.append(f"multilabel has no classes; '{counting.ANY_LABEL}' counts the images with a positive label.")
     return text
 
 
-def _spread(stats: label_outputs.Statistics) -> pd.DataFrame:
+def _spread(stats: outputs.Statistics) -> pd.DataFrame:
     """Class counts with a column per split."""
     counts = stats.frames["class_counts"]
     wide = counts.pivot(index=["label_version", "class"], columns="split", values="count")
@@ -234,15 +234,15 @@ def _spread(stats: label_outputs.Statistics) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def _tell_combinations(stats: label_outputs.Statistics, pictures: Sequence[Picture]) -> Section:
-    comparison = stats.comparison
+def _tell_combinations(stats: outputs.Statistics, pictures: Sequence[Picture]) -> Section:
+    compared = stats.comparison
     caption = f"Different combinations of each class, and how many have more than {published.FREQUENT} images "
     tables = [make_table(f"{caption}(combination_totals.csv).", stats.frames["combination_totals"])]
-    printed = comparison.totals[comparison.totals["published"].notna()]
+    printed = compared.totals[compared.totals["published"].notna()]
     if len(printed):
         alerts = printed["status"].isin(_ALERTS).tolist()
         tables.append(make_table("Published numbers of combinations beside ours.", _drop_empty(printed), alerts))
-    for (version, name), group in comparison.combinations.groupby(["label_version", "class"], sort=False):
+    for (version, name), group in compared.combinations.groupby(["label_version", "class"], sort=False):
         if len(group) > 1:
             shown = pd.concat([group.head(TOP), group.iloc[TOP:][group.iloc[TOP:]["published"].notna()]])
             caption = (

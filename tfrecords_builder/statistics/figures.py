@@ -1,4 +1,4 @@
-"""Draws the counts of label_statistics as PNGs, in Okabe and Ito's palette, which colour-blind eyes can tell apart."""
+"""Draws the counts of counting as PNGs, in Okabe and Ito's palette, which colour-blind eyes can tell apart."""
 
 import dataclasses
 import os
@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfrecords_builder import labels, published
-from tfrecords_builder.label_statistics import ANY_LABEL
+from tfrecords_builder import labels
+from tfrecords_builder.statistics import published
+from tfrecords_builder.statistics.counting import ANY_LABEL
 
 TOP = 15
 DPI = 110
