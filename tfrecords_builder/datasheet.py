@@ -28,13 +28,13 @@ _SPLITS = {
 }
 _ASPECT = {
     "stretch": "stretched to a square, whatever the image's aspect",
-    "pad": "padded to a square, so that the aspect is kept",
-    "crop": "cropped to a square, so that the aspect is kept",
+    "pad": "padded with black to a square, so that the aspect is kept",
+    "crop": "cut to the centred square of the shorter side, so that the aspect is kept",
 }
 _CONTRAST = {
     "none": "not changed",
-    "max": "scaled image by image, by its largest grey value",
-    "percentile": "stretched image by image, between percentiles of its grey values",
+    "max": "divided, image by image, by the greatest value, so that the brightest pixel is white",
+    "percentile": "stretched, image by image, so that the 0.5th percentile is black and the 99.5th white",
 }
 _DUPLICATES = {
     "images": "images that repeat the pixels of another",
@@ -72,13 +72,24 @@ def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
         settings=_settings(info),
         splits=list(info.splits),
         synthetic=info.source.startswith("synthetic:"),
-        uncertain=_UNCERTAIN.get(info.uncertain, ""),
+        uncertain=_describe_uncertain(info.uncertain),
         split_policy=_SPLITS.get(info.split_policy, ""),
         aspect=_ASPECT.get(info.aspect, _escape(info.aspect)),
         contrast=_CONTRAST.get(info.contrast, _escape(info.contrast)),
         duplicates={text: report.get("duplicates", {}).get(key, 0) for key, text in _DUPLICATES.items()},
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _describe_uncertain(policy: str) -> str:
+    """The policy in words, and label by label where it differs; empty if there is none."""
+    if not policy:
+        return ""
+    default, *rest = [item.strip() for item in policy.split(",")]
+    if ":" in default:
+        default, rest = "zeros", [default, *rest]
+    words = _UNCERTAIN.get(default, default)
+    return f"{words}; other policies for single labels: {', '.join(rest)}" if rest else words
 
 
 def _count(info: records.RecordSetInfo) -> dict[str, dict[str, list[int | str]]]:

@@ -39,8 +39,8 @@ def test_labels():
     assert "| Pneumothorax | Pneumothorax present; No Finding absent; any value of the other labels |" in text
     assert "policy `zeros`: an uncertain label counts as absent (0)" in text
     assert "| Edema without Lung Opacity | 4 |" in text
-    text = _section(datasheet.render(make_info("multilabel", uncertain="zeros,Edema=ones"), {}), "Labels")
-    assert "there are no classes" in text and "policy `zeros,Edema=ones`. A label" in text
+    text = _section(datasheet.render(make_info("multilabel", uncertain="zeros,Edema:ones"), {}), "Labels")
+    assert "there are no classes" in text and "other policies for single labels: Edema:ones. A label" in text
     assert "| class |" not in text and "hierarchy" not in text
 
 
@@ -141,3 +141,8 @@ def test_equal_sets_give_equal_text():
     assert text == datasheet.render(make_info(), REPORT)
     assert text.endswith("\n") and "\n\n\n" not in text and DIGEST in text
     assert "{{" not in text.replace("{{CheXpert}", "") and "{%" not in text
+
+
+def test_policies_of_single_labels():
+    text = datasheet.render(make_info(uncertain="Edema:drop"), {})
+    assert "an uncertain label counts as absent (0); other policies for single labels: Edema:drop" in text
