@@ -406,8 +406,8 @@ def _duplicate_warnings(duplicates: Mapping[str, Any]) -> Iterator[str]:
     if duplicates["images"]:
         first = " and ".join(duplicates["examples"][0][:2])
         yield (
-            f"{duplicates['images']} images repeat the pixels of another; {duplicates['across_splits']} such groups "
-            f"are in several splits, {duplicates['across_patients']} under several patients, such as {first}"
+            f"images that repeat the pixels of another: {duplicates['images']} (groups of them in several splits: "
+            f"{duplicates['across_splits']}, under several patients: {duplicates['across_patients']}), such as {first}"
         )
 
 

@@ -397,9 +397,31 @@ def test_duplicate_pictures_are_told(tmp_path, capfd):
     first, second = nih / "images" / "00000005_000.png", nih / "images" / "00000010_000.png"
     second.write_bytes(first.read_bytes())
     assert _run(tmp_path / "out", nih) == 0
-    assert "1 images repeat the pixels of another" in capfd.readouterr().err
+    assert "images that repeat the pixels of another: 1 " in capfd.readouterr().err
     report = json.loads((tmp_path / "out" / "build_report.json").read_text())
     assert report["duplicates"]["examples"] == [sorted([first.name, second.name])] or report["duplicates"][
         "examples"
     ] == [[second.name, first.name]]
     assert report["duplicates"]["across_patients"] == 1
+
+
+def test_dicom(tmp_path):
+    """A real radiograph (MONOCHROME1, 15 bits) becomes a record like any other file."""
+    pytest.importorskip("pydicom")
+    from pydicom import data
+
+    path = data.get_testdata_file("RG1_UNCR.dcm", download=False)
+    if path is None:
+        pytest.skip("pydicom-data is not installed")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "chest.dcm").write_bytes(pathlib.Path(path).read_bytes())
+    (source / "table.csv").write_text("path,patient,Support Devices\nchest.dcm,7,1\n")
+    values = {"dataset": "folder", "label_version": "multilabel", "split_fractions": "1,0,0"}
+    assert _run(tmp_path / "out", source, **values, resolution=64, aspect="pad") == 0
+    info = records.load_info(tmp_path / "out")
+    (record,) = map(records.parse_example, tf.data.TFRecordDataset(info.shard_paths("train")))
+    image = record["image"].numpy()[..., 0]
+    assert image.shape == (64, 64) and image.min() < 10 and image.max() > 200
+    # The spine is bright, the air beside the patient dark, as in a film that is not inverted.
+    assert image[30:60, 30:34].mean() > image[2:12, 8:14].mean() + 40

@@ -139,8 +139,8 @@ def test_equal_pictures_are_reported(tmp_path):
         "examples": [["a2.png", "b2.png", "c0.png"]],
     }
     assert report["warnings"] == [
-        "4 images repeat the pixels of another; 1 such groups are in several splits, 3 under several patients, such as "
-        "a2.png and b2.png"
+        "images that repeat the pixels of another: 4 (groups of them in several splits: 1, under several patients: 3), "
+        "such as a2.png and b2.png"
     ]
 
 
