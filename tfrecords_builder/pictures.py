@@ -1,0 +1,187 @@
+"""From the bytes of a radiograph's file to the picture of its record: decode, contrast, aspect, resize, 8-bit grey PNG.
+
+Formats, told apart by content and not by name: PNG of every colour type and depth, JPEG of 8 bits, DICOM (dicom.py).
+Colour becomes grey by the luma of ITU-R BT.601 (images.py), rounded to 8 bits for files of 8 bits; alpha is ignored.
+16-bit PNG and DICOM keep their precision and are rounded once, at the end.
+
+Contrast is set on the whole image at the file's size:
+
+- none: as stored; white is 255 of 8 bits, 65535 of 16 bits, the upper end of the window of DICOM.
+- max: divided by the image's maximum, so that the brightest pixel becomes white; a black image stays black.
+- percentile: the 0.5th percentile becomes 0 and the 99.5th white, linearly between them, clipped outside. An image
+  whose two percentiles are equal, as those of a constant image are, stays as it is.
+
+The brightest pixel is that of the file: the resize averages it with its neighbours, so the record may stay below 255.
+
+Aspect says how an oblong image becomes square:
+
+- stretch: both sides are resized on their own.
+- pad: the longer side fills the picture, the shorter follows in proportion, centred between black (0).
+- crop: the centred square of the shorter side.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords_builder import dicom, image_headers, images
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.image_headers import MAX_PIXELS, BadImage
+
+__all__ = ["ASPECTS", "CONTRASTS", "MAX_PIXELS", "BadImage", "PictureEncoder", "PictureOptions", "read_grey"]
+
+ASPECTS = ("stretch", "pad", "crop")
+CONTRASTS = ("none", "max", "percentile")
+
+_PERCENTILES = (0.5, 99.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureOptions:
+    """How a picture is made.
+
+    Attributes:
+        resolution: height and width of the picture in pixels.
+        aspect: one of ASPECTS.
+        contrast: one of CONTRASTS.
+
+    Raises:
+        InputError: a value that is none of these.
+    """
+
+    resolution: int
+    aspect: str = "stretch"
+    contrast: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise InputError(f"--resolution={self.resolution}: must be at least 1 pixel")
+        if self.aspect not in ASPECTS:
+            raise InputError(f"--aspect={self.aspect}: must be one of {', '.join(ASPECTS)}")
+        if self.contrast not in CONTRASTS:
+            raise InputError(f"--contrast={self.contrast}: must be one of {', '.join(CONTRASTS)}")
+
+
+class PictureEncoder:
+    """Makes the pictures of records. Threads may share one; processes make their own, as it cannot be pickled."""
+
+    def __init__(self, options: PictureOptions):
+        self._options = options
+        # The usual files, of 8 bits and with their own contrast, take one call; Python would hold up other threads.
+        self._direct = {key: self._direct_graph(decode) for key, decode in _DECODERS.items()}
+        limit = tf.TensorSpec([], tf.float32)
+        self._finish = {
+            dtype.as_numpy_dtype: _graph(self._picture, tf.TensorSpec([None, None, 1], dtype), limit, limit)
+            for dtype in (tf.uint8, tf.float32)
+        }
+
+    def encode(self, data: bytes) -> bytes:
+        """Makes one picture.
+
+        Args:
+            data: the bytes of a PNG, JPEG or DICOM file.
+
+        Returns:
+            An 8-bit grey PNG of resolution x resolution.
+
+        Raises:
+            BadImage: the bytes are no usable radiograph.
+        """
+        kind, header = _read_header(data)
+        if header and header.bits <= 8 and self._options.contrast == "none":
+            with _refusing(kind):
+                return self._direct[kind, header.grey](tf.constant(data)).numpy()
+        grey, white = _decode(data, kind, header)
+        low, high = 0.0, white
+        if self._options.contrast == "max":
+            high = float(grey.max()) or white
+        elif self._options.contrast == "percentile":
+            lower, upper = np.percentile(grey, _PERCENTILES)
+            if upper > lower:
+                low, high = lower, upper
+            grey = np.clip(grey.astype(np.float32), low, high)
+        finish = self._finish[grey.dtype.type]
+        return finish(tf.constant(grey), tf.constant(low, tf.float32), tf.constant(high, tf.float32)).numpy()
+
+    def _direct_graph(self, decode: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., tf.Tensor]:
+        # Not a lambda with decode as a default: a concrete function of such a one takes 5 ms more for each call.
+        return _graph(lambda data: self._picture(decode(data), 0.0, 255.0), tf.TensorSpec([], tf.string))
+
+    def _picture(self, grey: tf.Tensor, low: float | tf.Tensor, high: float | tf.Tensor) -> tf.Tensor:
+        """Brings grey [H, W, 1] to size, maps low..high to 0..255 and encodes it."""
+        side, aspect = self._options.resolution, self._options.aspect
+        size = tf.shape(grey)[:2]
+        height = width = side
+        if aspect == "crop":
+            shorter = tf.reduce_min(size)
+            top, left = tf.unstack((size - shorter) // 2)
+            grey = grey[top : top + shorter, left : left + shorter]
+        elif aspect == "pad":
+            longer = tf.reduce_max(size)
+            height, width = tf.unstack(tf.maximum(1, (2 * side * size + longer) // (2 * longer)))
+        picture = images.to_uint8((images.resize(grey, height, width) - low) * (255.0 / (high - low)))
+        if aspect == "pad":
+            picture = tf.image.pad_to_bounding_box(picture, (side - height) // 2, (side - width) // 2, side, side)
+        return images.encode_png(picture)
+
+
+def read_grey(data: bytes) -> np.ndarray:
+    """Decodes a radiograph's file to grey at its own size.
+
+    Args:
+        data: the bytes of a PNG, JPEG or DICOM file.
+
+    Returns:
+        float32 [H, W] in [0, 1].
+
+    Raises:
+        BadImage: the bytes are no usable radiograph.
+    """
+    grey, white = _decode(data, *_read_header(data))
+    return grey[..., 0] / np.float32(white)
+
+
+# uint8 [H, W, 1] of a file of at most 8 bits, by format and whether it is grey. The channels are given because without
+# them a graph holds the ways for grey and for colour and chooses for each image.
+_DECODERS: dict[tuple[str, bool], Callable[[tf.Tensor], tf.Tensor]] = {
+    ("png", True): lambda data: tf.io.decode_png(data, channels=1),
+    ("png", False): lambda data: images.luma(tf.io.decode_png(data, channels=3)),
+    ("jpeg", True): lambda data: tf.io.decode_jpeg(data, channels=1),
+    ("jpeg", False): lambda data: images.luma(tf.io.decode_jpeg(data, channels=3)),
+}
+
+
+def _graph(function: Callable[..., tf.Tensor], *signature: tf.TensorSpec) -> Callable[..., tf.Tensor]:
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def _read_header(data: bytes) -> tuple[str, image_headers.Header | None]:
+    """Format and header; dicom.py reads that of DICOM."""
+    kind = image_headers.image_format(data)
+    if kind == "dicom":
+        return kind, None
+    return kind, image_headers.read_png(data) if kind == "png" else image_headers.read_jpeg(data)
+
+
+def _decode(data: bytes, kind: str, header: image_headers.Header | None) -> tuple[np.ndarray, float]:
+    """Grey [H, W, 1], uint8 or float32, and the value of white."""
+    if header is None:
+        return dicom.decode(data)[..., np.newaxis], 1.0
+    with _refusing(kind):
+        if header.bits <= 8:
+            return _DECODERS[kind, header.grey](tf.constant(data)).numpy(), 255.0
+        pixels = tf.io.decode_png(data, channels=1 if header.grey else 3, dtype=tf.uint16).numpy().astype(np.float32)
+    if not header.grey:
+        pixels = pixels @ np.array(images.LUMA, np.float32)[:, np.newaxis]
+    return np.minimum(pixels / np.float32(65535), np.float32(1)), 1.0
+
+
+@contextlib.contextmanager
+def _refusing(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        raise BadImage(f"is a damaged or truncated {kind.upper()}") from error
