@@ -102,7 +102,7 @@ class PictureEncoder:
             lower, upper = np.percentile(grey, _PERCENTILES)
             if upper > lower:
                 low, high = lower, upper
-            grey = np.clip(grey.astype(np.float32), low, high)
+            grey = np.clip(grey.astype(np.float32), np.float32(low), np.float32(high))
         finish = self._finish[grey.dtype.type]
         return finish(tf.constant(grey), tf.constant(low, tf.float32), tf.constant(high, tf.float32)).numpy()
 
