@@ -172,7 +172,13 @@ def define_privacy(fv: flags.FlagValues) -> None:
 
 def define_running(fv: flags.FlagValues) -> None:
     """--num_shards, --workers, --runner, --beam_options."""
-    flags.DEFINE_integer("num_shards", 0, "shards per split; 0: one per 1,024 images", lower_bound=0, flag_values=fv)
+    flags.DEFINE_integer(
+        "num_shards",
+        0,
+        "shards per split; 0: one per 1,024 images, at least 8 of large splits",
+        lower_bound=0,
+        flag_values=fv,
+    )
     common.define_workers(fv)
     flags.DEFINE_enum(
         "runner", "local", ["local", "beam"], "threads on this machine, or an Apache Beam pipeline", flag_values=fv

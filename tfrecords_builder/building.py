@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,12 @@ from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.errors import RunError
 
 IMAGES_PER_SHARD = 1024
+# A small split is cut finer, so that several workers have something to do; by the number of images, not of workers.
+SMALL_SHARD = 128
+SMALL_SPLIT_SHARDS = 8
 ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
+_encoder_lock = threading.Lock()
 _ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line")
 
 
@@ -43,7 +48,7 @@ def build(
             an earlier, stopped call finished there are taken over.
         options: which rows, classes and splits.
         picture: what is made of the images.
-        num_shards: shards per split; 0: one per 1,024 images.
+        num_shards: shards per split; 0: one per 1,024 images, up to 8 in splits with fewer than 8,192.
         workers: threads; the output does not depend on it.
         bad_images: error or skip, for images that cannot be decoded.
         runner: instead of threads, see beam_runner.py; the output does not depend on it.
@@ -164,9 +169,14 @@ def format_counts(info: records.RecordSetInfo) -> str:
 
 
 @functools.lru_cache(maxsize=1)
+def _make_encoder(picture: pictures.PictureOptions) -> pictures.PictureEncoder:
+    return pictures.PictureEncoder(picture)
+
+
 def _encoder(picture: pictures.PictureOptions) -> pictures.PictureEncoder:
     """One encoder a process, whichever thread asks first."""
-    return pictures.PictureEncoder(picture)
+    with _encoder_lock:  # the cache alone lets two threads make one each
+        return _make_encoder(picture)
 
 
 def _write_rows(
@@ -178,7 +188,7 @@ def _write_rows(
     """
     rows = np.flatnonzero((plan.frame["split"] == split).to_numpy())
     rows = np.random.default_rng([seed, 2, SPLITS.index(split)]).permutation(rows)
-    count = min(num_shards or -(-len(rows) // IMAGES_PER_SHARD), len(rows))
+    count = min(num_shards or _num_shards(len(rows)), len(rows))
     target = folder / writing.WORK_FOLDER / ROWS_FOLDER
     target.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -193,6 +203,10 @@ def _write_rows(
             lines.append(json.dumps(row | more))
         files.write_text(paths[-1], "".join(f"{line}\n" for line in lines))
     return paths
+
+
+def _num_shards(num_images: int) -> int:
+    return max(-(-num_images // IMAGES_PER_SHARD), min(-(-num_images // SMALL_SHARD), SMALL_SPLIT_SHARDS))
 
 
 def _key(rows: pathlib.Path, split: str, *values: Any) -> str:

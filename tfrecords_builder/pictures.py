@@ -22,7 +22,9 @@ Aspect says how an oblong image becomes square:
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,13 +72,8 @@ class PictureEncoder:
 
     def __init__(self, options: PictureOptions):
         self._options = options
-        # The usual files, of 8 bits and with their own contrast, take one call; Python would hold up other threads.
-        self._direct = {key: self._direct_graph(decode) for key, decode in _DECODERS.items()}
-        limit = tf.TensorSpec([], tf.float32)
-        self._finish = {
-            dtype.as_numpy_dtype: _graph(self._picture, tf.TensorSpec([None, None, 1], dtype), limit, limit)
-            for dtype in (tf.uint8, tf.float32)
-        }
+        self._graphs: dict[Any, Callable[..., tf.Tensor]] = {}
+        self._lock = threading.Lock()
 
     def encode(self, data: bytes) -> bytes:
         """Makes one picture.
@@ -93,7 +90,7 @@ class PictureEncoder:
         kind, header = _read_header(data)
         if header and header.bits <= 8 and self._options.contrast == "none":
             with _refusing(kind):
-                return self._direct[kind, header.grey](tf.constant(data)).numpy()
+                return self._direct(kind, header.grey)(tf.constant(data)).numpy()
         grey, white = _decode(data, kind, header)
         low, high = 0.0, white
         if self._options.contrast == "max":
@@ -103,12 +100,32 @@ class PictureEncoder:
             if upper > lower:
                 low, high = lower, upper
             grey = np.clip(grey.astype(np.float32), np.float32(low), np.float32(high))
-        finish = self._finish[grey.dtype.type]
+        finish = self._finish(tf.as_dtype(grey.dtype))
         return finish(tf.constant(grey), tf.constant(low, tf.float32), tf.constant(high, tf.float32)).numpy()
 
-    def _direct_graph(self, decode: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def _direct(self, kind: str, grey: bool) -> Callable[..., tf.Tensor]:
+        """The usual files, of 8 bits and with their own contrast, take one call; Python would hold up other threads."""
+        decode = _DECODERS[kind, grey]
+
         # Not a lambda with decode as a default: a concrete function of such a one takes 5 ms more for each call.
-        return _graph(lambda data: self._picture(decode(data), 0.0, 255.0), tf.TensorSpec([], tf.string))
+        def picture(data: tf.Tensor) -> tf.Tensor:
+            return self._picture(decode(data), 0.0, 255.0)
+
+        return self._graph((kind, grey), picture, tf.TensorSpec([], tf.string))
+
+    def _finish(self, dtype: tf.DType) -> Callable[..., tf.Tensor]:
+        limit = tf.TensorSpec([], tf.float32)
+        return self._graph(dtype, self._picture, tf.TensorSpec([None, None, 1], dtype), limit, limit)
+
+    def _graph(
+        self, key: Any, function: Callable[..., tf.Tensor], *signature: tf.TensorSpec
+    ) -> Callable[..., tf.Tensor]:
+        """The graph called `key`, made when it is first needed: each takes longer than several images."""
+        with self._lock:
+            if key not in self._graphs:
+                traced = tf.function(function, input_signature=signature, autograph=False)
+                self._graphs[key] = traced.get_concrete_function()
+            return self._graphs[key]
 
     def _picture(self, grey: tf.Tensor, low: float | tf.Tensor, high: float | tf.Tensor) -> tf.Tensor:
         """Brings grey [H, W, 1] to size, maps low..high to 0..255 and encodes it."""
@@ -152,10 +169,6 @@ _DECODERS: dict[tuple[str, bool], Callable[[tf.Tensor], tf.Tensor]] = {
     ("jpeg", True): lambda data: tf.io.decode_jpeg(data, channels=1),
     ("jpeg", False): lambda data: images.luma(tf.io.decode_jpeg(data, channels=3)),
 }
-
-
-def _graph(function: Callable[..., tf.Tensor], *signature: tf.TensorSpec) -> Callable[..., tf.Tensor]:
-    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def _read_header(data: bytes) -> tuple[str, image_headers.Header | None]:

@@ -140,8 +140,8 @@ def make_example(
         age: years; -1 unknown.
         extra: findings outside the 14 labels.
     """
-    vector = np.asarray(vector, np.float32)
-    if vector.shape != (len(LABELS),) or not np.isin(vector, (0, 1)).all():
+    vector = [float(value) for value in vector]
+    if len(vector) != len(LABELS) or not set(vector) <= {0.0, 1.0}:
         raise ValueError(f"vector must be 14 values in {{0, 1}}, got {vector}")
     values: dict[str, Any] = {
         "image/encoded": encoded,
