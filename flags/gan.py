@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from flags import common
 from tfrecords_builder import labels
 
 
@@ -74,4 +75,10 @@ def define_training(fv: flags.FlagValues) -> None:
     )
     flags.DEFINE_float(
         "checkpoint_kimg", None, "checkpoint so often; default: every tick", lower_bound=0.001, flag_values=fv
+    )
+    common.define_folder(
+        fv,
+        "warm_start",
+        "run folder of a GAN (trained or imported) to start from: its weights only, nothing else of it",
+        required=False,
     )

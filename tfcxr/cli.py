@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("tfcxr.evaluate", "recall per class and balanced accuracy, with intervals"),
     "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.predict", "class probabilities of image files"),
+    "import-reference": ("tools.import_reference", "make a run of a network that the reference GAN trained"),
 }
 
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("--help", "-h", "help"):
         print("Usage: tfcxr COMMAND --flag=value ...     (tfcxr COMMAND --help lists a command's flags)\n\nCommands:")
         for name, (_, what) in COMMANDS.items():
-            print(f"  {name:16}{what}")
+            print(f"  {name:18}{what}")
         return 0
     command, *rest = argv
     if command not in COMMANDS:

@@ -1,9 +1,11 @@
 """Trains a class-conditional GAN (cpD-GAN) on records: labels in, chest radiographs out.
 
 Writes checkpoints, TensorBoard events and sample grids into the run folder. A run that was stopped goes on where it
-was when the same command is given again, and ends with the same weights.
+was when the same command is given again, and ends with the same weights. --warm_start begins a new run with the weights
+of another one instead of random ones.
 """
 
+import pathlib
 import sys
 
 from flags import app, common, gan
@@ -23,20 +25,25 @@ def define_flags(fv):
 def main(fv):
     """Trains."""
     from tfcxr import data, runs
-    from tfcxr.gan import training
+    from tfcxr.gan import training, warm_start
+    from tfrecords_builder.errors import InputError
 
     record_set = data.RecordSet(fv.records, resolution=fv.resolution)
     config = _config(fv, record_set.info.resolution)
+    if fv.warm_start and pathlib.Path(fv.warm_start).resolve() == pathlib.Path(fv.run_dir).resolve():
+        raise InputError(f"--warm_start={fv.warm_start}: is --run_dir itself; the new run needs a folder of its own")
+    start = warm_start.load(fv.warm_start, config.network) if fv.warm_start else None
+    settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
     with runs.RunFolder.open(
         fv.run_dir,
         kind="gan",
-        config=config.to_dict(),
+        config=settings,
         records_digests={"records": record_set.info.digest},
         overwrite=fv.overwrite,
         extendable=("total_kimg",),
     ) as run:
         app.write_flags(fv, run.path)
-        training.train(config, record_set, run)
+        training.train(config, record_set, run, start=start)
 
 
 def _config(fv, resolution):

@@ -64,7 +64,9 @@ def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
     """
     config = runs.load_config(run_dir, "gan")["config"]
     model = networks.build_discriminator(networks.NetworkConfig.from_dict(config))
-    _restore(run_dir, discriminator=model)
+    if "imported" in config and not _holds(run_dir, "discriminator"):
+        raise InputError(f"{run_dir}: holds no discriminator; the file it was imported from had none")
+    restore(run_dir, discriminator=model)
     return model
 
 
@@ -77,7 +79,7 @@ def load(path: str | os.PathLike) -> Generator:
     network = networks.NetworkConfig.from_dict(config["config"])
     model = networks.build_generator(network)
     step = tf.Variable(0, dtype=tf.int64)
-    _restore(path, ema=model, step=step)
+    restore(path, ema=model, step=step)
     table = path / COMBINATIONS_FILE
     return Generator(
         model=model,
@@ -126,7 +128,11 @@ def _load_export(path: pathlib.Path) -> Generator:
     return Generator(model, value["name"], network, value["kimg"], value["records"], value["combinations"])
 
 
-def _restore(run_dir: str | os.PathLike, **objects: Any) -> None:
+def restore(run_dir: str | os.PathLike, **objects: Any) -> None:
+    """Restores the named parts (generator, ema, discriminator, step) of a run's newest checkpoint.
+
+    Raises InputError: no checkpoint, or one that cannot be read or lacks a part.
+    """
     checkpoint = tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints"))
     if checkpoint is None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
@@ -136,3 +142,8 @@ def _restore(run_dir: str | os.PathLike, **objects: Any) -> None:
         raise InputError(
             f"{checkpoint}: cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)})"
         ) from error
+
+
+def _holds(run_dir: str | os.PathLike, part: str) -> bool:
+    checkpoint = tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints"))
+    return checkpoint is None or any(name.startswith(f"{part}/") for name, _ in tf.train.list_variables(checkpoint))

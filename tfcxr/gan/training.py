@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data, runs
-from tfcxr.gan import frechet, loading, networks, samples, steps
+from tfcxr.gan import frechet, loading, networks, samples, steps, warm_start
 from tfrecords_builder import files, progress
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError, RunError
@@ -64,13 +64,16 @@ class TrainConfig:
         return max(1, round(kimg * 1000 / self.step.batch_size))
 
 
-def train(config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder) -> dict[str, Any]:
+def train(
+    config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder, *, start: warm_start.WarmStart | None = None
+) -> dict[str, Any]:
     """Trains from the run's last checkpoint (or from the start) to the end, and finishes the run.
 
     Args:
       config: settings; the network's resolution must be the records'.
       record_set: trains on its train split; rows without a label that the network sees are left out and counted.
       run: an open run folder of kind 'gan'.
+      start: weights to begin with instead of random ones, if the run has no checkpoint yet.
 
     Returns:
       The content of result.json.
@@ -81,14 +84,20 @@ def train(config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder) 
       Interrupted: SIGINT or SIGTERM; the state is saved.
     """
     with data.naming_damage(record_set.path):
-        return _Training(config, record_set, run).run()
+        return _Training(config, record_set, run, start).run()
 
 
 class _Training:
     """A run in memory."""
 
-    def __init__(self, config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder):
-        self._config, self._records, self._run = config, record_set, run
+    def __init__(
+        self,
+        config: TrainConfig,
+        record_set: data.RecordSet,
+        run: runs.RunFolder,
+        start: warm_start.WarmStart | None,
+    ):
+        self._config, self._records, self._run, self._start = config, record_set, run, start
         seen = config.network.condition_labels or tuple(range(config.network.num_labels))
         self._filter = list(seen)
         vectors = record_set.labels("train")["vector"]
@@ -170,6 +179,9 @@ class _Training:
             return
         if self._manager.checkpoints:
             raise RunError(f"--run_dir={self._run.path}: no checkpoint can be read; start again with --overwrite")
+        if self._start:
+            self._start.apply(self._state)
+            print(f"started from the weights of {self._start.run} at {self._start.kimg:.1f} kimg", flush=True)
 
     def _write_combinations(self, vectors: np.ndarray) -> None:
         """The label combinations of the training fold, from which synthetic sets are drawn."""
@@ -262,6 +274,8 @@ class _Training:
             "grid_rows": [{"labels": name, "count": count} for name, count in self._grid_rows],
             "ticks": self._ticks,
         }
+        if self._start:
+            result["warm_start"] = self._start.description()
         self._run.finish(result)
         return result
 

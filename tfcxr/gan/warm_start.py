@@ -1,0 +1,89 @@
+"""Starts a training from the weights of another run: both generators and the discriminator, nothing else.
+
+Another thing than resuming: optimizers, schedule and data begin anew, and settings and records may differ.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr import runs
+from tfcxr.gan import loading, networks, reference, steps
+from tfrecords_builder.errors import InputError
+
+_PARTS = ("generator", "ema", "discriminator")
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Weights to start from.
+
+    Attributes:
+      run: name of the run they are from.
+      kimg: thousands of real images that it had been shown.
+      weights: 'generator', 'ema', 'discriminator' -> variable name -> float32 array.
+    """
+
+    run: str
+    kimg: float
+    weights: dict[str, dict[str, np.ndarray]]
+
+    def description(self) -> dict[str, Any]:
+        """JSON values for the configuration and the result: run, kimg and a digest of the weights."""
+        digest = hashlib.sha256()
+        for part in _PARTS:
+            for name, array in sorted(self.weights[part].items()):
+                digest.update(f"{part}/{name}".encode())
+                digest.update(array.tobytes())
+        return {"run": self.run, "kimg": self.kimg, "weights_sha256": digest.hexdigest()}
+
+    def apply(self, state: steps.GanState) -> None:
+        """Assigns the weights to the networks of a state; its optimizers and step stay as they are."""
+        for part in _PARTS:
+            reference.load_reference_variables(getattr(state, part), self.weights[part])
+
+
+def load(run_dir: str | os.PathLike, network: networks.NetworkConfig) -> WarmStart:
+    """The weights of a run (trained or imported) for a training with the given networks.
+
+    Raises InputError, naming --warm_start: no run of a GAN, one without a checkpoint or a discriminator, or one whose
+    networks have other shapes or labels.
+    """
+    run_dir = pathlib.Path(run_dir)
+    try:
+        config = runs.load_config(run_dir, "gan")["config"]
+        source = networks.NetworkConfig.from_dict(config)
+        theirs, ours = _shape(source), _shape(network)
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise InputError(f"{run_dir}: has {key} {theirs[key]}, not {value}: give the flags it was made with")
+        models = {
+            "generator": networks.build_generator(source),
+            "ema": networks.build_generator(source),
+            "discriminator": loading.load_discriminator(run_dir),
+        }
+        step = tf.Variable(0, dtype=tf.int64)
+        loading.restore(run_dir, generator=models["generator"], ema=models["ema"], step=step)
+    except InputError as error:
+        raise InputError(f"--warm_start={error}") from error
+    weights = {
+        part: {name: variable.numpy() for name, variable in reference.reference_variables(model).items()}
+        for part, model in models.items()
+    }
+    return WarmStart(run_dir.resolve().name, int(step) * config["batch_size"] / 1000, weights)
+
+
+def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
+    """All that must be the same for weights to mean the same, in the words of the flags."""
+    return {
+        "resolution": config.resolution,
+        "condition_labels": list(config.condition_labels) or "all",
+        "generator architecture": config.g_arch,
+        "discriminator architecture": config.d_arch,
+        "feature maps (fmap_base, fmap_max)": [config.feature_maps(stage) for stage in range(config.stages)],
+    }
