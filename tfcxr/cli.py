@@ -17,6 +17,7 @@ COMMANDS = {
     "train-baseline": ("tfcxr.train_baseline", "train the classifier without adaptation"),
     "train-dcan": ("tfcxr.train_dcan", "train the classifier with domain adaptation (DCAN, ours)"),
     "evaluate": ("tfcxr.evaluate", "recall per class and balanced accuracy, with intervals"),
+    "compare-sets": ("tfcxr.compare_sets", "FID, KID, precision, recall, density and coverage of synthetic images"),
     "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.predict", "class probabilities of image files"),
     "import-reference": ("tools.import_reference", "make a run of a network that the reference GAN trained"),

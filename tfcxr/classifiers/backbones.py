@@ -96,12 +96,25 @@ def imagenet_path(name: str) -> pathlib.Path:
     weights = BACKBONES[name].imagenet
     if weights is None:
         raise InputError(f"--weights=imagenet: there are none for {name}; give --weights=none")
+    return find_cached(weights, "--weights", "--weights=none")
+
+
+def find_cached(weights: str, flag: str, instead: str) -> pathlib.Path:
+    """Where the Keras cache has a weights file of keras.applications.
+
+    Args:
+      weights: folder and name below the address where Keras publishes them.
+      flag: that asked for the ImageNet weights, for the message.
+      instead: flag and value that do without them.
+
+    Raises:
+      InputError: the file is not there (nothing is downloaded).
+    """
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
     path = home / "models" / pathlib.Path(weights).name
     if not path.is_file():
         raise InputError(
-            f"--weights=imagenet: put {_URL}/{weights} at {path} (nothing is downloaded by itself), "
-            "or give --weights=none"
+            f"{flag}=imagenet: put {_URL}/{weights} at {path} (nothing is downloaded by itself), or give {instead}"
         )
     return path
 
