@@ -5,7 +5,9 @@ times, resized to 299 px by the project's one resize, in [-1, 1]. Published FIDs
 1008 classes) and another resize, so they are not comparable with ours, not even with the ImageNet weights.
 """
 
+import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -86,7 +88,10 @@ def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures
         features = classifier.features(preprocessing.frame(_to_unit(images), config.image_size))
         return classifier.correct(features)[0] if config.correction else features
 
-    return NetworkFeatures(f"{config.backbone}-{_short(pathlib.Path(path) / loading.WEIGHTS)}", resolution, compute)
+    # The same weights see something else behind another stem or at another size, so the name tells these apart too.
+    settings = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    whole = hashlib.sha256((_digest(pathlib.Path(path) / loading.WEIGHTS) + settings).encode()).hexdigest()
+    return NetworkFeatures(f"{config.backbone}-{whole[:8]}", resolution, compute)
 
 
 def make_keras(path: str | os.PathLike, resolution: int) -> NetworkFeatures:

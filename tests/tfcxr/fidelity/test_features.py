@@ -1,5 +1,7 @@
 """Extractors: what they compute, what they are called, what they refuse; reading the chosen images of a split."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ from scipy.linalg import svd
 
 import tfcxr
 from tests import classifier_runs, fakes
-from tfcxr import data
+from tfcxr import data, runs
 from tfcxr.classifiers import loading, models, preprocessing
 from tfcxr.fidelity import distances, features, networks
 from tfrecords_builder import images as images_lib
@@ -89,10 +91,14 @@ def test_a_classifier_of_ours_gives_what_its_last_layer_sees(tmp_path, kind):
         logits += network.logit_correction(logits)
     expected = tfcxr.load_classifier(run)((images + 1) / 2)
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
-    # Named by its network and its weights: another run has another name.
+    # Named by network, weights and settings: a copy has the same name, another classifier has not.
     assert extractor.name.startswith("resnet_tiny-")
     other = classifier_runs.make_classifier_run(tmp_path / "other", records, kind=kind)
     assert features.make_extractor(str(other), resolution=16).name == extractor.name
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"image_size": 32', '"image_size": 48'))
+    assert features.make_extractor(str(other), resolution=16).name != extractor.name
+    (other / "config.json").write_text(config)
     network.base.layers[2].set_weights([0.5 * value for value in network.base.layers[2].get_weights()])
     models.save_weights(network, other / loading.WEIGHTS)
     assert features.make_extractor(str(other), resolution=16).name != extractor.name
@@ -179,7 +185,7 @@ def test_keras_models_that_give_no_features_are_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_inception_with_weights_of_a_file(tmp_path):
+def test_inception_with_weights_of_a_file(tmp_path, monkeypatch):
     tf.keras.utils.set_random_seed(0)
     model = tf.keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
     model.save_weights(tmp_path / "w.h5")
@@ -191,6 +197,22 @@ def test_inception_with_weights_of_a_file(tmp_path):
     got = extractor(images)
     assert got.shape == (2, 2048)
     np.testing.assert_allclose(got, expected, atol=1e-6)
+    # Were this the file that Keras publishes, found in its cache, the name would be the plain one.
+    cached = tmp_path / "models" / "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    cached.parent.mkdir()
+    (tmp_path / "w.h5").rename(cached)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(networks, "_INCEPTION_MD5", hashlib.md5(cached.read_bytes()).hexdigest())
+    published = features.make_extractor("inception", resolution=16)
+    assert published.name == "inception"
+    np.testing.assert_array_equal(published(images), got)
+
+
+def test_a_run_that_is_no_classifier_is_refused(tmp_path):
+    with runs.RunFolder.open(tmp_path / "gan", kind="gan", config={}, records_digests={}):
+        pass
+    with pytest.raises(InputError, match="gan: is a run of kind gan, not baseline or dcan"):
+        features.make_extractor(str(tmp_path / "gan"), resolution=16)
 
 
 def test_inception_without_its_weights_says_what_to_put_where(tmp_path, monkeypatch):
