@@ -95,7 +95,11 @@ def _fail(message: object, code: int) -> int:
 
 def _parse(fv: flags.FlagValues, argv: list[str]) -> list[str]:
     try:
+        for argument in argv:
+            argument.encode()
         return fv(argv)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{error.object!a}: is not UTF-8 text; rename the file or folder") from error
     except UnicodeDecodeError as error:
         raise InputError("--flagfile: is not a text file of flags, one --name=value per line") from error
 

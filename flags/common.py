@@ -32,7 +32,16 @@ def _define_path(
     fv: flags.FlagValues, name: str, help_text: str, exists: Callable[[pathlib.Path], bool], message: str
 ) -> None:
     flags.DEFINE_string(name, None, help_text, flag_values=fv)
-    flags.register_validator(name, lambda value: not value or exists(pathlib.Path(value)), message, flag_values=fv)
+
+    def is_there(value: str | None) -> bool:
+        try:
+            return not value or exists(pathlib.Path(value))
+        except (OSError, ValueError) as error:  # a name too long, a folder that may not be searched, a NUL byte
+            raise flags.ValidationError(
+                f"cannot be looked for ({getattr(error, 'strerror', None) or error})"
+            ) from error
+
+    flags.register_validator(name, is_there, message, flag_values=fv)
 
 
 def define_output_dir(fv: flags.FlagValues) -> None:

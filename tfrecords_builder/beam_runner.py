@@ -41,8 +41,14 @@ def run_with_beam(options: str) -> writing.Runner:
             ) from error
         usage = io.StringIO()
         try:
+            words = shlex.split(options)
+        except ValueError as error:
+            raise InputError(f"--beam_options={options}: {error}") from error
+        if words and not words[0].startswith("--"):  # Beam ignores it
+            raise InputError(f"--beam_options={options}: {words[0]} is no option; options look like --name=value")
+        try:
             with contextlib.redirect_stderr(usage):
-                parsed = pipeline_options.PipelineOptions(shlex.split(options))
+                parsed = pipeline_options.PipelineOptions(words)
                 known = set(parsed.get_all_options())
                 given = set(parsed.get_all_options(drop_default=True, retain_unknown_options=True))
         except SystemExit as error:  # how its parser answers a bad value

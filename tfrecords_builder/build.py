@@ -16,6 +16,7 @@ import time
 from absl import flags
 
 from flags import app, common, records
+from tfrecords_builder.errors import InputError
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -28,6 +29,8 @@ def main(fv: flags.FlagValues) -> None:
     from tfrecords_builder import building, files, labels, pictures, planning, readers, writing
 
     start = time.monotonic()
+    _refuse_idle(fv)
+    files.refuse_source(fv.output_dir, fv.data_dir)
     options = planning.Options(
         dataset=fv.dataset,
         data_dir=fv.data_dir,
@@ -80,6 +83,19 @@ def main(fv: flags.FlagValues) -> None:
     for what, count in report["hierarchy"].items():
         print(f"label hierarchy: {count} images have {what}")
     print(f"{report['written']} of {report['rows']} rows written to {fv.output_dir} in {seconds:.1f} s")
+
+
+def _refuse_idle(fv: flags.FlagValues) -> None:
+    """Raises InputError for a flag that would do nothing: who gives it expects something of it."""
+    for name, idle, needed in (
+        ("salt_file", not fv.hash_patient_ids, "--hash_patient_ids"),
+        ("columns", fv.dataset != "folder", "--dataset=folder"),
+        ("class_values", fv.dataset != "folder", "--dataset=folder"),
+        ("fold", fv.split_policy != "kfold", "--split_policy=kfold"),
+        ("beam_options", fv.runner != "beam", "--runner=beam"),
+    ):
+        if fv[name].value and idle:
+            raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ SMALL_SPLIT_SHARDS = 8
 ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
 _encoder_lock = threading.Lock()
-_ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line")
+_ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line", "listed")
 
 
 def build(
@@ -128,7 +128,7 @@ def encode_rows(
     with pathlib.Path(rows).open(encoding="utf-8") as stream:
         for row in map(json.loads, stream):
             try:
-                encoded = encoder.encode(readers.read_image(row["path"], row["offset"]))
+                encoded = encoder.encode(_read(row))
             except (OSError, ValueError, pictures.BadImage) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 if not skip:
@@ -168,6 +168,19 @@ def format_counts(info: records.RecordSetInfo) -> str:
     )
 
 
+def _read(row: Mapping[str, Any]) -> bytes:
+    """The encoded image of a row. Raises ValueError if a record set's manifest names another record than is there."""
+    if row["offset"] < 0:
+        return readers.read_image(row["path"])
+    record = readers.read_record(row["path"], row["offset"])
+    if record["image/id"] != row["listed"] or list(record["label/vector"]) != row["vector"]:
+        raise ValueError(
+            f"the record at byte {row['offset']} is {record['image/id']}, with another id or other labels than the "
+            f"manifest says of {row['listed']}; build the record set again"
+        )
+    return record["image/encoded"]
+
+
 @functools.lru_cache(maxsize=1)
 def _make_encoder(picture: pictures.PictureOptions) -> pictures.PictureEncoder:
     return pictures.PictureEncoder(picture)
@@ -198,8 +211,7 @@ def _write_rows(
         frame = plan.frame.iloc[part][list(_ROW_COLUMNS)]
         for row, vector in zip(frame.to_dict("records"), plan.vectors[part].astype(int).tolist(), strict=True):
             path = pathlib.Path(row["path"]).absolute()  # a Beam worker has another current folder
-            stamp = path.stat()
-            more = {"path": str(path), "vector": vector, "stamp": [stamp.st_size, stamp.st_mtime_ns]}
+            more = {"path": str(path), "vector": vector, "stamp": _stamp(path)}
             lines.append(json.dumps(row | more))
         files.write_text(paths[-1], "".join(f"{line}\n" for line in lines))
     return paths
@@ -207,6 +219,15 @@ def _write_rows(
 
 def _num_shards(num_images: int) -> int:
     return max(-(-num_images // IMAGES_PER_SHARD), min(-(-num_images // SMALL_SHARD), SMALL_SPLIT_SHARDS))
+
+
+def _stamp(path: pathlib.Path) -> list[int]:
+    """Size and time of a file; nothing for what cannot be opened either, such as a link that leads nowhere."""
+    try:
+        stamp = path.stat()
+    except OSError:
+        return []
+    return [stamp.st_size, stamp.st_mtime_ns]
 
 
 def _key(rows: pathlib.Path, split: str, *values: Any) -> str:

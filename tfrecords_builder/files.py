@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tfrecords_builder.errors import InputError, RunError
@@ -54,11 +54,17 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> pathlib
     folder that no tfcxr program wrote (one without flags.txt).
     """
     path = pathlib.Path(path).absolute()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--output_dir={path}: is a file, not a folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"--output_dir={path}: is not empty; choose another folder or give --overwrite")
-    refuse_foreign(path, "--output_dir")
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--output_dir={path}: is a file, not a folder")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise InputError(f"--output_dir={path}: is not empty; choose another folder or give --overwrite")
+        if path.is_symlink() or path.is_mount():  # neither can be replaced by a finished folder
+            kind = "a link" if path.is_symlink() else "a mount point"
+            raise InputError(f"--output_dir={path}: is {kind}; give a folder inside it")
+        refuse_foreign(path, "--output_dir")
+    except OSError as error:
+        raise InputError(f"--output_dir={path}: cannot be looked at ({error.strerror})") from error
     return path
 
 
@@ -70,6 +76,7 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
     """
     path = check_output(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    missing = _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -79,11 +86,13 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
         raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield temporary
-        _put_in_place(temporary, path)
+        with _writing(path):
+            yield temporary
+            _put_in_place(temporary, path, overwrite)
     finally:
         os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(missing)
 
 
 @contextlib.contextmanager
@@ -105,6 +114,7 @@ def resumable_folder(
     """
     path = check_output(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
+    missing = _missing_parents(path)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         handle = os.open(partial, os.O_RDONLY)
@@ -119,8 +129,9 @@ def resumable_folder(
         if not locked:  # or put in place by the other program since we opened it
             raise InputError(f"--output_dir={path}: another program is writing it; wait, or choose another folder")
         try:
-            yield partial
-            _put_in_place(partial, path)
+            with _writing(path):
+                yield partial
+                _put_in_place(partial, path, overwrite)
         except RunError as error:
             if not worth_keeping(partial):
                 raise
@@ -128,11 +139,40 @@ def resumable_folder(
         finally:
             if not worth_keeping(partial):
                 shutil.rmtree(partial, ignore_errors=True)
+                _remove_empty(missing)
     finally:
         os.close(handle)
 
 
-def _put_in_place(temporary: pathlib.Path, path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """A file that cannot be written, such as on a full disk, becomes a RunError."""
+    try:
+        yield
+    except BrokenPipeError:  # of standard output
+        raise
+    except OSError as error:
+        name = error.filename or path
+        raise RunError(f"--output_dir={path}: {name} cannot be read or written ({error.strerror or error})") from error
+
+
+def _missing_parents(path: pathlib.Path) -> list[pathlib.Path]:
+    """The folders above `path` that have to be made, the innermost first."""
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+def _remove_empty(folders: Sequence[pathlib.Path]) -> None:
+    """Removes those of the folders that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool) -> None:
+    try:
+        check_output(path, overwrite=overwrite)
+    except InputError as error:  # written by others meanwhile
+        raise RunError(str(error)) from error
     if path.exists():
         shutil.rmtree(path)
     temporary.replace(path)
@@ -150,6 +190,12 @@ def _remove_abandoned(path: pathlib.Path) -> None:
             pass  # another program is writing the same output
         finally:
             os.close(handle)
+
+
+def refuse_source(output: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Raises InputError if `source` is the folder `output` or in it: --overwrite would delete what is being read."""
+    if pathlib.Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
+        raise InputError(f"--output_dir={output}: holds --data_dir={source}; choose another folder")
 
 
 def refuse_foreign(path: pathlib.Path, flag: str) -> None:

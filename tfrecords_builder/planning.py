@@ -69,8 +69,9 @@ class Options:
 class Plan:
     """The selected rows, before an image has been read.
 
-    `frame` is a reader's frame with `path`, `offset`, `class` (int) and `split`; `vectors` are its label vectors
-    float32 [N, 14] in {0, 1}; `skipped` has a row (table, line, id, reason) for each row that is not in `frame`.
+    `frame` is a reader's frame with `path`, `offset`, `class` (int), `split` and `listed` (the `id` in the table, never
+    hashed); `vectors` are its label vectors float32 [N, 14] in {0, 1}; `skipped` has a row (table, line, id, reason)
+    for each row that is not in `frame`.
     """
 
     table: readers.Table  # its frame is that of all rows
@@ -107,8 +108,11 @@ def make_plan(options: Options) -> Plan:
         frontal_only=options.frontal_only,
     )
     frame = table.frame
+    if not len(frame):
+        raise InputError(f"{table.paths[0]}: all rows are lateral views; --nofrontal_only uses them")
     frame["path"] = readers.locate(table)
     exists = (frame["path"] != "").to_numpy()
+    _refuse_shared_files(frame, table)
     used = exists if options.missing_images == "skip" else np.ones(len(frame), bool)
     if not used.any():
         raise InputError(f"--data_dir={options.data_dir}: holds none of the images that {table.paths[0].name} names")
@@ -159,6 +163,7 @@ def make_plan(options: Options) -> Plan:
     kept = reason == ""
     skipped = frame.loc[~kept, ["table", "line", "id"]].assign(reason=reason[~kept])
     skipped = pd.concat([table.skipped, skipped], ignore_index=True)[list(readers.SKIPPED_COLUMNS)]
+    frame["listed"] = frame["id"]
     plan = Plan(
         table=table,
         version=version,
@@ -214,6 +219,18 @@ def _hash_patients(plan: Plan, salt: bytes) -> None:
     """Replaces the patient ids of the plan, in place; rows that are left out lose their ids."""
     plan.frame["id"], plan.frame["patient"] = readers.hash_ids(plan.frame["id"], plan.frame["patient"], salt)
     plan.skipped["id"] = ""
+
+
+def _refuse_shared_files(frame: pd.DataFrame, table: readers.Table) -> None:
+    """Raises InputError if two rows name one image file by different paths."""
+    again = (frame["path"].duplicated() & (frame["path"] != "") & (frame["offset"] < 0)).to_numpy()
+    if again.any():
+        second = frame.iloc[int(np.argmax(again))]
+        first = frame.iloc[int(np.argmax((frame["path"] == second["path"]).to_numpy()))]
+        raise InputError(
+            f"{table.paths[0]}: {first['id']} (line {first['line']}) and {second['id']} (line {second['line']}) are "
+            f"both {second['path']}; list each image once"
+        )
 
 
 def _raise_missing(absent: pd.DataFrame, count: int, data_dir: str | os.PathLike) -> None:

@@ -210,6 +210,14 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
         info = RecordSetInfo(**_tuples(value), splits=splits, folder=folder)
     except (TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{folder}: {INFO_FILE} is damaged ({error}); build the records again") from error
+    texts = (
+        info.source,
+        info.label_version,
+        info.digest,
+        *(info.classes if isinstance(info.classes, tuple) else [None]),
+    )
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{folder}: {INFO_FILE} is damaged (a text is none); build the records again")
     if info.labels != LABELS:
         raise InputError(f"{folder}: its labels are not the 14 canonical ones; build the records again")
     absent = [shard for split in splits.values() for shard in split.shards if not (folder / shard).is_file()]

@@ -57,7 +57,10 @@ def read_lists(path: str | os.PathLike) -> Lists:
             patient or image in two splits, no row at all; the message names the file, and line or patient.
     """
     path = pathlib.Path(path)
-    path = path / MANIFEST if path.is_dir() else path
+    try:
+        path = path / MANIFEST if path.is_dir() else path
+    except OSError as error:
+        raise InputError(f"--split_lists={path}: cannot be read ({error.strerror})") from error
     where = f"--split_lists={path}"
     found: dict[str, dict[str, str]] = {"patient": {}, "id": {}}
     alone = set()
@@ -95,6 +98,9 @@ def _read_rows(path: pathlib.Path, where: str) -> Iterator[tuple[int, dict[str, 
     try:
         names = [name.strip().lower() for name in next(reader, [])]
         columns = {name: names.index(name) for name in ("split", "patient", "id") if name in names}
+        twice = next((name for name in columns if names.count(name) > 1), "")
+        if twice:
+            raise InputError(f"{where}: has two columns {twice!r}; keep one")
         if "split" not in columns or len(columns) < 2:
             raise InputError(f"{where}: its header must name the columns split, and patient or id")
         for cells in reader:

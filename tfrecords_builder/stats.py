@@ -26,6 +26,7 @@ def main(fv: flags.FlagValues) -> None:
     from tfrecords_builder.statistics import counting, outputs, report
 
     start = time.monotonic()
+    files.refuse_source(fv.output_dir, fv.data_dir)
     if (fv.split_policy == "lists") != bool(fv.split_lists):
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     user_versions = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None

@@ -186,7 +186,7 @@ class _Checker:
         try:
             described = files.read_json(self._info.folder / "dataset_info.json")
             lengths = {part["name"]: tuple(map(int, part["shardLengths"])) for part in described["splits"]}
-        except (InputError, KeyError, TypeError, ValueError) as error:
+        except (InputError, KeyError, TypeError, ValueError, OverflowError) as error:
             self.faults.append(f"dataset_info.json: is damaged ({error})")
             return
         if lengths != {name: split.shard_lengths for name, split in self._info.splits.items()}:
@@ -199,10 +199,14 @@ def _read_manifest(path: pathlib.Path, faults: list[str]) -> dict[tuple[str, str
     """Rows of the manifest by shard and position."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return {(row["shard"], row["position"]): row for row in csv.DictReader(stream)}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+            rows = list(csv.DictReader(stream))
+            named = {(row["shard"], row["position"]): row for row in rows}
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         faults.append(f"manifest.csv: cannot be read ({error})")
         return {}
+    if len(named) < len(rows):
+        faults.append(f"manifest.csv: names {len(rows) - len(named)} records more than once")
+    return named
 
 
 def _png_problem(encoded: bytes, side: int) -> str:

@@ -283,9 +283,9 @@ def has_finished_shards(folder: pathlib.Path) -> bool:
 def _run(jobs: Sequence[ShardJob], folder: pathlib.Path, runner: Runner, total: int) -> None:
     """Writes what an earlier run has not; nothing else that looks like a shard stays in the folder."""
     names = {job.name for job in jobs}
-    for path in list(folder.glob("*.tfrecord-*")):
+    for path in [*folder.glob("*.tfrecord-*"), *folder.glob(".*.tmp")]:
         if path.name not in names:  # of another build, or half written
-            path.unlink()
+            path.unlink(missing_ok=True)
     rest, there = [], 0
     for job in jobs:
         finished = _finished(job)

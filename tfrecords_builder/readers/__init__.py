@@ -17,7 +17,7 @@ from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
 from tfrecords_builder.readers.locating import locate
-from tfrecords_builder.readers.shards import index_shard, read_image
+from tfrecords_builder.readers.shards import index_shard, read_image, read_record
 from tfrecords_builder.readers.tables import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "parse_columns",
     "read",
     "read_image",
+    "read_record",
 ]
 
 READERS: tuple[str, ...] = ("chexpert", "chestxray", "folder", "records")

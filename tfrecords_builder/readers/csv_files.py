@@ -142,7 +142,11 @@ class _Lines:
             self._stream.close()
             raise InputError(f"{path}: is empty" if not first else f"{path}: line 1: is blank, expected column names")
         self._separator = max(",;\t", key=first.count)
-        self.header = [name.strip() for name in next(csv.reader([first], delimiter=self._separator))]
+        try:
+            self.header = [name.strip() for name in next(csv.reader([first], delimiter=self._separator))]
+        except csv.Error as error:
+            self._stream.close()
+            raise InputError(f"{path}: line 1: is no row of a table ({error})") from error
 
     def __enter__(self) -> "_Lines":
         return self

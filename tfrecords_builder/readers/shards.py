@@ -8,7 +8,9 @@ cannot start reading at an offset from Python, hence the CRC here.
 import functools
 import os
 import pathlib
+import stat
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -52,10 +54,22 @@ def read_image(path: str | os.PathLike, offset: int = -1) -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is no undamaged record of a tfcxr record set at the offset.
+        ValueError: it is no regular file, or there is no undamaged record of a tfcxr record set at the offset.
     """
     if offset < 0:
-        return pathlib.Path(path).read_bytes()
+        # Others would be waited for or never end: pipes, devices.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ValueError("is no regular file")
+            return stream.read()
+    return read_record(path, offset)["image/encoded"]
+
+
+def read_record(path: str | os.PathLike, offset: int) -> dict[str, Any]:
+    """Reads the record of a shard at a byte offset: what `records.read_example` returns.
+
+    Raises OSError and ValueError as `read_image`.
+    """
     # Here, as it imports TensorFlow, which reading a table does not need.
     from tfrecords_builder import records
 
@@ -70,7 +84,7 @@ def read_image(path: str | os.PathLike, offset: int = -1) -> bytes:
     if len(data) < length or len(footer) < _FOOTER.size or _masked_crc(data) != _FOOTER.unpack(footer)[0]:
         raise ValueError(f"{where}: its data are damaged (wrong CRC)")
     try:
-        return records.read_example(data)["image/encoded"]
+        return records.read_example(data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
