@@ -62,6 +62,8 @@ def get_label_version(name: str, user_versions: Mapping[str, LabelVersion] | Non
     before the data are known: `benchmark_settings.make_version`.
     """
     known = {**LABEL_VERSIONS, **(user_versions or {})}
+    if name in SETTINGS:
+        raise InputError(f"--label_version={name}: its classes are found in a label table, which build-records reads")
     if name not in known:
         raise InputError(f"--label_version={name}: unknown; choose one of {', '.join((*known, *SETTINGS))}")
     return known[name]

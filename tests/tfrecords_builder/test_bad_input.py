@@ -7,7 +7,7 @@ import pytest
 
 from flags import app
 from tests import fakes
-from tfrecords_builder import build, files, records, stats, verify, writing
+from tfrecords_builder import build, files, labels, records, stats, verify, writing
 from tfrecords_builder.errors import InputError, RunError
 
 
@@ -215,3 +215,8 @@ def test_split_lists_with_a_column_twice(tmp_path, nih, capfd):
     (tmp_path / "lists.csv").write_text("split,split,patient\ntrain,test,1\n")
     assert _run(tmp_path / "out", nih, split_policy="lists", split_lists=tmp_path / "lists.csv") == 2
     assert "two columns 'split'" in _error(capfd)
+
+
+def test_a_benchmark_setting_is_not_called_unknown():
+    with pytest.raises(InputError, match="classes-2: its classes are found in a label table"):
+        labels.get_label_version("classes-2")
