@@ -175,7 +175,7 @@ def define_running(fv: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "num_shards",
         0,
-        "shards per split; 0: one per 1,024 images, at least 8 of large splits",
+        "shards per split; 0: one per 1,024 images, and up to 8 in small splits",
         lower_bound=0,
         flag_values=fv,
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfrecords_builder import files, pictures, planning, readers, records, writing
 from tfrecords_builder.canonical import SPLITS
@@ -231,8 +232,8 @@ def _stamp(path: pathlib.Path) -> list[int]:
 
 
 def _key(rows: pathlib.Path, split: str, *values: Any) -> str:
-    """Hash of all that decides a shard's content."""
-    text = json.dumps([split, records.SCHEMA_VERSION, *map(str, values)])
+    """Hash of all that decides a shard's content; TensorFlow decodes, resizes and encodes."""
+    text = json.dumps([split, records.SCHEMA_VERSION, tf.__version__, *map(str, values)])
     return hashlib.sha256(rows.read_bytes() + text.encode()).hexdigest()
 
 
