@@ -157,18 +157,18 @@ def make_example(
         "label/extra": EXTRA_SEPARATOR.join(extra),
         "source": source,
     }
-    features = {}
+    example = tf.train.Example()
+    feature = example.features.feature
     for key, value in values.items():
         dtype = FEATURES[key][0]
         if dtype == tf.string:
-            value = value if isinstance(value, bytes) else value.encode()
-            features[key] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+            feature[key].bytes_list.value.append(value if isinstance(value, bytes) else value.encode())
         elif dtype == tf.int64:
-            features[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+            feature[key].int64_list.value.append(value)
         else:
-            features[key] = tf.train.Feature(float_list=tf.train.FloatList(value=value))
+            feature[key].float_list.value.extend(value)
     # Protobuf maps have no order of their own; byte-identical rebuilds need one.
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
+    return example.SerializeToString(deterministic=True)
 
 
 def parse_example(serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
