@@ -137,7 +137,9 @@ def _lay_out(folder: pathlib.Path, pictures: list[pathlib.Path], side: int, suff
             path = folder / f"{i:05d}.{suffix}"
             if i < len(pictures):
                 picture = Image.open(pictures[i]).convert("L")
-                (picture if picture.width == side else picture.resize((side, side), Image.Resampling.BOX)).save(path, quality=90)
+                if picture.width != side:
+                    picture = picture.resize((side, side), Image.Resampling.BOX)
+                picture.save(path, quality=90)
             else:
                 os.link(folder / f"{i % len(pictures):05d}.{suffix}", path)
             table.writerow([path.name, i, "No Finding" if i % 2 else "Pneumothorax"])
