@@ -192,10 +192,13 @@ def _remove_abandoned(path: pathlib.Path) -> None:
             os.close(handle)
 
 
-def refuse_source(output: str | os.PathLike, source: str | os.PathLike) -> None:
-    """Raises InputError if `source` is the folder `output` or in it: --overwrite would delete what is being read."""
+def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag: str = "--data_dir") -> None:
+    """Raises InputError if `source` is the folder `output` or in it: --overwrite would delete what is being read.
+
+    `flag` is the one that named the source.
+    """
     if pathlib.Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
-        raise InputError(f"--output_dir={output}: holds --data_dir={source}; choose another folder")
+        raise InputError(f"--output_dir={output}: holds {flag}={source}; choose another folder")
 
 
 def refuse_foreign(path: pathlib.Path, flag: str) -> None:

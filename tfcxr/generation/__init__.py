@@ -1,0 +1,28 @@
+"""Labelled synthetic record sets from a trained generator: the library behind `generate`.
+
+A plan says which labels each image has and in which split it is (plans.py, tables.py); `write` makes the images of a
+plan (writing.py). Image i of a set has the latent of (seed, i), whatever batch, shard or run renders it.
+"""
+
+from tfcxr.generation.plans import (
+    Plan,
+    find_label_version,
+    plan_balanced,
+    plan_replicated,
+    plan_sampled,
+    plan_vector,
+)
+from tfcxr.generation.tables import plan_table
+from tfcxr.generation.writing import Options, write
+
+__all__ = [
+    "Options",
+    "Plan",
+    "find_label_version",
+    "plan_balanced",
+    "plan_replicated",
+    "plan_sampled",
+    "plan_table",
+    "plan_vector",
+    "write",
+]

@@ -1,0 +1,152 @@
+"""Label combinations as numbers: the 14 labels are the bits of a code below 2^14, the first label the highest.
+
+So a plan of millions of images has two bytes of labels per image, and counts of all combinations are one small array.
+"""
+
+import difflib
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr.gan import loading
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import LABELS
+
+NUM_CODES = 2 ** len(LABELS)
+NO_LABEL = "no label that the GAN is conditioned on"
+
+_BITS = 2 ** np.arange(len(LABELS))[::-1]
+# Keeps the draws of labels apart from those of latents, which use (seed, image number).
+_LABEL_SALT = 7919
+_DRAWS_AT_ONCE = 65536
+
+
+def encode(vectors: np.ndarray) -> np.ndarray:
+    """The codes uint16 [N] of label vectors [N, 14] in {0, 1}."""
+    return ((np.asarray(vectors) > 0.5) @ _BITS).astype(np.uint16)
+
+
+def decode(codes: np.ndarray) -> np.ndarray:
+    """The label vectors float32 [N, 14] of codes [N]."""
+    return (np.asarray(codes, np.int64)[:, None] & _BITS > 0).astype(np.float32)
+
+
+def rank(counts: np.ndarray) -> np.ndarray:
+    """The codes uint16 [C] that occur, most frequent first, ties by labels; `counts` is int64 [2^14]."""
+    codes = np.flatnonzero(counts)[::-1]
+    return codes[np.argsort(-counts[codes], kind="stable")].astype(np.uint16)
+
+
+def seen_labels(generator: loading.Generator) -> np.ndarray:
+    """bool [14]: the labels that the generator is conditioned on."""
+    seen = np.zeros(len(LABELS), bool)
+    seen[list(generator.network.condition_labels or range(len(LABELS)))] = True
+    return seen
+
+
+def known_names(generator: loading.Generator) -> str:
+    """The labels that the generator is conditioned on, joined by commas."""
+    return ", ".join(np.array(LABELS)[seen_labels(generator)])
+
+
+def count_source(
+    generator: loading.Generator, label_records: str | os.PathLike | None
+) -> tuple[np.ndarray, str, dict[str, int]]:
+    """How often each combination occurs in a record set or in the generator's training fold.
+
+    Only the labels that the generator is conditioned on are kept; images without any of them are left out.
+
+    Args:
+      generator: its training fold is the default source.
+      label_records: a record set whose train split to use instead; read in batches.
+
+    Returns:
+      Counts int64 [2^14] by code, where they come from, and {reason: number of images left out}.
+
+    Raises:
+      InputError: no such records, or a generator that does not know its training fold.
+      RunError: damaged records.
+    """
+    counts = np.zeros(NUM_CODES, np.int64)
+    seen = seen_labels(generator)
+    if label_records:
+        from tfcxr import data
+
+        record_set = data.RecordSet(label_records, flag="--label_records")
+        vectors = record_set.dataset("train", decode=False).map(lambda record: record["label/vector"])
+        with data.naming_damage(record_set.path):
+            for batch in vectors.batch(4096).as_numpy_iterator():
+                counts += np.bincount(encode(batch * seen), minlength=NUM_CODES)
+        origin = f"train split of {pathlib.Path(label_records).name}"
+    elif generator.combinations:
+        table, numbers = loading.combination_vectors(generator.combinations)
+        np.add.at(counts, encode(table * seen), numbers)
+        origin = f"training fold of {generator.name}"
+    else:
+        raise InputError("--label_records is needed: the generator does not know the labels of its training images")
+    left_out = {NO_LABEL: int(counts[0])} if counts[0] else {}
+    counts[0] = 0
+    return counts, origin, left_out
+
+
+def draw(counts: np.ndarray, seed: int, numbers: np.ndarray) -> np.ndarray:
+    """For each image number an index into `counts`, in proportion to them, as a function of (seed, number).
+
+    Args:
+      counts: int64 [C], at least 1 each.
+      seed: of the draws.
+      numbers: int64 [N].
+
+    Returns:
+      Smallest unsigned integers [N].
+    """
+    drawn = np.zeros(len(numbers), np.min_scalar_type(len(counts)))
+    if len(counts) == 1:
+        return drawn
+    bounds = np.cumsum(counts)
+    for start in range(0, len(numbers), _DRAWS_AT_ONCE):
+        part = slice(start, start + _DRAWS_AT_ONCE)
+        values = _uniform(seed + _LABEL_SALT, numbers[part], bounds[-1]).numpy()
+        drawn[part] = np.searchsorted(bounds, values, side="right")
+    return drawn
+
+
+def parse_labels(text: str, generator: loading.Generator) -> int:
+    """The code of labels joined by commas, in any case of letters.
+
+    Raises InputError: no label, an unknown one, one given twice, or one that the generator is not conditioned on; the
+    message names --labels.
+    """
+    folded = {name.casefold(): index for index, name in enumerate(LABELS)}
+    chosen: list[int] = []
+    for item in (part.strip() for part in text.split(",")):
+        index = folded.get(item.casefold())
+        if index is None:
+            raise InputError(f"--labels={text}: unknown label {item!r}; {suggest(item, LABELS)}")
+        if index in chosen:
+            raise InputError(f"--labels={text}: {LABELS[index]!r} is given twice; give each label once")
+        if not seen_labels(generator)[index]:
+            raise InputError(
+                f"--labels={text}: the GAN was not conditioned on {LABELS[index]}, only on {known_names(generator)}"
+            )
+        chosen.append(index)
+    return int(_BITS[chosen].sum())
+
+
+def suggest(name: str, known: tuple[str, ...]) -> str:
+    """Says which known names are like `name`, or all of them."""
+    folded = {text.casefold(): text for text in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"did you mean {folded[near[0]]!r}?" if near else f"choose of {', '.join(known)}"
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)]
+)
+def _uniform(seed: tf.Tensor, numbers: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """int64 [N] below `total`, each a function of (seed, number)."""
+    return tf.map_fn(
+        lambda number: tf.random.stateless_uniform([], tf.stack([seed, number]), 0, total, tf.int64), numbers
+    )

@@ -1,0 +1,272 @@
+"""Plans: which labels each image of a synthetic set has, and in which split it is.
+
+Unless a table says otherwise, the images of a class are numbered one after the other, the first 80% train and the rest
+validation. A plan takes 3 bytes per image, 3 MB per million; making one that replicates or shuffles takes up to 20 MB
+per million for a moment, and writing one holds another 4 bytes per image.
+"""
+
+import dataclasses
+import functools
+import os
+
+import numpy as np
+
+from tfcxr.gan import loading
+from tfcxr.generation import combinations
+from tfrecords_builder import labels as labels_lib
+from tfrecords_builder import records, writing
+from tfrecords_builder.canonical import SPLITS
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion
+
+TRAIN_FRACTION = 0.8
+MAX_IMAGES = 10**9  # a slip of the finger should not fill the disk or the memory
+
+_TRAIN, _VALIDATION = SPLITS.index("train"), SPLITS.index("validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to generate: row i is image i.
+
+    Attributes:
+      version: label version of the set.
+      codes: uint16 [N], the label combinations (see combinations.py): the conditions, which the records hold.
+      splits: uint8 [N], indices into canonical.SPLITS.
+      label_source: where the labels come from, in words.
+      left_out: reason -> number of rows or images of the source that have no image here.
+      skipped: those rows of a label table.
+    """
+
+    version: LabelVersion
+    codes: np.ndarray
+    splits: np.ndarray
+    label_source: str
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    skipped: tuple[writing.SkippedRow, ...] = ()
+
+    @functools.cached_property
+    def class_of_code(self) -> np.ndarray:
+        """int16 [2^14]: the class of each combination; -1: none, as in a multilabel set."""
+        return classes_of_codes(self.version)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """int16 [N], -1 in a multilabel set."""
+        return self.class_of_code[self.codes]
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [N, 14], of all images at once: for small plans."""
+        return combinations.decode(self.codes)
+
+    @functools.cached_property
+    def code_counts(self) -> np.ndarray:
+        """int64 [2^14]: the number of images of each combination."""
+        return np.bincount(self.codes, minlength=combinations.NUM_CODES)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Class name -> number of images; empty if multilabel."""
+        names = enumerate(self.version.class_names)
+        return {name: int(self.code_counts[self.class_of_code == index].sum()) for index, name in names}
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def classes_of_codes(version: LabelVersion) -> np.ndarray:
+    """int16 [2^14]: the class of each combination of labels in a version; -1: none."""
+    everything = combinations.decode(np.arange(combinations.NUM_CODES))
+    return labels_lib.assign(version, everything).astype(np.int16)
+
+
+def find_label_version(
+    name: str, versions_file: str | os.PathLike | None, label_records: str | os.PathLike | None
+) -> LabelVersion:
+    """The label version `name`: a built-in one, one of the user's file, or that of the record set `label_records`.
+
+    The last is how the classes of a benchmark setting are had, which come from data. Raises InputError.
+    """
+    if label_records:
+        info = records.load_info(label_records)
+        if info.label_version == name:
+            return info.version
+    return labels_lib.get_label_version(name, labels_lib.load_label_versions(versions_file) if versions_file else None)
+
+
+def plan_balanced(
+    generator: loading.Generator,
+    version: LabelVersion,
+    per_class: int,
+    *,
+    seed: int,
+    label_records: str | os.PathLike | None = None,
+    top_combinations: int | None = None,
+) -> Plan:
+    """The same number of images of each class.
+
+    A class that fixes all 14 labels is conditioned on exactly them. A class with free labels (Xs, "Finding") draws
+    combinations that satisfy it, in proportion to their frequency. A multilabel set is one group of `per_class` images.
+
+    Args:
+      generator: decides which labels can be asked for.
+      version: the label version.
+      per_class: images per class.
+      seed: of the draws; image i's combination is a function of (seed, i).
+      label_records: record set whose combinations to draw from; default the generator's training fold.
+      top_combinations: draw from that many most frequent combinations per class only; None: all.
+
+    Raises:
+      InputError: a class whose labels the generator was not conditioned on, or that no combination satisfies.
+    """
+    groups: list[tuple[int, LabelClass | None]] = [*enumerate(version.classes)] or [(labels_lib.NO_CLASS, None)]
+    check_total("--per_class", per_class, per_class * len(groups))
+    count_source = functools.cache(lambda: combinations.count_source(generator, label_records))
+    class_of_code = classes_of_codes(version)
+    parts, origins = [], set()
+    for position, (index, label_class) in enumerate(groups):
+        if label_class is not None and _is_exact(label_class):
+            choices, frequencies = _exact_code(generator, version, label_class)[None], np.ones(1, np.int64)
+            origins.add("the class's own labels")
+        else:
+            counts, origin, _ = count_source()
+            origins.add(origin)
+            choices = combinations.rank(np.where(class_of_code == index, counts, 0))[:top_combinations]
+            frequencies = counts[choices]
+            if not len(choices):
+                name = "multilabel" if label_class is None else label_class.name
+                raise InputError(
+                    f"--label_version={version.name}: no combination of the labels that the GAN is conditioned on "
+                    f"satisfies class {name}; give --label_records that hold it"
+                )
+        numbers = np.arange(per_class) + position * per_class
+        parts.append(choices[combinations.draw(frequencies, seed, numbers)])
+    codes = np.concatenate(parts)
+    return Plan(version, codes, split_by_index(class_of_code[codes]), "; ".join(sorted(origins)))
+
+
+def plan_replicated(
+    generator: loading.Generator,
+    version: LabelVersion,
+    *,
+    seed: int,
+    label_records: str | os.PathLike | None = None,
+    top_combinations: int | None = None,
+) -> Plan:
+    """One image for each labelled image of the source, with the same label vector; arguments and errors as
+    `plan_balanced`.
+
+    Vectors that are in no class of the version are left out and counted. The order is shuffled, so that both splits
+    have the same distribution.
+    """
+    choices, frequencies, origin, left_out = _rank_source(generator, version, label_records, top_combinations)
+    total = int(frequencies.sum())
+    check_total("--label_records", total, total)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(total)
+    codes = np.repeat(choices, frequencies)[order]
+    splits = split_by_index(classes_of_codes(version)[codes])
+    return Plan(version, codes, splits, f"replicates the {origin}", left_out)
+
+
+def plan_sampled(
+    generator: loading.Generator,
+    version: LabelVersion,
+    num_images: int,
+    *,
+    seed: int,
+    label_records: str | os.PathLike | None = None,
+    top_combinations: int | None = None,
+) -> Plan:
+    """`num_images` images with label vectors drawn from the distribution that `plan_replicated` copies.
+
+    Image i's combination is a function of (seed, i): a larger set begins with the labels of a smaller one. Arguments
+    and errors as `plan_balanced`.
+    """
+    check_total("--num_images", num_images, num_images)
+    choices, frequencies, origin, left_out = _rank_source(generator, version, label_records, top_combinations)
+    codes = choices[combinations.draw(frequencies, seed, np.arange(num_images))]
+    splits = split_by_index(classes_of_codes(version)[codes])
+    return Plan(version, codes, splits, f"sampled from the {origin}", left_out)
+
+
+def plan_vector(generator: loading.Generator, version: LabelVersion, labels: str, num_images: int) -> Plan:
+    """`num_images` images of one label combination.
+
+    Args:
+      generator: decides which labels can be asked for.
+      version: the label version; one of its classes must hold the combination.
+      labels: names joined by commas, in any case of letters.
+      num_images: how many.
+
+    Raises:
+      InputError: what `combinations.parse_labels` refuses, or labels that are in no class of the version.
+    """
+    check_total("--num_images", num_images, num_images)
+    code = combinations.parse_labels(labels, generator)
+    class_of_code = classes_of_codes(version)
+    if class_of_code[code] == labels_lib.NO_CLASS and not version.multilabel:
+        raise InputError(f"--labels={labels}: is in no class of --label_version={version.name}; try multilabel")
+    codes = np.full(num_images, code, np.uint16)
+    return Plan(version, codes, split_by_index(class_of_code[codes]), "one combination of labels")
+
+
+def split_by_index(classes: np.ndarray, seed: int | None = None) -> np.ndarray:
+    """Splits uint8 [N] of images with the classes int [N]: the first 80% of each class train, the rest validation.
+
+    With a seed each class is shuffled before; for images whose order has a meaning.
+    """
+    splits = np.full(len(classes), _VALIDATION, np.uint8)
+    for index in np.unique(classes):
+        rows = np.flatnonzero(classes == index)
+        if seed is not None:
+            rows = np.random.Generator(np.random.Philox(seed)).permutation(rows)
+        splits[rows[: round(len(rows) * TRAIN_FRACTION)]] = _TRAIN
+    return splits
+
+
+def check_total(what: str, value: int, total: int) -> None:
+    """Raises InputError if a plan of `total` images, which the flag or file `what` asks for, has too many or none."""
+    if value < 1:
+        raise InputError(f"{what}={value}: must be at least 1")
+    if total > MAX_IMAGES:
+        raise InputError(f"{what}: asks for {total} images; a set holds at most {MAX_IMAGES}, make several")
+
+
+def _rank_source(
+    generator: loading.Generator,
+    version: LabelVersion,
+    label_records: str | os.PathLike | None,
+    top_combinations: int | None,
+) -> tuple[np.ndarray, np.ndarray, str, dict[str, int]]:
+    """Codes of the source that are in a class of the version, their counts, the source, and what is left out."""
+    counts, origin, left_out = combinations.count_source(generator, label_records)
+    if not version.multilabel:
+        outside = classes_of_codes(version) == labels_lib.NO_CLASS
+        if counts[outside].any():
+            left_out[f"in no class of {version.name}"] = int(counts[outside].sum())
+        counts = np.where(outside, 0, counts)
+    choices = combinations.rank(counts)
+    if not len(choices):
+        raise InputError(
+            f"--label_version={version.name}: no label combination of the {origin} is in any of its classes"
+        )
+    kept = choices[:top_combinations]
+    if len(kept) < len(choices):
+        left_out[f"not of the {len(kept)} most frequent combinations"] = int(counts[choices[len(kept) :]].sum())
+    return kept, counts[kept], origin, left_out
+
+
+def _is_exact(label_class: LabelClass) -> bool:
+    return label_class.fixes_all and not label_class.any and set(label_class.one) <= set(LABELS)
+
+
+def _exact_code(generator: loading.Generator, version: LabelVersion, label_class: LabelClass) -> np.ndarray:
+    wanted = np.isin(LABELS, label_class.one)
+    unseen = np.array(LABELS)[wanted & ~combinations.seen_labels(generator)]
+    if len(unseen):
+        raise InputError(
+            f"--label_version={version.name}: class {label_class.name} needs the label {unseen[0]}, but the GAN was "
+            f"conditioned on {combinations.known_names(generator)} only"
+        )
+    return combinations.encode(wanted[None])[0]
