@@ -1,7 +1,7 @@
 """GAN losses on scores [N, 1] (high: real), all as per-image values [N] whose mean is the loss.
 
 Sources: Gulrajani et al. 2017 (WGAN-GP), Karras et al. 2018 (the drift term), Goodfellow et al. 2014 (non-saturating
-logistic), Mescheder et al. 2018 (R1 and R2), Lim and Ye 2017 (hinge).
+logistic), Mescheder et al. 2018 (R1 and R2), Lim and Ye 2017 (hinge), Odena et al. 2017 (the auxiliary classifier).
 """
 
 import tensorflow as tf
@@ -45,25 +45,44 @@ def interpolate(reals, fakes, mix):
     return reals + (fakes - reals) * mix
 
 
-def _square_norms(discriminator, images, labels):
+def _square_norms(score, images):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        scores = tf.reduce_sum(discriminator([images, labels], training=True))
+        scores = tf.reduce_sum(score(images))
     gradients = tape.gradient(scores, images)
     return tf.reduce_sum(tf.square(gradients), axis=[1, 2, 3])
 
 
-def gradient_penalty(discriminator, images, labels, *, weight: float = WGAN_GP_WEIGHT):
+def gradient_penalty(score, images, *, weight: float = WGAN_GP_WEIGHT, scale: float = 1.0):
     """weight·(‖∇D(x̂, y)‖₂ - 1)² (Gulrajani 2017, equation 3), and the norms themselves; both [N].
 
     Call it inside a gradient tape: the gradient of the penalty is of second order.
+
+    Args:
+      score: function of images [N, R, R, 1] giving D's scores [N].
+      images: x̂, float32.
+      weight: of the penalty.
+      scale: of the norms (see `prog.gradient_scale`).
     """
     # An exactly zero gradient (a dead network) must not give a NaN derivative of the root.
-    norms = tf.sqrt(tf.maximum(_square_norms(discriminator, images, labels), 1e-30))
+    norms = scale * tf.sqrt(tf.maximum(_square_norms(score, images), 1e-30))
     return weight * tf.square(norms - 1), norms
 
 
-def zero_centred_penalty(discriminator, images, labels, *, gamma: float):
-    """gamma/2·‖∇D(x, y)‖² (Mescheder 2018, equations 9 and 10: R1 on reals, R2 on fakes), and the norms; both [N]."""
-    squares = _square_norms(discriminator, images, labels)
+def zero_centred_penalty(score, images, *, gamma: float):
+    """gamma/2·‖∇D(x, y)‖² (Mescheder 2018, equations 9 and 10: R1 on reals, R2 on fakes), and the norms; both [N].
+
+    Arguments as `gradient_penalty`.
+    """
+    squares = _square_norms(score, images)
     return 0.5 * gamma * squares, tf.sqrt(squares)
+
+
+def auxiliary_loss(logits, labels):
+    """Softmax cross entropy of the logits [N, K] with y/Σy, of labels y [N, K] with at least one 1 per row; [N].
+
+    The auxiliary classifier of an AC-GAN (Odena et al. 2017) for several labels at once: added, with weight 1, to the
+    discriminator's loss for reals and fakes and to the generator's for fakes.
+    """
+    labels = tf.cast(labels, logits.dtype)
+    return tf.nn.softmax_cross_entropy_with_logits(labels / tf.reduce_sum(labels, axis=1, keepdims=True), logits)

@@ -66,3 +66,19 @@ def test_zero_centred_penalty_and_its_second_order_gradient():
 def test_interpolation_starts_at_the_reals():
     points = losses.interpolate(image(0, 0), image(4, 8), tf.constant(0.25))
     np.testing.assert_allclose(tf.reshape(points, [-1]), [1.0, 2.0])
+
+
+def test_auxiliary_loss_shares_the_weight_among_the_labels():
+    # softmax = (1, 2, 5)/8
+    logits = tf.math.log([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]])
+    loss = losses.auxiliary_loss(logits, tf.constant([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(loss, [np.log(8 / 5), (np.log(8) + np.log(4)) / 2], rtol=1e-6)
+
+
+def test_auxiliary_loss_pulls_the_softmax_towards_the_labels():
+    logits = tf.constant([[0.0, 0.0, 0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.auxiliary_loss(logits, tf.constant([[1, 0, 1, 0]]))
+    # softmax - y/Σy
+    np.testing.assert_allclose(tape.gradient(loss, logits), [[-0.25, 0.25, -0.25, 0.25]], rtol=1e-6)
