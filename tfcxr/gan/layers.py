@@ -2,10 +2,14 @@
 # ruff: noqa: D102
 """Layers of cpD-GAN.
 
-Activations are NHWC float32 (on a CPU 1.7 times faster than NCHW). Weights keep the names, shapes and layouts of the
-reference (golden files and imported checkpoints load without a transposition): convolution kernels [k, k, in, out], the
-fused up-convolution [k, k, out, in], dense [in, out]; the dense layers beside the 4x4 images count their units
-channel-first.
+Activations are NHWC (on a CPU 1.7 times faster than NCHW), of the type that each layer's Keras policy computes in:
+float32, or a short float with `mixed_bfloat16` and `mixed_float16`. Variables are float32 always, and what would
+overflow or lose its meaning in a short float is computed in float32: means of squares, scales and shifts by the
+condition, sums of kernels.
+
+Weights keep the names, shapes and layouts of the reference (golden files and imported checkpoints load without a
+transposition): convolution kernels [k, k, in, out], the fused up-convolution [k, k, out, in], dense [in, out]; the
+dense layers beside the 4x4 images count their units channel-first.
 
 Sources: Karras et al. 2018 (progressive growing: equalized learning rate, pixel norm, minibatch standard deviation),
 Karras et al. 2019 (StyleGAN: fused up- and down-sampling convolutions).
@@ -43,7 +47,11 @@ def leaky_relu(x):
 
 
 def pixel_norm(x):
-    """x / sqrt(mean over channels of x² + 1e-8), for x of shape [..., C] (Karras 2018, section 4.2)."""
+    """x / sqrt(mean over channels of x² + 1e-8), for x of shape [..., C] (Karras 2018, section 4.2).
+
+    Short floats give float32: the square of a float16 overflows from 256 on.
+    """
+    x = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
     return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + _EPSILON)
 
 
@@ -100,20 +108,23 @@ class _Equalized(tf.keras.layers.Layer):
     def _build(self, weight_shape):
         self._scale = self.gain / math.sqrt(math.prod(weight_shape[:-1]))
         initializer = SeededNormal(seed=self.seed, name=self.name)
-        self.weight = self.add_weight(name="weight", shape=weight_shape, initializer=initializer)
+        # Not cast by Keras: `_compute` does it, after scaling and adding up.
+        own = {"experimental_autocast": False}
+        self.weight = self.add_weight(name="weight", shape=weight_shape, initializer=initializer, **own)
         self.bias = (
-            self.add_weight(name="bias", shape=[self._bias_size()], initializer="zeros") if self.use_bias else None
+            self.add_weight(name="bias", shape=[self.units], initializer="zeros", **own) if self.use_bias else None
         )
 
-    def _bias_size(self):
-        return self.units
-
     def _scaled_weight(self):
-        return self.weight * tf.cast(self._scale, self.weight.dtype)
+        return self.weight * self._scale
+
+    def _compute(self, kernel):
+        """A kernel in the type that the layer computes in."""
+        return tf.cast(kernel, self.compute_dtype)
 
     def _finish(self, x):
         if self.bias is not None:
-            x = tf.nn.bias_add(x, self.bias)
+            x = tf.nn.bias_add(x, self._compute(self.bias))
         return leaky_relu(x) if self.activate else x
 
     def get_config(self):
@@ -129,7 +140,7 @@ class Dense(_Equalized):
         self._build([input_shape[-1], self.units])
 
     def call(self, x):
-        return self._finish(tf.matmul(x, self._scaled_weight()))
+        return self._finish(tf.matmul(x, self._compute(self._scaled_weight())))
 
 
 @register
@@ -140,7 +151,7 @@ class DenseToImage(_Equalized):
         self._build([input_shape[-1], self.units * 16])
 
     def call(self, x):
-        x = tf.reshape(tf.matmul(x, self._scaled_weight()), [-1, self.units, 4, 4])
+        x = tf.reshape(tf.matmul(x, self._compute(self._scaled_weight())), [-1, self.units, 4, 4])
         return self._finish(tf.transpose(x, [0, 2, 3, 1]))
 
 
@@ -154,7 +165,7 @@ class DenseFromImage(_Equalized):
 
     def call(self, x):
         x = tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, self._channels * 16])
-        return self._finish(tf.matmul(x, self._scaled_weight()))
+        return self._finish(tf.matmul(x, self._compute(self._scaled_weight())))
 
 
 @register
@@ -169,7 +180,7 @@ class Conv(_Equalized):
         self._build([self.kernel, self.kernel, input_shape[-1], self.units])
 
     def call(self, x):
-        return self._finish(tf.nn.conv2d(x, self._scaled_weight(), 1, "SAME"))
+        return self._finish(tf.nn.conv2d(x, self._compute(self._scaled_weight()), 1, "SAME"))
 
     def get_config(self):
         return {**super().get_config(), "kernel": self.kernel}
@@ -190,8 +201,9 @@ class UpConv(_Equalized):
         weight = self._scaled_weight()
         if self.kernel == 1:
             # The 2x2 kernel has four equal entries: a 1x1 convolution of the small image, enlarged.
-            return self._finish(upsample(tf.nn.conv2d(x, tf.transpose(weight, [0, 1, 3, 2]), 1, "SAME")))
-        return self._finish(_transposed_conv(x, four_shifts(weight)))
+            weight = self._compute(tf.transpose(weight, [0, 1, 3, 2]))
+            return self._finish(upsample(tf.nn.conv2d(x, weight, 1, "SAME")))
+        return self._finish(_transposed_conv(x, self._compute(four_shifts(weight))))
 
     def get_config(self):
         return {**super().get_config(), "kernel": self.kernel}
@@ -211,8 +223,9 @@ class DownConv(_Equalized):
     def call(self, x):
         if self.kernel == 1:
             # As above: the mean first, and a 1x1 convolution of a quarter of the pixels.
-            return self._finish(tf.nn.conv2d(downsample(x), self._scaled_weight(), 1, "SAME"))
-        return self._finish(tf.nn.conv2d(x, four_shifts(self._scaled_weight()) * 0.25, 2, "SAME"))
+            return self._finish(tf.nn.conv2d(downsample(x), self._compute(self._scaled_weight()), 1, "SAME"))
+        weight = self._compute(four_shifts(self._scaled_weight()) * 0.25)
+        return self._finish(tf.nn.conv2d(x, weight, 2, "SAME"))
 
     def get_config(self):
         return {**super().get_config(), "kernel": self.kernel}
@@ -223,7 +236,7 @@ class PixelNorm(tf.keras.layers.Layer):
     """`pixel_norm` as a layer."""
 
     def call(self, x):
-        return pixel_norm(x)
+        return tf.cast(pixel_norm(x), self.compute_dtype)
 
 
 @register
@@ -235,7 +248,8 @@ class ConditionalPixelNorm(tf.keras.layers.Layer):
     """
 
     def __init__(self, *, calm: bool = False, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
+        # The condition stays float32: so do γ and β.
+        super().__init__(autocast=False, **kwargs)
         self.calm, self.seed = calm, seed
 
     def build(self, input_shapes):
@@ -243,18 +257,20 @@ class ConditionalPixelNorm(tf.keras.layers.Layer):
         self._scale = 1 / math.sqrt(size)
         for part in ("beta", "gamma"):
             initializer = SeededNormal(seed=self.seed, name=f"{self.name}/{part}", stddev=0.1 if self.calm else 1.0)
-            weight = self.add_weight(name=f"{part}/weight", shape=[size, channels], initializer=initializer)
+            own = {"experimental_autocast": False}
+            weight = self.add_weight(name=f"{part}/weight", shape=[size, channels], initializer=initializer, **own)
             start = "ones" if self.calm and part == "gamma" else "zeros"
-            bias = self.add_weight(name=f"{part}/bias", shape=[channels], initializer=start)
+            bias = self.add_weight(name=f"{part}/bias", shape=[channels], initializer=start, **own)
             setattr(self, f"{part}_weight", weight)
             setattr(self, f"{part}_bias", bias)
 
     def call(self, inputs):
         x, condition = inputs
-        condition = condition * self._scale
+        condition = tf.cast(condition, tf.float32) * self._scale
         gamma = tf.matmul(condition, self.gamma_weight) + self.gamma_bias
         beta = tf.matmul(condition, self.beta_weight) + self.beta_bias
-        return pixel_norm(x) * gamma[:, None, None, :] + beta[:, None, None, :]
+        x = pixel_norm(x) * gamma[:, None, None, :] + beta[:, None, None, :]
+        return tf.cast(x, self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), "calm": self.calm, "seed": self.seed}
@@ -276,10 +292,10 @@ class MinibatchStddev(tf.keras.layers.Layer):
         _, height, width, channels = x.shape
         size = tf.shape(x)[0]
         group = tf.minimum(self.group, size)
-        y = tf.reshape(x, [group, -1, height * width * channels])
+        y = tf.reshape(tf.cast(x, tf.float32), [group, -1, height * width * channels])
         y = y - tf.reduce_mean(y, axis=0, keepdims=True)
         y = tf.reduce_mean(tf.sqrt(tf.reduce_mean(tf.square(y), axis=0) + _EPSILON), axis=-1)
-        y = tf.tile(y, [group])[:, None, None, None]
+        y = tf.cast(tf.tile(y, [group]), x.dtype)[:, None, None, None]
         return tf.concat([x, tf.broadcast_to(y, [size, height, width, 1])], axis=-1)
 
     def get_config(self):

@@ -84,7 +84,7 @@ def test_discriminator_gradients_with_the_second_order_penalty(golden):
         real_scores = golden.discriminator([reals, golden.labels])
         fake_scores = golden.discriminator([fakes, golden.labels])
         mixed = losses.interpolate(reals, fakes, golden.d["mix"])
-        penalty, norms = losses.gradient_penalty(golden.discriminator, mixed, golden.labels)
+        penalty, norms = losses.gradient_penalty(lambda x: golden.discriminator([x, golden.labels]), mixed)
         loss = tf.reduce_mean(losses.wgan_discriminator(real_scores, fake_scores) + penalty)
     assert error(mixed, nhwc(golden.d["mixed_images"])) < OUTPUT_TOLERANCE
     assert error(norms, golden.d["mixed_norms"]) < OUTPUT_TOLERANCE

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcxr.gan import layers, networks
+from tfcxr.gan import layers, losses, networks
 
 TINY = {"resolution": 16, "fmap_base": 64, "fmap_max": 8}
 
@@ -113,6 +113,7 @@ def test_conditional_pixel_norm_is_affine_in_the_condition():
         ("resolution", 24),
         ("resolution", 4),
         ("fmap_base", 0),
+        ("arch", "progressive"),
         ("g_arch", "progressive"),
         ("init", "zeros"),
         ("condition_labels", (3, 3)),
@@ -128,3 +129,80 @@ def test_feature_maps_of_the_defaults():
     config = networks.NetworkConfig(resolution=512)
     assert [config.feature_maps(stage) for stage in (0, 4, 5, 6, 8)] == [512, 512, 512, 256, 64]
     assert config.latent_size == 512
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("arch", networks.ARCHITECTURES)
+def test_mixed_precision_computes_nearly_the_same_with_float32_variables_and_outputs(policy, arch):
+    config = networks.NetworkConfig(resolution=16, fmap_base=256, fmap_max=16, g_arch=arch, d_arch=arch)
+    latents, labels = inputs(16, config)
+    plain, mixed = networks.build_generator(config), networks.build_generator(config, policy)
+    images = plain([latents, labels])
+    assert mixed.compute_dtype == "float32" or mixed.get_layer("8x8/Conv1").compute_dtype == policy.removeprefix(
+        "mixed_"
+    )
+    assert off(mixed([latents, labels]), images) < 0.05
+    judge, mixed_judge = networks.build_discriminator(config), networks.build_discriminator(config, policy)
+    assert off(mixed_judge([images, labels]), judge([images, labels])) < 0.05
+    for model in (mixed, mixed_judge):
+        assert {output.dtype for output in model.outputs} == {tf.float32}
+        assert {variable.dtype for variable in model.trainable_variables} == {tf.float32}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_penalties_of_second_order_in_mixed_precision(policy):
+    config = networks.NetworkConfig(resolution=16, fmap_base=256, fmap_max=16)
+    _, labels = inputs(16, config)
+    images = tf.tanh(tf.random.stateless_normal([16, 16, 16, 1], [0, 0]))
+    norms, gradients = [], []
+    for model in (networks.build_discriminator(config), networks.build_discriminator(config, policy)):
+
+        def score(images, model=model):
+            return model([images, labels], training=True)
+
+        with tf.GradientTape() as tape:
+            penalty, own = losses.gradient_penalty(score, images)
+            zero_centred, _ = losses.zero_centred_penalty(score, images, gamma=10.0)
+            loss = tf.reduce_mean(penalty + zero_centred)
+        found = tape.gradient(loss, model.trainable_variables, unconnected_gradients="zero")
+        norms.append(own)
+        gradients.append(tf.concat([tf.reshape(gradient, [-1]) for gradient in found], axis=0))
+    assert off(norms[1], norms[0]) < 0.05
+    assert off(gradients[1], gradients[0]) < 0.1
+    assert np.isfinite(gradients[1]).all()
+
+
+def off(values, expected):
+    """Root mean square difference relative to the root mean square."""
+    return float(tf.norm(tf.cast(values, tf.float32) - expected) / tf.norm(expected))
+
+
+def test_activations_beyond_256_do_not_overflow_a_float16():
+    x = tf.constant([[[[3000.0, 4000.0]]]], tf.float16)
+    expected = np.array([3, 4]) / np.sqrt(12.5)
+    np.testing.assert_allclose(layers.PixelNorm(dtype="mixed_float16")(x).numpy().ravel(), expected, rtol=1e-3)
+    norm = layers.ConditionalPixelNorm(calm=True, dtype="mixed_float16", name="norm")
+    y = norm([x, tf.zeros([1, 2])])
+    assert y.dtype == tf.float16
+    np.testing.assert_allclose(y.numpy().ravel(), expected, rtol=1e-3)
+    y = layers.MinibatchStddev(dtype="mixed_float16")(tf.constant([[[[-3000.0]]], [[[3000.0]]]], tf.float16))
+    np.testing.assert_allclose(y.numpy()[..., 1].ravel(), 3000, rtol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("build", [networks.build_generator, networks.build_discriminator])
+def test_a_saved_model_keeps_its_precision(build, policy, tmp_path):
+    model = build(networks.NetworkConfig(**TINY), policy)
+    model.save(tmp_path / "model.keras")
+    copy = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert [layer.dtype_policy.name for layer in copy.layers] == [layer.dtype_policy.name for layer in model.layers]
+    values = [tf.random.stateless_normal([4, *shape[1:]], [1, i]) for i, shape in enumerate(model.input_shape)]
+    np.testing.assert_array_equal(copy(values), model(values))
+
+
+def test_prog_networks_are_built_by_name():
+    config = networks.NetworkConfig(**TINY, arch="prog")
+    latents, labels = inputs(4, config)
+    images = networks.build_generator(config)([latents, labels])
+    scores, logits = networks.build_discriminator(config, policy="mixed_bfloat16")(images)
+    assert (images.shape, scores.shape, logits.shape) == ([4, 16, 16, 1], [4, 1], [4, 14])
