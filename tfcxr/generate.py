@@ -5,9 +5,11 @@ goes on when the same command is given again.
   balanced  --per_class images of each class of the label version
   records   one image for each image of the GAN's training fold (or of --label_records), with the same labels;
             with --num_images so many, drawn from that distribution
-  table     the rows of --label_table: columns named as labels (0 or 1) and optionally count, class and split
+  table     the rows of --label_table, a CSV file: a column for each label that some row has (0 or 1) and optionally
+            count (images of the row), split (train, validation, test) and class (checked)
   vector    --num_images images of the one combination --labels="Pneumothorax,Support Devices"
-80% of each class are train, the rest validation. Image i depends on the seed and i only, not on batch or shard.
+80% of each class are train, the rest validation. Image i depends on the seed, i and its labels only; another batch
+size or device changes a pixel by one grey level at most.
 """
 
 import sys
@@ -93,11 +95,12 @@ def main(fv):
     for name in ("run_dir", "generator", "label_records", "label_table"):
         if fv[name].value:
             files.refuse_source(fv.output_dir, fv[name].value, flag=f"--{name}")
+    files.check_output(fv.output_dir, overwrite=fv.overwrite)
     from tfcxr import generation
     from tfcxr.gan import loading
 
-    generator = loading.load(fv.run_dir or fv.generator)
     version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
+    generator = loading.load(fv.run_dir or fv.generator)
     source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
     if fv.label_source == "balanced":
         plan = generation.plan_balanced(generator, version, fv.per_class, **source)

@@ -34,7 +34,8 @@ SKIPPED_FILE = "skipped.csv"
 BAD_IMAGE = "bad image"
 
 _DESCRIBED_FILES = ("manifest.csv", "dataset_info.json", "features.json", records.INFO_FILE)
-_NUM_DUPLICATES_NAMED = 20
+_NUM_DUPLICATES_NAMED = 20  # groups, and images of a group
+_BLOCK = 2**20  # bytes of a file read at once
 # What TensorFlow makes of a full disk, a file too large, a folder that has gone, missing rights.
 _FILE_ERRORS = (
     tf.errors.ResourceExhaustedError,
@@ -362,26 +363,45 @@ def append_skipped(folder: pathlib.Path, rows: Iterable[SkippedRow]) -> None:
 def _find_duplicates(manifest: pathlib.Path, hashes: np.ndarray) -> dict[str, Any]:
     """Images with the same pixels: how many, over patients and over splits, and the first of them by name.
 
-    `hashes` has one value per row of the manifest; only rows whose value occurs again are kept in memory.
+    `hashes` has one value per row of the manifest; memory holds one group per value that occurs again, and of a group
+    some names only: a generator that has collapsed repeats one image in every row.
     """
     values, counts = np.unique(hashes, return_counts=True)
     if not (counts > 1).any():
         return {"images": 0, "across_patients": 0, "across_splits": 0, "examples": []}
     again = np.isin(hashes, values[counts > 1])
-    groups: dict[int, list[dict[str, str]]] = {}
+    groups: dict[int, _Group] = {}
     with manifest.open(encoding="utf-8", newline="") as stream:
-        for row, value, chosen in zip(csv.DictReader(stream), hashes.tolist(), again.tolist(), strict=True):
+        for row, value, chosen in zip(csv.DictReader(stream), hashes, again, strict=True):
             if chosen:
-                groups.setdefault(value, []).append({key: row[key] for key in ("id", "patient", "split")})
-    patients = [rows for rows in groups.values() if len({row["patient"] for row in rows}) > 1]
-    splits = [rows for rows in groups.values() if len({row["split"] for row in rows}) > 1]
+                groups.setdefault(int(value), _Group()).add(row)
+    patients = [group for group in groups.values() if group.across_patients]
+    splits = [group for group in groups.values() if group.across_splits]
     named = (splits or patients or list(groups.values()))[:_NUM_DUPLICATES_NAMED]
     return {
-        "images": sum(len(rows) - 1 for rows in groups.values()),
+        "images": int((counts - 1).sum()),
         "across_patients": len(patients),
         "across_splits": len(splits),
-        "examples": [[row["id"] for row in rows] for rows in named],
+        "examples": [group.names for group in named],
     }
+
+
+class _Group:
+    """Images with the same pixels: the names of the first of them, and whether all are of one patient and one split."""
+
+    __slots__ = ("_patient", "_split", "across_patients", "across_splits", "names")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.across_patients = self.across_splits = False
+
+    def add(self, row: Mapping[str, str]) -> None:
+        if not self.names:
+            self._patient, self._split = row["patient"], row["split"]
+        self.across_patients |= row["patient"] != self._patient
+        self.across_splits |= row["split"] != self._split
+        if len(self.names) < _NUM_DUPLICATES_NAMED:
+            self.names.append(row["id"])
 
 
 def _describe(info: records.RecordSetInfo, report: dict[str, Any], whole: _Whole) -> None:
@@ -412,4 +432,8 @@ def _duplicate_warnings(duplicates: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -6,7 +6,8 @@ import tensorflow as tf
 def numbered_latents(seed, numbers, size: int, truncation: float = 1.0):
     """Latents [N, size] of images with the given numbers (int64 [N]): from N(0, I), scaled by `truncation`.
 
-    Each row is a function of `seed`, its own number and `truncation` only: no batch size, order or device changes it.
+    Each row is a function of `seed`, its own number and `truncation` only: no batch size or order changes it. Philox,
+    which is named because a TPU would choose another, gives all devices the same numbers but for the last bits.
 
     Truncation is z' = m + psi (z - m), Karras et al. 2019 (https://arxiv.org/abs/1812.04948), section 2.1 and appendix
     B, which trades variety for typical images. They scale in the space W behind a mapping network; this generator has
@@ -15,7 +16,7 @@ def numbered_latents(seed, numbers, size: int, truncation: float = 1.0):
     """
     seed = tf.cast(seed, tf.int64)
     latents = tf.map_fn(
-        lambda number: tf.random.stateless_normal([size], tf.stack([seed, number])),
+        lambda number: tf.random.stateless_normal([size], tf.stack([seed, number]), alg="philox"),
         tf.cast(numbers, tf.int64),
         fn_output_signature=tf.TensorSpec([size], tf.float32),
     )

@@ -8,7 +8,6 @@ import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
 from tfcxr.gan import loading
 from tfrecords_builder.errors import InputError
@@ -18,9 +17,6 @@ NUM_CODES = 2 ** len(LABELS)
 NO_LABEL = "no label that the GAN is conditioned on"
 
 _BITS = 2 ** np.arange(len(LABELS))[::-1]
-# Keeps the draws of labels apart from those of latents, which use (seed, image number).
-_LABEL_SALT = 7919
-_DRAWS_AT_ONCE = 65536
 
 
 def encode(vectors: np.ndarray) -> np.ndarray:
@@ -91,26 +87,10 @@ def count_source(
     return counts, origin, left_out
 
 
-def draw(counts: np.ndarray, seed: int, numbers: np.ndarray) -> np.ndarray:
-    """For each image number an index into `counts`, in proportion to them, as a function of (seed, number).
-
-    Args:
-      counts: int64 [C], at least 1 each.
-      seed: of the draws.
-      numbers: int64 [N].
-
-    Returns:
-      Smallest unsigned integers [N].
-    """
-    drawn = np.zeros(len(numbers), np.min_scalar_type(len(counts)))
-    if len(counts) == 1:
-        return drawn
+def draw(counts: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Turns numbers in [0, 1), float64 [N], into indices int64 [N] into `counts`, int64 [C], in proportion to them."""
     bounds = np.cumsum(counts)
-    for start in range(0, len(numbers), _DRAWS_AT_ONCE):
-        part = slice(start, start + _DRAWS_AT_ONCE)
-        values = _uniform(seed + _LABEL_SALT, numbers[part], bounds[-1]).numpy()
-        drawn[part] = np.searchsorted(bounds, values, side="right")
-    return drawn
+    return np.searchsorted(bounds, uniform * bounds[-1], side="right")
 
 
 def parse_labels(text: str, generator: loading.Generator) -> int:
@@ -140,13 +120,3 @@ def suggest(name: str, known: tuple[str, ...]) -> str:
     folded = {text.casefold(): text for text in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f"did you mean {folded[near[0]]!r}?" if near else f"choose of {', '.join(known)}"
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)]
-)
-def _uniform(seed: tf.Tensor, numbers: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-    """int64 [N] below `total`, each a function of (seed, number)."""
-    return tf.map_fn(
-        lambda number: tf.random.stateless_uniform([], tf.stack([seed, number]), 0, total, tf.int64), numbers
-    )

@@ -1,8 +1,8 @@
 """Plans: which labels each image of a synthetic set has, and in which split it is.
 
-Unless a table says otherwise, the images of a class are numbered one after the other, the first 80% train and the rest
-validation. A plan takes 3 bytes per image, 3 MB per million; making one that replicates or shuffles takes up to 20 MB
-per million for a moment, and writing one holds another 4 bytes per image.
+Unless a table says otherwise, the first 80% of the images of a class are train and the rest validation. A plan takes 3
+bytes per image, 3 MB per million; making one takes up to 30 MB per million for a moment, and writing one holds another
+4 bytes per image.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from tfcxr.gan import loading
 from tfcxr.generation import combinations
 from tfrecords_builder import labels as labels_lib
-from tfrecords_builder import records, writing
+from tfrecords_builder import records
 from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion
@@ -34,8 +34,7 @@ class Plan:
       codes: uint16 [N], the label combinations (see combinations.py): the conditions, which the records hold.
       splits: uint8 [N], indices into canonical.SPLITS.
       label_source: where the labels come from, in words.
-      left_out: reason -> number of rows or images of the source that have no image here.
-      skipped: those rows of a label table.
+      left_out: reason -> number of images of the source that have no image here.
     """
 
     version: LabelVersion
@@ -43,7 +42,6 @@ class Plan:
     splits: np.ndarray
     label_source: str
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    skipped: tuple[writing.SkippedRow, ...] = ()
 
     @functools.cached_property
     def class_of_code(self) -> np.ndarray:
@@ -123,7 +121,7 @@ def plan_balanced(
     groups: list[tuple[int, LabelClass | None]] = [*enumerate(version.classes)] or [(labels_lib.NO_CLASS, None)]
     check_total("--per_class", per_class, per_class * len(groups))
     count_source = functools.cache(lambda: combinations.count_source(generator, label_records))
-    class_of_code = classes_of_codes(version)
+    class_of_code, uniform = classes_of_codes(version), _uniform(seed, per_class * len(groups))
     parts, origins = [], set()
     for position, (index, label_class) in enumerate(groups):
         if label_class is not None and _is_exact(label_class):
@@ -140,8 +138,8 @@ def plan_balanced(
                     f"--label_version={version.name}: no combination of the labels that the GAN is conditioned on "
                     f"satisfies class {name}; give --label_records that hold it"
                 )
-        numbers = np.arange(per_class) + position * per_class
-        parts.append(choices[combinations.draw(frequencies, seed, numbers)])
+        mine = uniform[position * per_class : (position + 1) * per_class]
+        parts.append(choices[combinations.draw(frequencies, mine)])
     codes = np.concatenate(parts)
     return Plan(version, codes, split_by_index(class_of_code[codes]), "; ".join(sorted(origins)))
 
@@ -185,7 +183,7 @@ def plan_sampled(
     """
     check_total("--num_images", num_images, num_images)
     choices, frequencies, origin, left_out = _rank_source(generator, version, label_records, top_combinations)
-    codes = choices[combinations.draw(frequencies, seed, np.arange(num_images))]
+    codes = choices[combinations.draw(frequencies, _uniform(seed, num_images))]
     splits = split_by_index(classes_of_codes(version)[codes])
     return Plan(version, codes, splits, f"sampled from the {origin}", left_out)
 
@@ -231,6 +229,11 @@ def check_total(what: str, value: int, total: int) -> None:
         raise InputError(f"{what}={value}: must be at least 1")
     if total > MAX_IMAGES:
         raise InputError(f"{what}: asks for {total} images; a set holds at most {MAX_IMAGES}, make several")
+
+
+def _uniform(seed: int, count: int) -> np.ndarray:
+    """float64 [count] in [0, 1), each a function of `seed` and its index."""
+    return np.random.Generator(np.random.Philox(seed)).random(count)
 
 
 def _rank_source(

@@ -1,9 +1,11 @@
-"""Pictures of a synthetic set: a sheet of samples, one row per class, and strips from one latent or class to another.
+"""Pictures of a synthetic set: a sheet of its images, and strips from one latent or label combination to another.
 
-They are rendered apart from the shards, so that they are the same whether or not the writing was stopped in between.
+Each row shows one label combination and says which. They are rendered apart from the shards, so that they are the same
+whether or not the writing was stopped in between.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +13,10 @@ from tfcxr.gan import interpolation, samples
 from tfcxr.generation import combinations, plans
 from tfrecords_builder.labels import LABELS
 
-COLUMNS = 10
-_MAX_ROWS = 8
+COLUMNS = 11  # so that strips go in steps of a tenth
+MAX_ROWS = 8  # more only if there are more classes
+
+_CODES_AT_ONCE = 2**20
 
 # Latents of image numbers int64 [N] -> float32 [N, size].
 LatentsFn = Callable[[np.ndarray], np.ndarray]
@@ -20,59 +24,78 @@ LatentsFn = Callable[[np.ndarray], np.ndarray]
 ImagesFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def choose_rows(plan: plans.Plan) -> list[tuple[str, np.ndarray]]:
-    """Title and numbers of the first images of each class, or of the most frequent combinations in a multilabel set."""
-    if plan.version.multilabel:
-        codes = combinations.rank(plan.code_counts)[:_MAX_ROWS]
-        titles = [samples.describe(vector, LABELS) for vector in combinations.decode(codes)]
-        chosen = [_first(plan.codes == code) for code in codes]
-    else:
-        titles = list(plan.version.class_names)
-        chosen = [_first(plan.classes == index) for index in range(len(titles))]
-    return [(title, numbers) for title, numbers in zip(titles, chosen, strict=True) if len(numbers)]
+class Group(NamedTuple):
+    """Images of one label combination."""
+
+    title: str  # lines joined by "|": the class, if it does not say the labels, and the labels
+    vector: np.ndarray  # float32 [14]
+    numbers: np.ndarray  # int64 [n], n >= 1, of its first images
+
+
+def choose_groups(plan: plans.Plan) -> list[Group]:
+    """The most frequent combinations of each class, or of the whole multilabel set, in the order of the classes."""
+    classes = [
+        index for index in np.unique(plan.class_of_code) if (plan.code_counts[plan.class_of_code == index]).any()
+    ]
+    lines = max(1, MAX_ROWS // len(classes))
+    groups = []
+    for index in classes:
+        codes = combinations.rank(np.where(plan.class_of_code == index, plan.code_counts, 0))[:lines]
+        for code, vector in zip(codes, combinations.decode(codes), strict=True):
+            labels = samples.describe(vector, LABELS)
+            name = "" if plan.version.multilabel else plan.version.class_names[index]
+            title = labels if name in ("", labels) else f"{name}:|{labels}"
+            groups.append(Group(title, vector, _first(plan.codes, code, COLUMNS * (lines // len(codes)))))
+    return groups
 
 
 def draw_sheet(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.ndarray:
-    """The first images of each class in rows with the class's name: uint8 [H, W, 1]."""
-    rows = choose_rows(plan)
-    numbers = np.concatenate([numbers for _, numbers in rows])
-    pictures = images(latents(numbers), combinations.decode(plan.codes[numbers]))
-    ends = np.cumsum([len(numbers) for _, numbers in rows])[:-1]
-    return samples.titled_grid(
-        [(title, part) for (title, _), part in zip(rows, np.split(pictures, ends), strict=True)], COLUMNS
-    )
+    """The first images of each group, in one row or, where a class has few combinations, in several."""
+    rows = []
+    for group in choose_groups(plan):
+        pictures = images(latents(group.numbers), np.repeat(group.vector[None], len(group.numbers), axis=0))
+        parts = np.split(pictures, range(COLUMNS, len(pictures), COLUMNS))
+        rows += [("" if i else group.title, part) for i, part in enumerate(parts)]
+    return samples.titled_grid(rows, COLUMNS)
 
 
 def draw_latent_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.ndarray:
-    """From the latent of the first image of each class to that of its second, with the labels of the first.
+    """From the latent of the first image of each group to that of its second, with the group's labels.
 
-    Where a class has one image, the second latent is that of the first number beyond the set.
+    Where a group has one image, the second latent is that of the first number beyond the set.
     """
     rows = []
-    for title, numbers in choose_rows(plan):
-        first, last = latents(np.array([numbers[0], numbers[1] if len(numbers) > 1 else len(plan)]))
-        vectors = combinations.decode(np.repeat(plan.codes[numbers[:1]], COLUMNS))
-        rows.append((title, images(interpolation.between_latents(first, last, COLUMNS), vectors)))
+    for group in choose_groups(plan):
+        first, last = latents(np.append(group.numbers, len(plan))[:2])
+        vectors = np.repeat(group.vector[None], COLUMNS, axis=0)
+        rows.append((group.title, images(interpolation.between_latents(first, last, COLUMNS), vectors)))
     return samples.titled_grid(rows, COLUMNS)
 
 
 def draw_label_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.ndarray | None:
-    """From the labels of the first class's first image to those of each other class's, with the latent of the former.
+    """From the labels of the first group to those of each other one, the latent being that of an image of the first.
 
-    None if there is one class only.
+    Few groups get several rows each, of several images. None if there is one group only.
     """
-    (start, numbers), *others = choose_rows(plan)
+    start, *others = choose_groups(plan)
     if not others:
         return None
-    latent = np.repeat(latents(numbers[:1]), COLUMNS, axis=0)
-    first = combinations.decode(plan.codes[numbers[:1]])[0]
-    rows = []
-    for title, ends in others:
-        last = combinations.decode(plan.codes[ends[:1]])[0]
-        pictures = images(latent, interpolation.between_labels(first, last, COLUMNS))
-        rows.append((f"{start}|to|{title}", pictures))
-    return samples.titled_grid(rows, COLUMNS)
+
+    def strips() -> Iterator[tuple[str, np.ndarray]]:
+        for end in others:
+            vectors = interpolation.between_labels(start.vector, end.vector, COLUMNS)
+            for i, latent in enumerate(latents(start.numbers[: max(1, MAX_ROWS // len(others))])):
+                title = "" if i else f"{start.title}|to|{end.title}"
+                yield title, images(np.repeat(latent[None], COLUMNS, axis=0), vectors)
+
+    return samples.titled_grid(list(strips()), COLUMNS)
 
 
-def _first(chosen: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(chosen)[:COLUMNS]
+def _first(codes: np.ndarray, code: int, count: int) -> np.ndarray:
+    """int64: the numbers of the first `count` images of a combination; looks no further than it must."""
+    found = np.zeros(0, np.int64)
+    for start in range(0, len(codes), _CODES_AT_ONCE):
+        found = np.append(found, np.flatnonzero(codes[start : start + _CODES_AT_ONCE] == code) + start)[:count]
+        if len(found) == count:
+            break
+    return found

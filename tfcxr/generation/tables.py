@@ -6,10 +6,9 @@ import re
 
 import numpy as np
 
-from tfcxr.gan import loading
+from tfcxr.gan import loading, samples
 from tfcxr.generation import combinations, plans
 from tfrecords_builder import labels as labels_lib
-from tfrecords_builder import writing
 from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS, LabelVersion
@@ -17,7 +16,6 @@ from tfrecords_builder.readers import csv_files
 
 COUNT, CLASS, SPLIT = "count", "class", "split"
 COLUMNS = (*LABELS, COUNT, CLASS, SPLIT)
-NO_LABEL = "all labels are 0"
 
 _VALUES = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _COUNT = re.compile(r"\d{1,12}")
@@ -31,7 +29,7 @@ def plan_table(
     Columns, whose names may be in any case of letters: any of the 14 labels (0 or 1; a label without a column is 0);
     `count`, the images of the row (default 1, which may be 0); `split`, one of train, validation and test (default:
     80% of the images of each class, chosen at random, are train, the rest validation); `class`, a name, which must be
-    that of the class that the version gives to the row's labels. Rows without any label are skipped and counted.
+    that of the class that the version gives to the row's labels.
 
     Args:
       generator: decides which labels can be asked for.
@@ -40,40 +38,37 @@ def plan_table(
       seed: of the choice of splits.
 
     Raises:
-      InputError: no table, an unknown column or one given twice, a bad value, labels that the generator is not
-        conditioned on, a row in no class, or no image at all; the message names the file, and line and column if there
-        is one.
+      InputError: no table, an unknown column or one given twice, a bad value, a row without any label, labels that the
+        generator is not conditioned on, a row in no class, or no image at all; the message names the file, and line
+        and column if there is one.
     """
     path = pathlib.Path(path)
     names = _match_columns(path)
     raw = csv_files.read_table(path, list(names.values()))
-    vectors = np.zeros([len(raw.lines), len(LABELS)], bool)
-    seen = combinations.seen_labels(generator)
+    codes = np.zeros(len(raw.lines), np.uint16)
+    seen, bits = combinations.seen_labels(generator), combinations.encode(np.eye(len(LABELS)))
     for index, label in enumerate(LABELS):
         if label in names:
-            vectors[:, index] = raw.choose(names[label], _VALUES, bool, "0 or 1")
-            if not seen[index] and vectors[:, index].any():
-                row = int(np.argmax(vectors[:, index]))
+            positive = raw.choose(names[label], _VALUES, bool, "0 or 1")
+            if not seen[index] and positive.any():
                 known = combinations.known_names(generator)
-                raw.fail(row, names[label], f"the GAN was not conditioned on this label, only on {known}")
-    codes = combinations.encode(vectors)
+                problem = f"the GAN was not conditioned on this label, only on {known}"
+                raw.fail(int(np.argmax(positive)), names[label], problem)
+            codes[positive] |= bits[index]
     counts = raw.convert(names[COUNT], _to_count, np.int64) if COUNT in names else np.ones(len(codes), np.int64)
-    filled = codes > 0
-    skipped = tuple(writing.SkippedRow(path.name, int(line), "", NO_LABEL) for line in raw.lines[~filled])
-    _check_classes(raw, names.get(CLASS), version, codes, filled)
-    total = int(counts[filled].sum(dtype=np.float64))
+    _check_labels(raw, version, codes)
+    if CLASS in names:
+        _check_classes(raw, names[CLASS], version, codes)
+    total = int(counts.sum(dtype=np.float64))
     if not total:
-        why = f"{len(skipped)} rows have no label, the others a count of 0" if skipped else "all counts are 0"
-        raise InputError(f"{path}: asks for no image: {why}")
+        raise InputError(f"{path}: asks for no image: all counts are 0")
     plans.check_total(str(path), total, total)
-    images = np.repeat(codes[filled], counts[filled])
+    images = np.repeat(codes, counts)
     if SPLIT in names:
-        chosen = raw.choose(names[SPLIT], {name: index for index, name in enumerate(SPLITS)}, np.uint8)
-        splits = np.repeat(chosen[filled], counts[filled])
+        splits = np.repeat(raw.choose(names[SPLIT], {name: i for i, name in enumerate(SPLITS)}, np.uint8), counts)
     else:
         splits = plans.split_by_index(plans.classes_of_codes(version)[images], seed)
-    left_out = {NO_LABEL: len(skipped)} if skipped else {}
-    return plans.Plan(version, images, splits, f"the table {path.name}", left_out, skipped)
+    return plans.Plan(version, images, splits, f"the table {path.name}")
 
 
 def _match_columns(path: pathlib.Path) -> dict[str, str]:
@@ -101,23 +96,25 @@ def _to_count(text: str) -> int:
     return int(text)
 
 
-def _check_classes(
-    raw: csv_files.RawTable, column: str | None, version: LabelVersion, codes: np.ndarray, filled: np.ndarray
-) -> None:
-    """Raises InputError if a row is in no class of the version, or in another than its `class` says."""
-    if version.multilabel:
-        if column is not None:
-            raise InputError(f"{raw.path}: line 1, column {column}: --label_version={version.name} has no classes")
-        return
-    classes = plans.classes_of_codes(version)[codes]
-    homeless = np.flatnonzero(filled & (classes == labels_lib.NO_CLASS))
-    if len(homeless):
-        row = int(homeless[0])
-        names = ", ".join(np.array(LABELS)[combinations.decode(codes[[row]])[0] > 0])
+def _check_labels(raw: csv_files.RawTable, version: LabelVersion, codes: np.ndarray) -> None:
+    """Raises InputError if a row has no label, which no GAN is trained on, or is in no class of the version."""
+    if not codes.all():
+        line = raw.lines[np.argmin(codes)]
+        raise InputError(f"{raw.path}: line {line}: all labels are 0; give each row at least one label")
+    homeless = plans.classes_of_codes(version)[codes] == labels_lib.NO_CLASS
+    if homeless.any() and not version.multilabel:
+        row = int(np.argmax(homeless))
+        names = samples.describe(combinations.decode(codes[[row]])[0], LABELS)
         raise InputError(f"{raw.path}: line {raw.lines[row]}: {names} is in no class of --label_version={version.name}")
-    if column is not None:
-        wanted = raw.choose(column, {name: index for index, name in enumerate(version.class_names)}, np.int64)
-        wrong = np.flatnonzero(filled & (classes != wanted))
-        if len(wrong):
-            row = int(wrong[0])
-            raw.fail(row, column, f"the labels of this row are class {version.class_names[classes[row]]!r}")
+
+
+def _check_classes(raw: csv_files.RawTable, column: str, version: LabelVersion, codes: np.ndarray) -> None:
+    """Raises InputError if a row is in another class than its cell in `column` says."""
+    if version.multilabel:
+        raise InputError(f"{raw.path}: line 1, column {column}: --label_version={version.name} has no classes")
+    classes = plans.classes_of_codes(version)[codes]
+    wanted = raw.choose(column, {name: index for index, name in enumerate(version.class_names)}, np.int64)
+    wrong = classes != wanted
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raw.fail(row, column, f"the labels of this row are class {version.class_names[classes[row]]!r}")

@@ -22,7 +22,6 @@ from tfrecords_builder import writing as records_writing
 from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.labels import LABELS
 
-IMAGES_PER_SHARD = 1024
 SHEET_FILE = "samples.png"
 LATENT_STRIPS_FILE = "interpolation_latents.png"
 LABEL_STRIPS_FILE = "interpolation_labels.png"
@@ -46,7 +45,7 @@ class Options:
     seed: int = 0
     batch_size: int = 64
     truncation: float = 1.0
-    images_per_shard: int = IMAGES_PER_SHARD
+    images_per_shard: int = 1024
     also_png: bool = False
     strips: bool = False
 
@@ -76,7 +75,6 @@ def write(
     source, weights = f"synthetic:{generator.name}", _digest_weights(generator)
     key = _key(generator, weights, plan, options)
     _prepare(folder, key)
-    records_writing.append_skipped(folder, plan.skipped)
     renderer = Renderer(generator, options)
     _draw(folder, plan, renderer, strips=options.strips)
     if options.also_png:
@@ -120,7 +118,7 @@ def write(
         seed=options.seed,
         split_policy="index",
         provenance=_provenance(generator, plan, options, weights),
-        report={"label_source": plan.label_source, "skipped": plan.left_out if plan.skipped else {}},
+        report={"label_source": plan.label_source, "left_out": plan.left_out},
         keys=keys,
         total=len(plan),
     )
