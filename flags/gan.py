@@ -2,23 +2,25 @@
 
 from absl import flags
 
-from flags import common
+from flags import common, fidelity
 from tfrecords_builder import labels
 
 
 def define_network(fv: flags.FlagValues) -> None:
     """What decides the shape and the start of the networks."""
     flags.DEFINE_enum(
-        "arch", "cpd", ["cpd"], "cpd: class-conditional skip generator, residual discriminator", flag_values=fv
-    )
+        "arch", "cpd", ["cpd", "prog"],
+        "cpd: class-conditional GAN of the benchmark; prog: progressive growing with label losses", flag_values=fv,
+    )  # fmt: skip
+    for name, default, what in (("g_arch", "skip", "generator"), ("d_arch", "resnet", "discriminator")):
+        flags.DEFINE_enum(name, default, ["skip", "resnet", "orig"], f"cpd: {what}'s architecture", flag_values=fv)
     flags.DEFINE_integer(
-        "fmap_base",
-        16384,
-        "feature maps at stage s are fmap_base / 2^s, at most fmap_max",
-        lower_bound=1,
-        flag_values=fv,
-    )
+        "fmap_base", None, "feature maps at stage s are fmap_base / 2^(s·fmap_decay); default 16384, prog 8192",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer("fmap_max", 512, "most feature maps of a layer", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer("fmap_min", 1, "fewest feature maps of a layer", lower_bound=1, flag_values=fv)
+    flags.DEFINE_float("fmap_decay", 1.0, "see fmap_base", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_enum(
         "init", "reference", ["reference", "calm"],
         "start of the conditional pixel norm: as the reference, or calm (image-like much sooner)", flag_values=fv,
@@ -41,7 +43,25 @@ def define_training(fv: flags.FlagValues) -> None:
         "loss", "wgan_gp", ["wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp"],
         "logistic_r1: logistic loss with a penalty on the gradient at real images", flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_float("learning_rate", 0.005, "of Adam, both networks", lower_bound=1e-8, flag_values=fv)
+    flags.DEFINE_float(
+        "learning_rate", None, "of Adam, both networks; default 0.005, prog 0.001", lower_bound=1e-8, flag_values=fv
+    )
+    flags.DEFINE_float(
+        "d_learning_rate", None, "of the discriminator, where it has its own", lower_bound=1e-8, flag_values=fv
+    )
+    flags.DEFINE_integer(
+        "d_steps", 1, "discriminator steps per step of the generator, each with images of its own",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "passes", 1, "compute each batch in so many parts, one after another: the same step in less memory",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
+        "what networks compute in; weights and losses are float32. Mixed precision needs hardware that has it",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_float("r1_gamma", 10.0, "logistic_r1: weight at real images", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_float("r2_gamma", 0.0, "logistic_r1: weight at generated images", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_integer(
@@ -58,6 +78,24 @@ def define_training(fv: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "ema_rampup", None, "average over at most this fraction of the steps so far (short runs: 0.1); default off",
         lower_bound=1e-6, upper_bound=1.0, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "augment", "",
+        "for small data, what the discriminator's images go through at random: diffaugment (Zhao 2020), ada (Karras "
+        "2020), or names from translation, zoom, rotation, mirror, brightness, contrast, noise, cutout", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "augment_probability", 1.0, "of each policy, for each image, where --ada_target does not set it",
+        lower_bound=0.0, upper_bound=1.0, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "ada_target", None,
+        "adapt the probability so that the mean of sign(D(real)) stays at this value (0.6 in ADA's paper); default off",
+        lower_bound=-0.999, upper_bound=0.999, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "ada_kimg", 500.0, "thousands of images in which the probability can go from 0 to 1",
+        lower_bound=0.001, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean(
         "mirror", False, "flip real images left to right at random (a heart then lies on either side)", flag_values=fv
@@ -82,3 +120,50 @@ def define_training(fv: flags.FlagValues) -> None:
         "run folder of a GAN (trained or imported) to start from: its weights only, nothing else of it",
         required=False,
     )
+
+
+def define_growth(fv: flags.FlagValues) -> None:
+    """prog-GAN's schedule."""
+    flags.DEFINE_float(
+        "train_kimg", None, "prog: training at each resolution; default 1400 at 32 px, 1000 at 64 and 128, else 600",
+        lower_bound=0.001, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "fade_kimg", None, "prog: fade of each new layer; default as train_kimg", lower_bound=0.0, flag_values=fv
+    )
+    flags.DEFINE_string(
+        "batch_sizes", "", "prog: by resolution, such as 8:256,16:128; default halves from 256 at 8 px", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "learning_rates", "", "prog: by resolution, such as 64:0.0005, where not --learning_rate", flag_values=fv
+    )
+
+
+def define_progress(fv: flags.FlagValues) -> None:
+    """Fidelity while training, and what is shown."""
+    fidelity.define_features(fv)
+    flags.DEFINE_integer(
+        "fid_images", 10_000, "real and generated images of each measurement, at most all training images",
+        lower_bound=2, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer("fid_ticks", 4, "measure every so many ticks, and at the end", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer(
+        "patience", 2, "stop after so many measurements without a better fid; 0: never", lower_bound=0, flag_values=fv
+    )
+    flags.DEFINE_float(
+        "min_kimg", None, "do not stop before; default by resolution (32 px: 7000)", lower_bound=0.0, flag_values=fv
+    )
+    flags.DEFINE_boolean("histograms", False, "TensorBoard: histograms of all weights at every tick", flag_values=fv)
+    flags.DEFINE_list(
+        "profile", [], "TensorBoard: first and last step of a window of the profiler, such as 20,30", flag_values=fv
+    )
+    flags.register_validator(
+        "profile",
+        lambda ends: not ends or (len(ends) == 2 and all(map(str.isdigit, ends)) and int(ends[0]) <= int(ends[1])),
+        "must be two steps, such as 20,30", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "strategy", "default", ["default", "mirrored", "multiworker"],
+        "mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs this command",
+        flag_values=fv,
+    )  # fmt: skip

@@ -20,8 +20,9 @@ def make_gan_run(folder: pathlib.Path, *, resolution: int = 8, condition_labels:
     step = steps.StepConfig(batch_size=8)
     config = training.TrainConfig(network, step, total_kimg=1, tick_kimg=1, checkpoint_kimg=1)
     with runs.RunFolder.open(folder, kind="gan", config=config.to_dict(), records_digests={"records": "0" * 64}) as run:
-        state = steps.GanState(network, step)
+        state = steps.make_state(network, step)
         state.step.assign(250)
+        state.images_shown.assign(2000)
         tf.train.CheckpointManager(state, str(run.checkpoints), 1).save(250)
         table = [{"labels": labels, "count": count} for labels, count in COMBINATIONS.items()]
         (run.path / loading.COMBINATIONS_FILE).write_text(json.dumps(table))

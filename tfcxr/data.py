@@ -111,11 +111,13 @@ def training_stream(
     *,
     batch_size: int,
     seed: int,
-    start_step: int = 0,
+    start: int = 0,
     balanced: bool = False,
     filter_labels: Sequence[int] | None = None,
+    shares: int = 1,
+    own: Sequence[int] = (0,),
 ) -> tf.data.Dataset:
-    """An endless shuffled stream of batches, a deterministic function of (records, seed, step).
+    """An endless shuffled stream of batches, a deterministic function of (records, seed, start).
 
     Every epoch has its own order; a batch may span two epochs, so that all have `batch_size` images.
 
@@ -124,13 +126,15 @@ def training_stream(
       split: train, validation or test.
       batch_size: images per batch.
       seed: of all orders.
-      start_step: batches already used: the stream goes on exactly as an unbroken one would.
+      start: images already drawn: the stream goes on exactly as an unbroken one would.
       balanced: draw each class equally often (each class is shuffled on its own).
       filter_labels: label indices; leaves out images whose vector is zero in all of them.
+      shares: number of devices that share a batch (see `share_rows`).
+      own: the shares wanted, one batch of `batch_size / shares` images each; the others are not decoded.
 
     Returns:
       Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
-      `index` counts the draws since step 0, and seeds what is random per image.
+      `index` counts the draws from 0 on, and seeds what is random per image.
 
     Raises:
       InputError: no such split, no image, or with `balanced` no image of some class.
@@ -141,7 +145,6 @@ def training_stream(
         keep &= (table["vector"][:, list(filter_labels)] > 0).any(axis=1)
     if not keep.any():
         raise InputError(f"{record_set.path}: the {split} split has no image to train on")
-    start = start_step * batch_size
     if balanced:
         stream = _balanced(record_set, split, table["class"][keep], filter_labels, seed, start)
     else:
@@ -152,6 +155,10 @@ def training_stream(
         counted = counted.batch(batch_size, drop_remainder=True)
         counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
         counted = counted.unbatch()
+    if shares > 1:
+        rows = share_rows(batch_size, shares)[list(own)].reshape(-1)
+        counted = counted.batch(batch_size, drop_remainder=True)
+        counted = counted.map(lambda index, serialized: (tf.gather(index, rows), tf.gather(serialized, rows))).unbatch()
 
     def to_training_example(index, serialized):
         record = record_set.parse(serialized)
@@ -163,7 +170,23 @@ def training_stream(
         }
 
     dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def share_rows(batch_size: int, shares: int, group: int = 4) -> np.ndarray:
+    """The rows of a batch that each of `shares` devices (or passes) takes: int64 [shares, batch_size / shares].
+
+    The minibatch standard deviation puts row i into group i mod batch_size / group; whole groups go to one share, and
+    in an order in which they are its groups as well. What the shares compute is then what one device would.
+
+    Raises ValueError if the groups cannot be shared equally.
+    """
+    if shares == 1:
+        return np.arange(batch_size)[None]
+    if batch_size % (group * shares):
+        raise ValueError(f"batch_size={batch_size}: must be divisible by {group * shares} to be shared by {shares}")
+    columns = np.arange(batch_size).reshape(group, shares, -1)
+    return columns.transpose(1, 0, 2).reshape(shares, -1)
 
 
 def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf.data.Dataset:

@@ -21,7 +21,7 @@ class RunFolder:
     """A training run's folder; make one with `RunFolder.open`.
 
     Attributes:
-      path, checkpoints, tensorboard, samples: folders (pathlib.Path).
+      path, checkpoints, best, tensorboard, samples: folders (pathlib.Path).
       resumed: whether the run was begun by an earlier call.
     """
 
@@ -29,6 +29,7 @@ class RunFolder:
         self.path = path
         self.resumed = resumed
         self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
 
@@ -84,6 +85,12 @@ class RunFolder:
             for folder in (run.checkpoints, run.tensorboard, run.samples):
                 folder.mkdir(exist_ok=True)
             yield run
+
+    @classmethod
+    @contextlib.contextmanager
+    def joined(cls, path: str | os.PathLike) -> Iterator["RunFolder"]:
+        """A run that another worker has opened, to read only."""
+        yield cls(pathlib.Path(path), resumed=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json; from then on the run is finished."""

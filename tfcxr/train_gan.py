@@ -20,68 +20,93 @@ def define_flags(fv):
     common.define_seed(fv)
     gan.define_network(fv)
     gan.define_training(fv)
+    gan.define_growth(fv)
+    gan.define_progress(fv)
 
 
 def main(fv):
     """Trains."""
-    from tfcxr import data, runs
-    from tfcxr.gan import training, warm_start
+    from tfcxr import data, runs, strategies
+    from tfcxr.gan import reports, training, warm_start
     from tfrecords_builder.errors import InputError
 
+    strategy = strategies.make(fv.strategy)
+    chief = strategies.is_chief(strategy)
     record_set = data.RecordSet(fv.records, resolution=fv.resolution)
     config = _config(fv, record_set.info.resolution)
     if fv.warm_start and pathlib.Path(fv.warm_start).resolve() == pathlib.Path(fv.run_dir).resolve():
         raise InputError(f"--warm_start={fv.warm_start}: is --run_dir itself; the new run needs a folder of its own")
     start = warm_start.load(fv.warm_start, config.network) if fv.warm_start else None
     settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
-    with runs.RunFolder.open(
-        fv.run_dir,
-        kind="gan",
-        config=settings,
-        records_digests={"records": record_set.info.digest},
-        overwrite=fv.overwrite,
-        extendable=("total_kimg",),
-    ) as run:
-        app.write_flags(fv, run.path)
-        training.train(config, record_set, run, start=start)
+    profile = tuple(int(step) for step in fv.profile) or None
+    options = reports.Options(histograms=fv.histograms, profile=profile)
+    with (
+        runs.RunFolder.open(
+            fv.run_dir,
+            kind="gan",
+            config=settings,
+            records_digests={"records": record_set.info.digest},
+            overwrite=fv.overwrite,
+            extendable=("total_kimg",),
+        )
+        if chief
+        else runs.RunFolder.joined(fv.run_dir) as run
+    ):
+        # The others look at the folder only when the first has made it.
+        strategies.any_of(strategy, False)
+        if chief:
+            app.write_flags(fv, run.path)
+        training.train(config, record_set, run, start=start, strategy=strategy, options=options)
 
 
 def _config(fv, resolution):
-    from tfcxr.gan import networks, steps, training
+    from tfcxr.gan import augment, networks, schedule, steps, training
     from tfrecords_builder import labels
     from tfrecords_builder.errors import InputError
 
     tick = fv.tick_kimg or training.TICK_KIMG.get(resolution, 20)
+    grows = fv.arch == "prog"
+    rate = fv.learning_rate or (schedule.LEARNING_RATE if grows else 0.005)
     try:
         network = networks.NetworkConfig(
             resolution=resolution,
             condition_labels=tuple(sorted(labels.LABELS.index(name) for name in fv.condition_labels)),
-            fmap_base=fv.fmap_base,
-            fmap_max=fv.fmap_max,
+            fmap_base=fv.fmap_base or (8192 if grows else 16384),
+            **{name: fv[name].value for name in ("arch", "g_arch", "d_arch", "fmap_max", "fmap_min", "fmap_decay")},
             init=fv.init,
             seed=fv.seed,
         )
+        same = (
+            "batch_size", "loss", "d_learning_rate", "ema_decay", "ema_rampup", "r1_gamma", "r2_gamma", "reg_interval",
+            "d_steps", "passes", "precision", "augment_probability", "ada_target", "ada_kimg", "mirror", "seed",
+        )  # fmt: skip
         step = steps.StepConfig(
-            batch_size=fv.batch_size,
-            loss=fv.loss,
-            learning_rate=fv.learning_rate,
-            ema_decay=fv.ema_decay,
-            ema_rampup=fv.ema_rampup,
-            r1_gamma=fv.r1_gamma,
-            r2_gamma=fv.r2_gamma,
-            reg_interval=fv.reg_interval,
-            mirror=fv.mirror,
-            seed=fv.seed,
+            learning_rate=rate,
+            augment=_parsed("augment", augment.parse, fv.augment),
+            **{name: fv[name].value for name in same},
         )
+        rates = {2**stage: rate for stage in range(3, 10)} if grows else {}
+        same = ("features", "features_weights", "fid_images", "fid_ticks", "patience", "train_kimg", "fade_kimg")
         return training.TrainConfig(
             network=network,
             step=step,
             total_kimg=fv.total_kimg or training.TOTAL_KIMG.get(resolution, 16000),
             tick_kimg=tick,
             checkpoint_kimg=fv.checkpoint_kimg or tick,
+            min_kimg=training.MIN_KIMG.get(resolution, 9000) if fv.min_kimg is None else fv.min_kimg,
+            batch_sizes=_parsed("batch_sizes", schedule.parse_table, fv.batch_sizes),
+            learning_rates=rates | _parsed("learning_rates", schedule.parse_table, fv.learning_rates, float),
+            **{name: fv[name].value for name in same},
         )
     except ValueError as error:
         raise InputError(f"--{error}") from error
+
+
+def _parsed(flag, parse, text, *arguments):
+    try:
+        return parse(text, *arguments)
+    except ValueError as error:
+        raise ValueError(f"{flag}={text}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tfcxr
 from flags import app
 from tests import fakes
 from tfcxr import data, train_gan
-from tfcxr.gan import training
+from tfcxr.gan import loading, training
 
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--tick_kimg=0.1", "--mirror", "--ema_rampup=0.5"]
 
@@ -44,11 +44,12 @@ def flags(records, folder, *arguments):
 
 
 def variables(folder):
-    """Everything in the newest checkpoint: both networks, the average, both optimizers, the step."""
+    """Everything in the newest checkpoint but the history: networks, average, optimizers, counters."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder / "checkpoints")))
     names = [
         name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name and "save_counter" not in name
     ]
+    names = [name for name in names if not name.startswith("history/")]
     return {name: np.asarray(reader.get_tensor(name)) for name in names}
 
 
@@ -56,8 +57,19 @@ def assert_same_state(a, b):
     first, second = variables(a), variables(b)
     assert first.keys() == second.keys()
     assert any("generator_optimizer" in name for name in first)
+    assert {f"{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("step", "images_shown", "sign_sum")} <= first.keys()
+    histories = [history(folder) for folder in (a, b)]
+    assert histories[0]["patience"] == histories[1]["patience"]
+    for one, other in zip(*(value["ticks"] for value in histories), strict=True):
+        for name in ("step", "kimg", "fid/pixels_pca64", "diversity/min", "augment_probability"):
+            assert one.get(name) == other.get(name), name
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def history(folder):
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder / "checkpoints")))
+    return json.loads(reader.get_tensor("history/.ATTRIBUTES/VARIABLE_VALUE"))
 
 
 def test_a_run_leaves_checkpoints_samples_events_and_results(records, unbroken):
@@ -65,28 +77,41 @@ def test_a_run_leaves_checkpoints_samples_events_and_results(records, unbroken):
     assert result["kimg"] == 0.2
     assert result["steps"] == 25
     assert result["num_images"] == data.RecordSet(records).num_examples("train")
-    assert result["progress_measure"]["name"] == "frechet_pixel_pca64"
-    assert [tick["step"] for tick in result["ticks"]] == [0, 12, 24, 25]
+    assert result["fidelity"]["name"] == "fid/pixels_pca64"
+    assert result["fidelity"]["num_images"] == result["num_images"]
+    assert result["fidelity"]["best"] == min(tick.get("fid/pixels_pca64", np.inf) for tick in result["ticks"])
+    assert not result["stopped_early"]
+    assert [tick["step"] for tick in result["ticks"]] == [0, 13, 25]
     names = {path.name for path in unbroken.iterdir()}
     assert {"flags.txt", "config.json", "ticks.json", "label_combinations.json", "samples", "tensorboard"} <= names
-    assert len(list((unbroken / "samples").glob("fakes-*.png"))) >= 3
+    assert len(list((unbroken / "samples").glob("fakes-*.png"))) == 3
     assert (unbroken / "samples/reals.png").exists()
     tags = set()
     for path in (unbroken / "tensorboard").iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             tags |= {value.tag for value in event.summary.value}
     assert {"loss/G", "loss/D", "scores/real", "scores/fake", "norm/G", "norm/D", "penalty/gradient_norm"} <= tags
-    assert {"kimg", "learning_rate", "speed/images_per_s", "frechet_pixel_pca64", "fakes", "reals"} <= tags
+    assert {"kimg", "learning_rate/G", "learning_rate/D", "speed/images_per_s", "fakes", "reals"} <= tags
+    measures = ("fid", "kid", "precision", "recall", "density", "coverage")
+    assert {f"{measure}/pixels_pca64" for measure in measures} <= tags
+    assert {"diversity/min", "diversity/mean", "_hparams_/session_start_info"} <= tags
 
 
 def test_the_run_loads_as_averaged_generator(unbroken):
-    model = tfcxr.load_generator(unbroken)
+    model = tfcxr.load_generator(unbroken, "latest")
     images = model([np.zeros([2, 8], np.float32), np.eye(14, dtype=np.float32)[:2]])
     assert images.shape == [2, 8, 8, 1]
     kernel = next(
         value for name, value in variables(unbroken).items() if name.startswith("ema/layer_with_weights-0/weight")
     )
     np.testing.assert_array_equal(model.trainable_variables[0], kernel)
+    # The least distance was that of another tick than the last.
+    values = {
+        tick["kimg"]: tick["fid/pixels_pca64"] for tick in history(unbroken)["ticks"] if "fid/pixels_pca64" in tick
+    }
+    best = loading.load(unbroken)
+    assert best.kimg == min(values, key=values.get) < 0.2
+    assert not np.array_equal(best.model.trainable_variables[0], kernel)
 
 
 def test_a_stopped_and_extended_run_ends_as_an_unbroken_one(records, unbroken, tmp_path, monkeypatch):

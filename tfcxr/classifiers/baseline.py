@@ -252,7 +252,7 @@ def training_batches(
       Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}.
     """
     stream = data.training_stream(
-        record_set, "train", batch_size=batch_size, seed=seed, start_step=start_step, balanced=balanced
+        record_set, "train", batch_size=batch_size, seed=seed, start=start_step * batch_size, balanced=balanced
     )
 
     def convert(batch):

@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
 # Part of every cache key: raise it when features of the same name get other values.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 _STATE = "state/"
 
@@ -81,17 +81,20 @@ def of_records(
     num_images: int,
     seed: int,
     batch_size: int = 64,
+    labels: Sequence[int] = (),
 ) -> Statistics:
     """Statistics of `num_images` images of a split, drawn by `seed`.
+
+    With `labels`, only of images that have one of the labels of these indices.
 
     Memory: the features (float32: 4·N·F bytes) and a batch; the covariance 8·F² bytes.
 
     Raises:
-      InputError: the split has fewer images.
+      InputError: the split has fewer such images.
       RunError: damaged records, or features that are not finite.
     """
-    positions = _positions(record_set, split, num_images, seed)
-    batches = features.read_images(record_set, split, positions, batch_size=batch_size)
+    drawn = positions(record_set, split, num_images=num_images, seed=seed, labels=labels)
+    batches = features.read_images(record_set, split, drawn, batch_size=batch_size)
     return Statistics.of(extractor.name, features.extract(extractor, batches, total=num_images, what=record_set.path))
 
 
@@ -103,13 +106,14 @@ def of_reals(
     num_images: int,
     seed: int,
     batch_size: int = 64,
+    labels: Sequence[int] = (),
     cache_dir: str | os.PathLike | None = None,
 ) -> Statistics:
     """As `of_records`, of the images that others are compared with: fits `extractor` to them, and keeps the result.
 
     Args:
       extractor: is fitted to the first of the images, or takes what an earlier call found.
-      record_set, split, num_images, seed, batch_size: as `of_records`.
+      record_set, split, num_images, seed, batch_size, labels: as `of_records`.
       cache_dir: folder of cache files, made if absent; None keeps nothing. A file that cannot be written costs the
         next call its time, and this one a warning.
     """
@@ -120,6 +124,7 @@ def of_reals(
         "features": extractor.name,
         "num_images": num_images,
         "seed": seed,
+        "labels": list(labels),
     }
     path = None if cache_dir is None else pathlib.Path(cache_dir) / cache_name(key)
     if path is not None and path.exists():
@@ -129,11 +134,13 @@ def of_reals(
             return statistics
         except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             logging.warning("%s: is damaged or of something else (%s); computed again", path, error)
-    positions = _positions(record_set, split, num_images, seed)
     if extractor.num_fit_images:
-        fitted = features.read_images(record_set, split, _thin(positions, extractor.num_fit_images))
+        drawn = positions(record_set, split, num_images=num_images, seed=seed, labels=labels)
+        fitted = features.read_images(record_set, split, _thin(drawn, extractor.num_fit_images))
         extractor.fit(np.concatenate(list(fitted)))
-    statistics = of_records(extractor, record_set, split, num_images=num_images, seed=seed, batch_size=batch_size)
+    statistics = of_records(
+        extractor, record_set, split, num_images=num_images, seed=seed, batch_size=batch_size, labels=labels
+    )
     if path is not None:
         try:
             _save(path, key, statistics, extractor.state())
@@ -148,11 +155,16 @@ def cache_name(key: Mapping[str, Any]) -> str:
     return f"{key['features']}-{key['num_images']}-{whole[:16]}.npz"
 
 
-def _positions(record_set: data.RecordSet, split: str, num_images: int, seed: int) -> np.ndarray:
-    there = record_set.num_examples(split)
-    if num_images > there:
-        raise InputError(f"{record_set.path}: the {split} split has {there} images, not {num_images}")
-    return features.choose(there, num_images, seed)
+def positions(
+    record_set: data.RecordSet, split: str, *, num_images: int, seed: int, labels: Sequence[int] = ()
+) -> np.ndarray:
+    """Positions in a split of the images that `of_records` measures: sorted int64. Raises InputError as it does."""
+    there = np.arange(record_set.num_examples(split))
+    if labels:
+        there = np.flatnonzero((record_set.labels(split)["vector"][:, list(labels)] > 0).any(axis=1))
+    if num_images > len(there):
+        raise InputError(f"{record_set.path}: the {split} split has {len(there)} images, not {num_images}")
+    return there[features.choose(len(there), num_images, seed)]
 
 
 def _thin(positions: np.ndarray, number: int) -> np.ndarray:

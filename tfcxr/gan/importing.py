@@ -87,7 +87,10 @@ def write(imported: Imported, run: runs.RunFolder, *, kimg: float) -> dict[str, 
     Returns what result.json should hold.
     """
     step = round(kimg * 1000 / BATCH_SIZE)
-    parts: dict[str, Any] = {"step": tf.Variable(step, dtype=tf.int64)}
+    parts: dict[str, Any] = {
+        "step": tf.Variable(step, dtype=tf.int64),
+        "images_shown": tf.Variable(step * BATCH_SIZE, dtype=tf.int64),
+    }
     for name, part, build in (
         ("G", "generator", networks.build_generator),
         ("Gs", "ema", networks.build_generator),
@@ -112,7 +115,6 @@ def write(imported: Imported, run: runs.RunFolder, *, kimg: float) -> dict[str, 
 def run_config(imported: Imported, source: Mapping[str, str]) -> dict[str, Any]:
     """The configuration of the run's folder: what is known, and nothing about a training that is not."""
     return {
-        "arch": "cpd",
         **dataclasses.asdict(imported.network),
         "batch_size": BATCH_SIZE,
         "imported": dict(source),

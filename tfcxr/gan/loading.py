@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import runs
-from tfcxr.gan import networks, reference
+from tfcxr.gan import checkpoints, networks, reference
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
@@ -18,8 +18,9 @@ COMBINATIONS_FILE = "label_combinations.json"
 EXPORT_FILE = "assets/generator.json"
 WEIGHTS_FILE = "assets/weights.npz"
 
-# What TensorFlow raises for a checkpoint that is absent, cut short, or of another network.
-CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
+# Of `state.GanState`, what the snapshot of the best generator holds.
+BEST_PARTS = ("generator", "ema", "discriminator", "step", "images_shown")
+SNAPSHOTS = ("best", "latest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,13 @@ class Generator:
     combinations: list[dict[str, Any]]
 
 
-def load_generator(path: str | os.PathLike) -> tf.keras.Model:
+def load_generator(path: str | os.PathLike, snapshot: str = "best") -> tf.keras.Model:
     """The generator of a run folder or of an export.
+
+    Args:
+      path: of either.
+      snapshot: of a run: 'best' (by the distance that its training measured; the latest where it measured none) or
+        'latest'.
 
     Returns:
       Keras model of (latents float32 [N, nf(0)], labels float32 [N, 14]) -> images float32 [N, R, R, 1], nominally in
@@ -54,7 +60,7 @@ def load_generator(path: str | os.PathLike) -> tf.keras.Model:
     Raises:
       InputError: neither a GAN's run folder nor a generator's export, or a run without a checkpoint.
     """
-    return load(path).model
+    return load(path, snapshot).model
 
 
 def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
@@ -70,7 +76,7 @@ def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
     return model
 
 
-def load(path: str | os.PathLike) -> Generator:
+def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
     """As `load_generator`, with what is known about it."""
     path = pathlib.Path(path)
     if (path / EXPORT_FILE).is_file():
@@ -78,14 +84,14 @@ def load(path: str | os.PathLike) -> Generator:
     config = runs.load_config(path, "gan")
     network = networks.NetworkConfig.from_dict(config["config"])
     model = networks.build_generator(network)
-    step = tf.Variable(0, dtype=tf.int64)
-    restore(path, ema=model, step=step)
+    shown = tf.Variable(0, dtype=tf.int64)
+    restore(path, snapshot, ema=model, images_shown=shown)
     table = path / COMBINATIONS_FILE
     return Generator(
         model=model,
         name=path.resolve().name,
         network=network,
-        kimg=int(step) * config["config"]["batch_size"] / 1000,
+        kimg=int(shown) / 1000,
         records=config["records"],
         combinations=files.read_json(table) if table.exists() else [],
     )
@@ -128,22 +134,18 @@ def _load_export(path: pathlib.Path) -> Generator:
     return Generator(model, value["name"], network, value["kimg"], value["records"], value["combinations"])
 
 
-def restore(run_dir: str | os.PathLike, **objects: Any) -> None:
-    """Restores the named parts (generator, ema, discriminator, step) of a run's newest checkpoint.
+def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any) -> None:
+    """Restores the named parts (`BEST_PARTS`) of a run's best or newest checkpoint that can be read.
 
-    Raises InputError: no checkpoint, or one that cannot be read or lacks a part.
+    Raises InputError: no checkpoint, or none that can be read and has these parts.
     """
-    checkpoint = tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints"))
-    if checkpoint is None:
+    run_dir, checkpoint = pathlib.Path(run_dir), tf.train.Checkpoint(**objects)
+    if snapshot == "best" and checkpoints.available(run_dir / "best"):
+        checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False)
+    elif checkpoints.restore_newest(run_dir / "checkpoints", checkpoint, whole=False) is None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
-    try:
-        tf.train.Checkpoint(**objects).restore(checkpoint).expect_partial().assert_existing_objects_matched()
-    except CHECKPOINT_ERRORS as error:
-        raise InputError(
-            f"{checkpoint}: cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)})"
-        ) from error
 
 
 def _holds(run_dir: str | os.PathLike, part: str) -> bool:
-    checkpoint = tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints"))
-    return checkpoint is None or any(name.startswith(f"{part}/") for name, _ in tf.train.list_variables(checkpoint))
+    found = checkpoints.available(pathlib.Path(run_dir) / "checkpoints")
+    return not found or any(name.startswith(f"{part}/") for name, _ in tf.train.list_variables(found[0]))

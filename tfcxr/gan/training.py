@@ -1,9 +1,10 @@
-"""Trains a GAN in a run folder: ticks, samples, checkpoints, resume.
+"""Trains a GAN in a run folder: schedule, ticks, samples, fidelity, checkpoints, resume, early stop.
 
 The outer loop; `steps` is the inner one. The schedule counts kimg, thousands of real images shown (Karras 2018).
 """
 
 import dataclasses
+import json
 import logging
 import time
 from typing import Any
@@ -11,23 +12,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import data, runs
-from tfcxr.gan import frechet, loading, networks, samples, steps, warm_start
+from tfcxr import data, runs, strategies
+from tfcxr.gan import checkpoints, loading, measuring, networks, reports, samples, schedule, steps, warm_start, watching
 from tfrecords_builder import files, progress
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError, RunError
 
-# Kimg per tick and in all, by resolution: Karras 2018's ticks, the benchmark's totals (16 px as 32 px; 256 and 512 px
-# ours).
+# Kimg per tick, in all, and before which no run stops early, by resolution: Karras 2018's ticks, the benchmark's totals
+# and earliest stops (16 px as 32 px; 256 and 512 px ours).
 TICK_KIMG = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20}
 TOTAL_KIMG = {8: 12000, 16: 12000, 32: 12000, 64: 14000, 128: 16000, 256: 16000, 512: 16000}
+MIN_KIMG = {8: 7000, 16: 7000, 32: 7000, 64: 7000, 128: 9000, 256: 9000, 512: 9000}
 
-_FRECHET_IMAGES = 2000
-_GRID_ROWS = 8
-_GRID_COLUMNS = 8
-_KEEP_CHECKPOINTS = 2
-# Seconds between looks at the clock, the signals and the losses.
+# Seconds between looks at the clock, the signals and the losses; several workers look after so many steps instead,
+# since all must look at the same one.
 _CHUNK_SECONDS = 2.0
+_CHUNK_STEPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,15 @@ class TrainConfig:
       network: shapes and initial values.
       step: loss, optimizer, batch.
       total_kimg: length of the run.
-      tick_kimg: a report, samples and the progress measure so often.
+      tick_kimg: a report with samples so often.
       checkpoint_kimg: a checkpoint so often: what a killed run loses at most.
+      features, features_weights: in which fidelity is measured, see `fidelity.features.make_extractor`.
+      fid_images: real and generated images of a measurement; all training images where there are fewer.
+      fid_ticks: a measurement so often, and at the end.
+      patience: measurements without improvement after which the run stops; 0: it never stops early.
+      min_kimg: it does not stop before.
+      train_kimg, fade_kimg: prog-GAN: of each resolution's training and fade; None: see `schedule.growing`.
+      batch_sizes, learning_rates: prog-GAN: by resolution, instead of the schedule's own.
     """
 
     network: networks.NetworkConfig
@@ -47,25 +54,63 @@ class TrainConfig:
     total_kimg: float
     tick_kimg: float
     checkpoint_kimg: float
+    features: str = "pixels_pca64"
+    features_weights: str | None = None
+    fid_images: int = 10_000
+    fid_ticks: int = 4
+    patience: int = 2
+    min_kimg: float = 0.0
+    train_kimg: float | None = None
+    fade_kimg: float | None = None
+    batch_sizes: dict[int, int] = dataclasses.field(default_factory=dict)
+    learning_rates: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("total_kimg", "tick_kimg", "checkpoint_kimg"):
+        for name in ("total_kimg", "tick_kimg", "checkpoint_kimg", "fid_ticks"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+        for name in ("patience", "min_kimg"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        growing = {name: getattr(self, name) for name in ("train_kimg", "fade_kimg", "batch_sizes", "learning_rates")}
+        given = [name for name, value in growing.items() if value not in (None, {})]
+        if given and self.network.arch != "prog":
+            raise ValueError(f"{given[0]}={growing[given[0]]}: is for arch prog")
+        if self.network.arch == "prog" and self.step.d_steps > 1:
+            raise ValueError(f"d_steps={self.step.d_steps}: must be 1 with arch prog")
+        for phase in self.phases():
+            data.share_rows(phase.batch_size, self.step.passes)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat JSON values; both networks are rebuilt from them."""
-        network, step = dataclasses.asdict(self.network), dataclasses.asdict(self.step)
-        own = {key: getattr(self, key) for key in ("total_kimg", "tick_kimg", "checkpoint_kimg")}
-        return {"arch": "cpd", **network, **step, **own}
+        parts = dataclasses.asdict(self.network) | dataclasses.asdict(self.step)
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[2:]}
+        return {**parts, **own}
 
-    def steps_of(self, kimg: float) -> int:
-        """The number of steps that show about so many thousand images, at least 1."""
-        return max(1, round(kimg * 1000 / self.step.batch_size))
+    def phases(self) -> list[schedule.Phase]:
+        """The schedule: one phase for cpD-GAN, growth for prog-GAN."""
+        total = round(self.total_kimg * 1000)
+        if self.network.arch == "prog":
+            return schedule.growing(
+                self.network.resolution,
+                total,
+                self.train_kimg,
+                self.fade_kimg,
+                self.batch_sizes,
+                self.learning_rates,
+            )
+        shown = self.step.batch_size * self.step.d_steps
+        return schedule.constant(self.network.stages, total, shown, self.step.learning_rate)
 
 
 def train(
-    config: TrainConfig, record_set: data.RecordSet, run: runs.RunFolder, *, start: warm_start.WarmStart | None = None
+    config: TrainConfig,
+    record_set: data.RecordSet,
+    run: runs.RunFolder,
+    *,
+    start: warm_start.WarmStart | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    options: reports.Options | None = None,
 ) -> dict[str, Any]:
     """Trains from the run's last checkpoint (or from the start) to the end, and finishes the run.
 
@@ -74,17 +119,20 @@ def train(
       record_set: trains on its train split; rows without a label that the network sees are left out and counted.
       run: an open run folder of kind 'gan'.
       start: weights to begin with instead of random ones, if the run has no checkpoint yet.
+      strategy: shares each batch among its devices; None: one device.
+      options: what TensorBoard shows beside the usual.
 
     Returns:
       The content of result.json.
 
     Raises:
-      InputError: no image to train on.
-      RunError: losses that are not numbers, or damaged records.
+      InputError: no image to train on, a batch that the devices cannot share, or features that cannot be used.
+      RunError: losses that are not numbers, damaged records, or a checkpoint that cannot be written or read.
       Interrupted: SIGINT or SIGTERM; the state is saved.
     """
     with data.naming_damage(record_set.path):
-        return _Training(config, record_set, run, start).run()
+        training = _Training(config, record_set, run, start, strategy or tf.distribute.get_strategy(), options)
+        return training.run()
 
 
 class _Training:
@@ -96,183 +144,271 @@ class _Training:
         record_set: data.RecordSet,
         run: runs.RunFolder,
         start: warm_start.WarmStart | None,
+        strategy: tf.distribute.Strategy,
+        options: reports.Options | None,
     ):
-        self._config, self._records, self._run, self._start = config, record_set, run, start
+        self._config, self._records, self._run, self._start, self._strategy = config, record_set, run, start, strategy
+        self._chief = strategies.is_chief(strategy)
+        self._phases = config.phases()
+        shares = strategy.num_replicas_in_sync
+        for phase in self._phases:
+            if shares > 1 and phase.batch_size % (4 * shares * config.step.passes):
+                raise InputError(
+                    f"--strategy: {shares} devices in {config.step.passes} passes cannot share batches of "
+                    f"{phase.batch_size} images; the batch size must be divisible by {4 * shares * config.step.passes}"
+                )
         seen = config.network.condition_labels or tuple(range(config.network.num_labels))
         self._filter = list(seen)
         vectors = record_set.labels("train")["vector"]
-        kept = vectors[(vectors[:, self._filter] > 0).any(axis=1)]
-        if not len(kept):
+        self._kept = vectors[(vectors[:, self._filter] > 0).any(axis=1)]
+        if not len(self._kept):
             raise InputError(
                 f"--records={record_set.path}: no training image has a label that the GAN is conditioned on"
             )
-        self._num_images, self._num_skipped = len(kept), len(vectors) - len(kept)
-        self._state = steps.GanState(config.network, config.step)
-        self._runner = steps.StepRunner(self._state, config.step, kept)
-        self._manager = tf.train.CheckpointManager(self._state, str(run.checkpoints), _KEEP_CHECKPOINTS)
-        self._ticks: list[dict[str, Any]] = []
+        self._num_skipped = len(vectors) - len(self._kept)
+        with strategy.scope():
+            self._state = steps.make_state(config.network, config.step)
+        self._history: dict[str, Any] = {"ticks": [], "warnings": {}}
+        self._patience = watching.Patience()
         self._restore()
-        self._write_combinations(kept)
-        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
-        self._prepare_samples(kept)
+        self._fidelity: measuring.Fidelity | None = None
+        self._options = options or reports.Options()
+        if self._chief:
+            self._checkpoints = checkpoints.Writer(self._state, run.checkpoints)
+            best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
+            self._best = checkpoints.Writer(best, run.best, keep=1)
+            self._write_combinations()
+            self._fidelity = measuring.make(
+                record_set,
+                features_name=config.features,
+                features_weights=config.features_weights,
+                num_images=config.fid_images,
+                labels=self._filter,
+                latent_size=config.network.latent_size,
+                seed=config.step.seed,
+                cache_dir=run.path / "statistics",
+            )
+            self._report = reports.Report(
+                run, self._sample_rows(), network=config.network, seed=config.step.seed, options=self._options
+            )
+            self._report.settings(config.to_dict())
 
     def run(self) -> dict[str, Any]:
-        config = self._config
-        total, tick = config.steps_of(config.total_kimg), config.steps_of(config.tick_kimg)
-        checkpoint = config.steps_of(config.checkpoint_kimg)
-        step, began = int(self._state.step), time.monotonic()
-        batches = iter(self._stream(step))
+        began = time.monotonic()
+        total = self._phases[-1].first_image + self._phases[-1].num_images
+        shown = int(self._state.images_shown)
         window = _Window()
-        description = f"GAN {config.network.resolution} px"
         with (
             runs.StopSignals() as stop,
-            progress.progress(
-                total * config.step.batch_size, description, initial=step * config.step.batch_size
-            ) as bar,
+            progress.progress(total, f"GAN {self._config.network.resolution} px", initial=shown) as bar,
         ):
-            if step == 0:
-                self._tick(0, window)
-            while step < total:
-                left = min(total, _next(step, tick), _next(step, checkpoint)) - step
-                count = min(left, window.steps_in(_CHUNK_SECONDS))
-                window.add(self._runner.run(batches, tf.constant(count)), count)
-                step += count
-                self._check(window, step)
-                bar.update(count * config.step.batch_size)
-                if step % tick == 0 or step == total:
-                    self._tick(step, window)
-                    window.clear()
-                if stop.requested or step % checkpoint == 0 or step == total:
-                    self._manager.save(step)
-                stop.raise_if_requested()
+            if shown == 0:
+                self._tick(window, fidelity=True)
+            while shown < total and not self._finished_early():
+                _, phase = schedule.at(self._phases, shown)
+                shown = self._run_phase(phase, shown, total, window, stop, bar)
         return self._finish(time.monotonic() - began)
 
-    def _stream(self, step: int) -> tf.data.Dataset:
-        return data.training_stream(
-            self._records,
-            "train",
-            batch_size=self._config.step.batch_size,
-            seed=self._config.step.seed,
-            start_step=step,
-            filter_labels=self._filter,
+    def _run_phase(self, phase, shown, total, window, stop, bar) -> int:
+        """Trains to the end of a phase, or to an early stop; returns the images shown."""
+        config, state = self._config, self._state
+        tick, checkpoint = round(config.tick_kimg * 1000), round(config.checkpoint_kimg * 1000)
+        self._enter(phase, shown)
+        grows = config.network.arch == "prog"
+        runner = steps.StepRunner(
+            state,
+            config.step,
+            self._kept,
+            network=config.network,
+            phase=phase if grows else None,
+            strategy=self._strategy,
         )
+        batches = iter(self._stream(phase.batch_size if grows else config.step.batch_size, shown))
+        window.measures = runner.measures
+        end, each = phase.first_image + phase.num_images, runner.images_per_step
+        while shown < end:
+            goal = min(end, _next(shown, tick), _next(shown, checkpoint))
+            count = min(-(-(goal - shown) // each), self._chunk(window))
+            count = self._options.limit(int(state.step), count)
+            with self._options.profiled(int(state.step), self._run.tensorboard):
+                window.add(runner.run(batches, tf.constant(count)), count, each)
+            before, shown = shown, shown + count * each
+            self._check(window, shown)
+            bar.update(count * each)
+            last = shown >= total
+            if shown // tick > before // tick or last:
+                self._tick(window, fidelity=last or (shown // tick) % config.fid_ticks == 0)
+                window.clear()
+            stopping = strategies.any_of(self._strategy, stop.requested)
+            over = self._finished_early()
+            if self._chief and (stopping or over or last or shown // checkpoint > before // checkpoint):
+                self._checkpoints.save(int(state.step))
+            if stopping:
+                stop.raise_if_requested()
+                raise RunError("another worker was stopped; the same commands resume")
+            if over:
+                break
+        return shown
 
-    def _kimg(self, step: int) -> float:
-        return step * self._config.step.batch_size / 1000
+    def _enter(self, phase: schedule.Phase, shown: int) -> None:
+        """Sets what a phase begins with."""
+        step = self._config.step
+        rate = phase.learning_rate
+        self._state.set_learning_rates(rate, step.d_learning_rate or rate)
+        if phase.new_optimizer and shown == phase.first_image:
+            self._state.forget_moments()
+
+    def _stream(self, batch_size: int, shown: int):
+        def make(context):
+            local = context.num_replicas_in_sync // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return data.training_stream(
+                self._records,
+                "train",
+                batch_size=batch_size,
+                seed=self._config.step.seed,
+                start=shown,
+                filter_labels=self._filter,
+                shares=context.num_replicas_in_sync,
+                own=range(first, first + local),
+            )
+
+        if self._strategy.num_replicas_in_sync == 1:
+            return make(tf.distribute.InputContext())
+        return self._strategy.distribute_datasets_from_function(make)
+
+    def _chunk(self, window: "_Window") -> int:
+        if strategies.num_workers(self._strategy) > 1:
+            return _CHUNK_STEPS
+        return window.steps_in(_CHUNK_SECONDS)
+
+    def _finished_early(self) -> bool:
+        config = self._config
+        kimg = int(self._state.images_shown) / 1000
+        return strategies.any_of(self._strategy, self._patience.exhausted(config.patience, kimg, config.min_kimg))
 
     def _restore(self) -> None:
-        """Loads the newest checkpoint that can be read."""
-        for path in reversed(self._manager.checkpoints):
-            try:
-                self._state.restore(path).assert_consumed()
-            except loading.CHECKPOINT_ERRORS as error:
-                logging.warning(
-                    "%s cannot be read (%s); trying the one before",
-                    path,
-                    next(iter(str(error).splitlines()), type(error).__name__),
-                )
-                continue
-            path = self._run.path / "ticks.json"
-            ticks = files.read_json(path) if path.exists() else []
-            self._ticks = [tick for tick in ticks if tick["step"] <= int(self._state.step)]
-            print(f"resumed at {self._kimg(int(self._state.step)):.1f} kimg", flush=True)
-            return
-        if self._manager.checkpoints:
-            raise RunError(f"--run_dir={self._run.path}: no checkpoint can be read; start again with --overwrite")
-        if self._start:
+        """Loads the newest checkpoint that can be read, or begins."""
+        try:
+            restored = checkpoints.restore_newest(self._run.checkpoints, self._state, whole=True)
+        except InputError as error:
+            raise RunError(f"--run_dir={error}; start again with --overwrite") from error
+        if restored:
+            self._history = json.loads(self._state.history.numpy())
+            self._patience = watching.Patience(**self._history["patience"])
+            if self._chief:
+                print(f"resumed at {int(self._state.images_shown) / 1000:.1f} kimg", flush=True)
+        elif self._start:
             self._start.apply(self._state)
-            print(f"started from the weights of {self._start.run} at {self._start.kimg:.1f} kimg", flush=True)
+            if self._chief:
+                print(f"started from the weights of {self._start.run} at {self._start.kimg:.1f} kimg", flush=True)
 
-    def _write_combinations(self, vectors: np.ndarray) -> None:
+    def _write_combinations(self) -> None:
         """The label combinations of the training fold, from which synthetic sets are drawn."""
-        rows, counts = samples.common_combinations(vectors, len(vectors))
+        rows, counts = samples.common_combinations(self._kept, len(self._kept))
         names = [samples.describe(row, labels_lib.LABELS) for row in rows]
         table = [{"labels": name, "count": int(count)} for name, count in zip(names, counts, strict=True)]
         files.write_json(self._run.path / loading.COMBINATIONS_FILE, table)
 
-    def _prepare_samples(self, vectors: np.ndarray) -> None:
-        """Fixed latents and labels for the grid and for the progress measure, and the latter's reals."""
-        config = self._config
-        seed, size = config.step.seed, config.network.latent_size
-        # The combinations that the network can tell apart, most frequent first.
-        mask = np.zeros(vectors.shape[1], np.float32)
+    def _sample_rows(self) -> list[reports.SampleRow]:
+        """The combinations that the network can tell apart, most frequent first, each with real images."""
+        mask = np.zeros(self._kept.shape[1], np.float32)
         mask[self._filter] = 1
-        rows, counts = samples.common_combinations(vectors * mask, _GRID_ROWS)
-        self._grid_rows = [
-            (samples.describe(row, labels_lib.LABELS), int(n)) for row, n in zip(rows, counts, strict=True)
+        vectors, counts = samples.common_combinations(self._kept * mask, reports.ROWS)
+        wanted = {tuple(vector): [] for vector in vectors}
+        stream = data.evaluation_batches(self._records, "train", 64)
+        for batch in stream.as_numpy_iterator():
+            for vector, image in zip(batch["vector"] * mask, batch["image"], strict=True):
+                there = wanted.get(tuple(vector))
+                if there is not None and len(there) < reports.REALS:
+                    there.append(image)
+            if all(len(there) >= reports.REALS for there in wanted.values()):
+                break
+        return [
+            reports.SampleRow(samples.describe(vector, labels_lib.LABELS), int(count), vector, np.stack(images))
+            for (vector, count, images) in zip(vectors, counts, wanted.values(), strict=True)
         ]
-        self._grid_labels = np.repeat(rows, _GRID_COLUMNS, axis=0)
-        self._grid_latents = tf.random.stateless_normal([len(self._grid_labels), size], [seed, 101])
-        number = min(_FRECHET_IMAGES, self._num_images)
-        stream = data.training_stream(
-            self._records, "train", batch_size=number, seed=seed + 1, filter_labels=self._filter
-        )
-        batch = next(iter(stream.take(1)))
-        self._frechet = frechet.PixelFrechet(steps.to_float(batch["image"]).numpy()) if number > 1 else None
-        self._frechet_labels = batch["vector"].numpy()
-        self._frechet_latents = tf.random.stateless_normal([number, size], [seed, 102])
-        if not (self._run.samples / "reals.png").exists():
-            grid = samples.image_grid(batch["image"].numpy()[: _GRID_ROWS * _GRID_COLUMNS], _GRID_COLUMNS)
-            samples.write_png(self._run.samples / "reals.png", grid)
-            with self._writer.as_default(step=0):
-                tf.summary.image("reals", grid[None])
-                tf.summary.text("grid rows", "\n".join(f"{i + 1}. {row[0]}" for i, row in enumerate(self._grid_rows)))
 
     def _generate(self, latents: tf.Tensor, labels: np.ndarray) -> np.ndarray:
-        size = 64
-        parts = [self._averaged(latents[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
+        parts = [self._averaged(latents[i : i + 64], labels[i : i + 64]) for i in range(0, len(labels), 64)]
         return np.concatenate([part.numpy() for part in parts])
 
     @tf.function(reduce_retracing=True)
     def _averaged(self, latents, labels):
         return self._state.ema([latents, labels], training=False)
 
-    def _check(self, window: "_Window", step: int) -> None:
+    def _check(self, window: "_Window", shown: int) -> None:
         bad = [name for name, value in window.means().items() if not np.isfinite(value)]
         if bad:
             raise RunError(
-                f"{bad[0]} is not a number after {self._kimg(step):.1f} kimg; the last checkpoint is intact. Try a "
+                f"{bad[0]} is not a number after {shown / 1000:.1f} kimg; the last checkpoint is intact. Try a "
                 "smaller --learning_rate, --init=calm, or --loss=logistic_r1"
             )
 
-    def _tick(self, step: int, window: "_Window") -> None:
-        """One line, one row of ticks.json, scalars and a grid."""
-        kimg, means = self._kimg(step), window.means()
-        images = self._generate(self._grid_latents, self._grid_labels)
-        grid = samples.image_grid(steps.to_uint8(tf.constant(images)).numpy(), _GRID_COLUMNS)
-        samples.write_png(self._run.samples / f"fakes-{kimg:09.1f}.png", grid)
-        if self._frechet is not None:
-            fakes = self._generate(self._frechet_latents, self._frechet_labels)
-            means[frechet.NAME] = self._frechet(fakes)
-        if window.steps:
-            means["speed/images_per_s"] = window.steps * self._config.step.batch_size / window.seconds
-        with self._writer.as_default(step=step):
-            for name, value in means.items():
-                tf.summary.scalar(name, value)
-            tf.summary.scalar("kimg", kimg)
-            tf.summary.scalar("learning_rate", self._config.step.learning_rate)
-            tf.summary.image("fakes", grid[None])
-        self._writer.flush()
-        self._ticks.append({"step": step, "kimg": kimg, **{name: float(value) for name, value in means.items()}})
-        files.write_json(self._run.path / "ticks.json", self._ticks)
-        parts = [f"kimg {kimg:.1f}", *(f"{name} {value:.4g}" for name, value in means.items())]
-        print(" · ".join(parts), flush=True)
+    def _tick(self, window: "_Window", *, fidelity: bool) -> None:
+        """One report; and of a new best, a snapshot."""
+        if not self._chief:
+            return
+        state, config = self._state, self._config
+        shown, means = int(state.images_shown), window.means()
+        kimg = shown / 1000
+        _, phase = schedule.at(self._phases, max(shown - 1, 0))
+        row: dict[str, Any] = dict(means)
+        ratios = self._report.samples(self._generate, int(state.step), kimg)
+        known = [ratio for ratio in ratios if ratio is not None]
+        if known:
+            row["diversity/min"], row["diversity/mean"] = min(known), float(np.mean(known))
+        if fidelity and self._fidelity:
+            row |= self._fidelity(self._generate)
+            if self._patience.look(row[self._fidelity.main], kimg):
+                self._best.save(int(state.step))
+        if window.images:
+            row["speed/images_per_s"] = window.images / window.seconds
+        row["learning_rate/G"], row["learning_rate/D"] = (
+            phase.learning_rate,
+            (config.step.d_learning_rate or phase.learning_rate),
+        )
+        if config.step.augment:
+            row["augment_probability"] = float(state.augment_probability)
+        if config.network.arch == "prog":
+            row["lod"] = schedule.lod(phase, config.network.stages, min(shown, phase.first_image + phase.num_images))
+        names = [row.name for row in self._report.rows]
+        new = watching.complaints(means, ratios, names, loss=config.step.loss) if shown else {}
+        for kind, text in new.items():
+            if kind not in self._history["warnings"]:
+                logging.warning("%.1f kimg: %s", kimg, text)
+            self._history["warnings"].setdefault(kind, {"kimg": kimg, "text": text})
+        row = {"step": int(state.step), "kimg": kimg, **{name: float(value) for name, value in row.items()}}
+        self._history["ticks"].append(row)
+        self._history["patience"] = self._patience.to_dict()
+        state.history.assign(json.dumps(self._history))
+        self._report.tick(row, state if self._options.histograms else None, new)
+        files.write_json(self._run.path / "ticks.json", self._history["ticks"])
 
     def _finish(self, seconds: float) -> dict[str, Any]:
-        last = self._ticks[-1]
+        if not self._chief:
+            return {}
+        last = self._history["ticks"][-1]
+        measured = self._fidelity
         result = {
             "kimg": last["kimg"],
             "steps": last["step"],
+            "stopped_early": last["kimg"] * 1000 < self._phases[-1].first_image + self._phases[-1].num_images,
             "seconds_of_last_call": round(seconds, 1),
-            "num_images": self._num_images,
+            "num_images": len(self._kept),
             "num_skipped_without_label": self._num_skipped,
-            "progress_measure": {
-                "name": frechet.NAME,
-                "num_images": len(self._frechet_labels),
-                "value": last.get(frechet.NAME),
-            },
-            "grid_rows": [{"labels": name, "count": count} for name, count in self._grid_rows],
-            "ticks": self._ticks,
+            "fidelity": {
+                "name": measured.main,
+                "num_images": measured.num_images,
+                "value": last.get(measured.main),
+                "best": self._patience.best,
+                "best_kimg": self._patience.best_kimg,
+            }
+            if measured
+            else None,
+            "warnings": self._history["warnings"],
+            "grid_rows": [{"labels": row.name, "count": row.count} for row in self._report.rows],
+            "ticks": self._history["ticks"],
         }
         if self._start:
             result["warm_start"] = self._start.description()
@@ -285,14 +421,16 @@ class _Window:
 
     def __init__(self):
         self._pace = 0.0
+        self.measures: tuple[str, ...] = steps.MEASURES
         self.clear()
 
     def clear(self) -> None:
-        self.steps, self.penalties, self.seconds = 0, 0, 0.0
-        self._sums, self._penalty_sums = np.zeros(len(steps.MEASURES)), np.zeros(len(steps.PENALTY_MEASURES))
+        self.steps, self.images, self.penalties, self.seconds = 0, 0, 0, 0.0
+        self._sums: dict[str, float] = {}
+        self._penalty_sums = np.zeros(len(steps.PENALTY_MEASURES))
         self._since = time.monotonic()
 
-    def add(self, sums, count: int) -> None:
+    def add(self, sums, count: int, images_per_step: int) -> None:
         # .numpy() waits for the steps, so the clock is read after it.
         measures, penalties, number = (part.numpy() for part in sums)
         now = time.monotonic()
@@ -300,14 +438,14 @@ class _Window:
         self.seconds += now - self._since
         self._since = now
         self.steps += count
+        self.images += count * images_per_step
         self.penalties += int(number)
-        self._sums += measures
+        for name, value in zip(self.measures, measures, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._penalty_sums += penalties
 
     def means(self) -> dict[str, float]:
-        result: dict[str, float] = {}
-        if self.steps:
-            result.update(zip(steps.MEASURES, self._sums / self.steps, strict=True))
+        result = {name: value / self.steps for name, value in self._sums.items()} if self.steps else {}
         if self.penalties:
             result.update(zip(steps.PENALTY_MEASURES, self._penalty_sums / self.penalties, strict=True))
         return result
@@ -317,6 +455,6 @@ class _Window:
         return max(1, int(seconds / self._pace)) if self._pace else 2
 
 
-def _next(step: int, interval: int) -> int:
-    """The first multiple of `interval` after `step`."""
-    return (step // interval + 1) * interval
+def _next(shown: int, interval: int) -> int:
+    """The first multiple of `interval` after `shown`."""
+    return (shown // interval + 1) * interval

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import runs
-from tfcxr.gan import loading, networks, reference, steps
+from tfcxr.gan import loading, networks, reference
+from tfcxr.gan.state import GanState
 from tfrecords_builder.errors import InputError
 
 _PARTS = ("generator", "ema", "discriminator")
@@ -42,7 +43,7 @@ class WarmStart:
                 digest.update(array.tobytes())
         return {"run": self.run, "kimg": self.kimg, "weights_sha256": digest.hexdigest()}
 
-    def apply(self, state: steps.GanState) -> None:
+    def apply(self, state: GanState) -> None:
         """Assigns the weights to the networks of a state; its optimizers and step stay as they are."""
         for part in _PARTS:
             reference.load_reference_variables(getattr(state, part), self.weights[part])
@@ -67,15 +68,15 @@ def load(run_dir: str | os.PathLike, network: networks.NetworkConfig) -> WarmSta
             "ema": networks.build_generator(source),
             "discriminator": loading.load_discriminator(run_dir),
         }
-        step = tf.Variable(0, dtype=tf.int64)
-        loading.restore(run_dir, generator=models["generator"], ema=models["ema"], step=step)
+        shown = tf.Variable(0, dtype=tf.int64)
+        loading.restore(run_dir, generator=models["generator"], ema=models["ema"], images_shown=shown)
     except InputError as error:
         raise InputError(f"--warm_start={error}") from error
     weights = {
         part: {name: variable.numpy() for name, variable in reference.reference_variables(model).items()}
         for part, model in models.items()
     }
-    return WarmStart(run_dir.resolve().name, int(step) * config["batch_size"] / 1000, weights)
+    return WarmStart(run_dir.resolve().name, int(shown) / 1000, weights)
 
 
 def _shape(config: networks.NetworkConfig) -> dict[str, Any]:

@@ -254,13 +254,3 @@ def test_features_that_are_not_finite_or_missing_are_named():
     np.testing.assert_array_equal(
         features.extract(whole, [draw(3), draw(2)], total=5, what="s"), np.concatenate([draw(3), draw(2)])[:, 0, 0]
     )
-
-
-def test_the_gan_s_progress_measure_is_the_frechet_distance_of_these_features():
-    from tfcxr.gan import frechet
-
-    reals, fakes_ = draw(50), draw(40, seed=1) * 0.5
-    extractor = features.PixelPca(8)
-    extractor.fit(reals)
-    expected = distances.frechet_distance(*distances.moments(extractor(reals)), *distances.moments(extractor(fakes_)))
-    assert frechet.PixelFrechet(reals)(fakes_) == expected

@@ -9,13 +9,13 @@ REAL, FAKE = tf.constant([[2.0], [0.5]]), tf.constant([[-1.0], [3.0]])
 
 
 class Quadratic:
-    """D(x, y) = a/2·Σx²: the gradient is a·x."""
+    """D(x) = a/2·Σx²: the gradient is a·x."""
 
     def __init__(self, a):
         self.a = a
 
-    def __call__(self, inputs, training):
-        return 0.5 * self.a * tf.reduce_sum(tf.square(inputs[0]), axis=[1, 2, 3])[:, None]
+    def __call__(self, images):
+        return 0.5 * self.a * tf.reduce_sum(tf.square(images), axis=[1, 2, 3])
 
 
 def image(*values):
@@ -40,15 +40,16 @@ def test_hinge():
 
 def test_gradient_penalty_of_a_known_gradient():
     # |∇| = 2·|(3, 4)| = 10
-    penalty, norms = losses.gradient_penalty(Quadratic(2.0), image(3, 4), None)
+    penalty, norms = losses.gradient_penalty(Quadratic(2.0), image(3, 4))
     np.testing.assert_allclose(norms, [10.0], rtol=1e-6)
     np.testing.assert_allclose(penalty, [10 * 81.0], rtol=1e-6)
+    np.testing.assert_allclose(losses.gradient_penalty(Quadratic(2.0), image(3, 4), scale=0.5)[0], [160.0], rtol=1e-6)
 
 
 def test_gradient_penalty_of_a_zero_gradient_is_finite():
     a = tf.Variable(0.0)
     with tf.GradientTape() as tape:
-        penalty, _ = losses.gradient_penalty(Quadratic(a), image(3, 4), None)
+        penalty, _ = losses.gradient_penalty(Quadratic(a), image(3, 4))
     np.testing.assert_allclose(penalty, [10.0])
     assert np.isfinite(tape.gradient(penalty, a).numpy())
 
@@ -56,7 +57,7 @@ def test_gradient_penalty_of_a_zero_gradient_is_finite():
 def test_zero_centred_penalty_and_its_second_order_gradient():
     a = tf.Variable(2.0)
     with tf.GradientTape() as tape:
-        penalty, norms = losses.zero_centred_penalty(Quadratic(a), image(3, 4), None, gamma=0.5)
+        penalty, norms = losses.zero_centred_penalty(Quadratic(a), image(3, 4), gamma=0.5)
     np.testing.assert_allclose(norms, [10.0], rtol=1e-6)
     np.testing.assert_allclose(penalty, [25.0], rtol=1e-6)
     # d/da gamma/2·a²·25 = gamma·a·25

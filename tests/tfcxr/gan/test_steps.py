@@ -20,7 +20,7 @@ def eager():
 
 def run(count, **settings):
     config = steps.StepConfig(batch_size=4, **settings)
-    state = steps.GanState(NETWORK, config)
+    state = steps.make_state(NETWORK, config)
     images = tf.cast(tf.random.stateless_uniform([4 * count, 8, 8, 1], [0, 0], 0, 256, tf.int32), tf.uint8)
     vectors = tf.constant(LABELS[np.arange(4 * count) % 14])
     batches = iter(tf.data.Dataset.from_tensor_slices({"image": images, "vector": vectors}).batch(4))
