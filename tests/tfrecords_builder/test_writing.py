@@ -144,6 +144,16 @@ def test_equal_pictures_are_reported(tmp_path):
     ]
 
 
+def test_a_picture_that_is_repeated_throughout_is_counted_but_not_all_its_images_are_named(tmp_path):
+    def same():
+        yield from (_example(f"e{i:02d}", 7, patient="p") for i in range(30))
+
+    _write(tmp_path / "set", {"train": [same]})
+    duplicates = json.loads((tmp_path / "set" / "build_report.json").read_text())["duplicates"]
+    names = [f"e{i:02d}.png" for i in range(20)]
+    assert duplicates == {"images": 29, "across_patients": 0, "across_splits": 0, "examples": [names]}
+
+
 def test_threads_give_the_same_set_and_the_first_failure_stops_them(tmp_path):
     _write(tmp_path / "one", _shards())
     _write(tmp_path / "three", _shards(), runner=writing.run_in_threads(3))
