@@ -173,6 +173,7 @@ def test_a_warm_started_run_resumes_and_ends_as_an_unbroken_one(imported, record
     name = "generator/layer_with_weights-0/weight"
     assert np.abs(checkpoint_value(tmp_path / "a", name) - checkpoint_value(imported[0], name)).max() > 1e-3
     names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    names = [name for name in names if not name.startswith("history/")]  # holds speeds
     assert any("generator_optimizer" in name for name in names)
     for name in names:
         if "save_counter" not in name:

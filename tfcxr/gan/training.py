@@ -196,7 +196,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         began = time.monotonic()
         total = self._phases[-1].first_image + self._phases[-1].num_images
-        shown = int(self._state.images_shown)
+        shown = int(self._state.images_shown.numpy())
         window = _Window()
         with (
             runs.StopSignals() as stop,
@@ -229,8 +229,8 @@ class _Training:
         while shown < end:
             goal = min(end, _next(shown, tick), _next(shown, checkpoint))
             count = min(-(-(goal - shown) // each), self._chunk(window))
-            count = self._options.limit(int(state.step), count)
-            with self._options.profiled(int(state.step), self._run.tensorboard):
+            count = self._options.limit(int(state.step.numpy()), count)
+            with self._options.profiled(int(state.step.numpy()), self._run.tensorboard):
                 window.add(runner.run(batches, tf.constant(count)), count, each)
             before, shown = shown, shown + count * each
             self._check(window, shown)
@@ -242,7 +242,7 @@ class _Training:
             stopping = strategies.any_of(self._strategy, stop.requested)
             over = self._finished_early()
             if self._chief and (stopping or over or last or shown // checkpoint > before // checkpoint):
-                self._checkpoints.save(int(state.step))
+                self._checkpoints.save(int(state.step.numpy()))
             if stopping:
                 stop.raise_if_requested()
                 raise RunError("another worker was stopped; the same commands resume")
@@ -284,7 +284,7 @@ class _Training:
 
     def _finished_early(self) -> bool:
         config = self._config
-        kimg = int(self._state.images_shown) / 1000
+        kimg = int(self._state.images_shown.numpy()) / 1000
         return strategies.any_of(self._strategy, self._patience.exhausted(config.patience, kimg, config.min_kimg))
 
     def _restore(self) -> None:
@@ -297,7 +297,7 @@ class _Training:
             self._history = json.loads(self._state.history.numpy())
             self._patience = watching.Patience(**self._history["patience"])
             if self._chief:
-                print(f"resumed at {int(self._state.images_shown) / 1000:.1f} kimg", flush=True)
+                print(f"resumed at {int(self._state.images_shown.numpy()) / 1000:.1f} kimg", flush=True)
         elif self._start:
             self._start.apply(self._state)
             if self._chief:
@@ -350,18 +350,18 @@ class _Training:
         if not self._chief:
             return
         state, config = self._state, self._config
-        shown, means = int(state.images_shown), window.means()
+        shown, means = int(state.images_shown.numpy()), window.means()
         kimg = shown / 1000
         _, phase = schedule.at(self._phases, max(shown - 1, 0))
         row: dict[str, Any] = dict(means)
-        ratios = self._report.samples(self._generate, int(state.step), kimg)
+        ratios = self._report.samples(self._generate, int(state.step.numpy()), kimg)
         known = [ratio for ratio in ratios if ratio is not None]
         if known:
             row["diversity/min"], row["diversity/mean"] = min(known), float(np.mean(known))
         if fidelity and self._fidelity:
             row |= self._fidelity(self._generate)
             if self._patience.look(row[self._fidelity.main], kimg):
-                self._best.save(int(state.step))
+                self._best.save(int(state.step.numpy()))
         if window.images:
             row["speed/images_per_s"] = window.images / window.seconds
         row["learning_rate/G"], row["learning_rate/D"] = (
@@ -369,7 +369,7 @@ class _Training:
             (config.step.d_learning_rate or phase.learning_rate),
         )
         if config.step.augment:
-            row["augment_probability"] = float(state.augment_probability)
+            row["augment_probability"] = float(state.augment_probability.numpy())
         if config.network.arch == "prog":
             row["lod"] = schedule.lod(phase, config.network.stages, min(shown, phase.first_image + phase.num_images))
         names = [row.name for row in self._report.rows]
@@ -378,7 +378,7 @@ class _Training:
             if kind not in self._history["warnings"]:
                 logging.warning("%.1f kimg: %s", kimg, text)
             self._history["warnings"].setdefault(kind, {"kimg": kimg, "text": text})
-        row = {"step": int(state.step), "kimg": kimg, **{name: float(value) for name, value in row.items()}}
+        row = {"step": int(state.step.numpy()), "kimg": kimg, **{name: float(value) for name, value in row.items()}}
         self._history["ticks"].append(row)
         self._history["patience"] = self._patience.to_dict()
         state.history.assign(json.dumps(self._history))
