@@ -59,10 +59,9 @@ def _check_cluster() -> None:
     text = os.environ.get("TF_CONFIG", "")
     example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
-        value = json.loads(text) if text else None
-        workers = [name for hosts in value["cluster"].values() for name in hosts] if value else []
-        hosts = value["cluster"][value["task"]["type"]] if value else []
-        good = bool(workers) and 0 <= int(value["task"]["index"]) < len(hosts)
+        value = json.loads(text)
+        hosts = value["cluster"][value["task"]["type"]]
+        good = 0 <= int(value["task"]["index"]) < len(hosts)
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:

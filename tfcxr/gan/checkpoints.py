@@ -70,7 +70,10 @@ class Writer:
             self._manager.save(step)
         except (tf.errors.OpError, OSError) as error:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
-                _ = shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
             raise RunError(
                 f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -54,7 +55,7 @@ class Fidelity:
         )
         vectors = record_set.labels("train")["vector"]
         self.num_images = num_images
-        drawn = {"num_images": num_images, "seed": seed, "labels": labels}
+        drawn: dict[str, Any] = {"num_images": num_images, "seed": seed, "labels": labels}
         self._reals = statistics.of_reals(self._extractor, record_set, "train", **drawn, cache_dir=cache_dir)
         self._labels = vectors[statistics.positions(record_set, "train", **drawn)]
         self._seed, self._latent_size = seed, latent_size

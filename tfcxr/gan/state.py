@@ -1,5 +1,7 @@
 """Everything that changes while a GAN trains, in one checkpoint."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfcxr.gan import networks
@@ -35,7 +37,7 @@ class GanState(tf.train.Checkpoint):
     ):
         """`learning_rates`: of the generator and the discriminator; `precision`: a Keras policy."""
 
-        def adam(learning_rate, variables):
+        def adam(learning_rate: float, variables: list[tf.Variable]) -> Any:
             adam = tf.keras.optimizers.legacy.Adam(learning_rate, beta_1=0.0, beta_2=beta2, epsilon=1e-8)
             # The slots exist from the start, so that a checkpoint restores into them at once.
             adam._create_all_weights(variables)
@@ -64,6 +66,6 @@ class GanState(tf.train.Checkpoint):
     def forget_moments(self) -> None:
         """Both optimizers begin anew (Karras 2018: where a layer starts, and where its fade ends)."""
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
             for variable in inner.variables():
                 variable.assign(tf.zeros_like(variable))

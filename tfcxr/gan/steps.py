@@ -163,7 +163,7 @@ class StepRunner:
         self._phase = phase
         self._batch_size = phase.batch_size if phase else config.batch_size
         self._grows = network is not None and network.arch == "prog"
-        if self._grows:
+        if network is not None and phase is not None and self._grows:
             self._generator = prog.stage_generator(state.generator, network, phase.stage)
             self._discriminator = prog.stage_discriminator(state.discriminator, network, phase.stage)
             self._stages = network.stages

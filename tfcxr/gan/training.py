@@ -315,7 +315,7 @@ class _Training:
         mask = np.zeros(self._kept.shape[1], np.float32)
         mask[self._filter] = 1
         vectors, counts = samples.common_combinations(self._kept * mask, reports.ROWS)
-        wanted = {tuple(vector): [] for vector in vectors}
+        wanted: dict[tuple, list] = {tuple(vector): [] for vector in vectors}
         stream = data.evaluation_batches(self._records, "train", 64)
         for batch in stream.as_numpy_iterator():
             for vector, image in zip(batch["vector"] * mask, batch["image"], strict=True):
