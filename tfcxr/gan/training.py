@@ -362,6 +362,10 @@ class _Training:
             row |= self._fidelity(self._generate)
             if self._patience.look(row[self._fidelity.main], kimg):
                 self._best.save(int(state.step.numpy()))
+        # Of training alone, whatever measuring takes.
+        for name, value in (("seconds", window.seconds), ("cpu_seconds", window.cpu_seconds)):
+            row[f"time/{name}"] = self._history.get(name, 0.0) + value
+            self._history[name] = row[f"time/{name}"]
         if window.images:
             row["speed/images_per_s"] = window.images / window.seconds
         row["learning_rate/G"], row["learning_rate/D"] = (
@@ -425,18 +429,19 @@ class _Window:
         self.clear()
 
     def clear(self) -> None:
-        self.steps, self.images, self.penalties, self.seconds = 0, 0, 0, 0.0
+        self.steps, self.images, self.penalties, self.seconds, self.cpu_seconds = 0, 0, 0, 0.0, 0.0
         self._sums: dict[str, float] = {}
         self._penalty_sums = np.zeros(len(steps.PENALTY_MEASURES))
-        self._since = time.monotonic()
+        self._since, self._cpu_since = time.monotonic(), time.process_time()
 
     def add(self, sums, count: int, images_per_step: int) -> None:
         # .numpy() waits for the steps, so the clock is read after it.
         measures, penalties, number = (part.numpy() for part in sums)
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         self._pace = (now - self._since) / count if self.steps or self._pace else 0.0
         self.seconds += now - self._since
-        self._since = now
+        self.cpu_seconds += cpu - self._cpu_since
+        self._since, self._cpu_since = now, cpu
         self.steps += count
         self.images += count * images_per_step
         self.penalties += int(number)
