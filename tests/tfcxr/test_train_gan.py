@@ -181,7 +181,12 @@ def test_a_gan_of_some_labels_counts_the_images_it_leaves_out(records, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "preset", sorted(path.relative_to(app.PRESETS).as_posix() for path in app.PRESETS.rglob("*gan*.flags"))
+    "preset",
+    sorted(
+        path.relative_to(app.PRESETS).as_posix()
+        for path in app.PRESETS.rglob("*.flags")
+        if "gan_" in path.name or path.name.startswith(("prog_", "train_gan"))
+    ),
 )
 def test_presets_hold_valid_settings(preset, tmp_path):
     fv = absl_flags.FlagValues()
@@ -189,7 +194,7 @@ def test_presets_hold_valid_settings(preset, tmp_path):
     fv(["train-gan", f"--flagfile={app.PRESETS / preset}", f"--records={tmp_path}", f"--run_dir={tmp_path}"])
     assert fv.resolution is not None
     config = train_gan._config(fv, fv.resolution)
-    reference = preset.startswith("thesis/")
+    reference = preset.startswith("reference/")
     assert (config.step.loss, config.network.init) == (
         ("wgan_gp", "reference") if reference else ("logistic_r1", "calm")
     )
