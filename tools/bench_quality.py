@@ -40,11 +40,11 @@ def train(arguments: list[str], run_dir: pathlib.Path, *, minutes: float, mark: 
     """Trains until the time is over or the mark is passed; returns the ticks."""
     command = [sys.executable, "-m", "tfcxr.train_gan", *arguments, f"--run_dir={run_dir}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    ticks: list[dict[str, Any]] = []
+    ticks: list[dict[str, Any]] = []  # after the start
     while process.poll() is None:
         time.sleep(_POLL_SECONDS)
         path = run_dir / "ticks.json"
-        ticks = json.loads(path.read_text()) if path.exists() else []
+        ticks = json.loads(path.read_text())[1:] if path.exists() else []
         passed = mark is not None and any(tick.get(METRIC, mark + 1) <= mark for tick in ticks)
         if passed or (ticks and ticks[-1]["time/seconds"] >= 60 * minutes):
             process.send_signal(signal.SIGTERM)
