@@ -122,6 +122,14 @@ def define_training(fv: flags.FlagValues) -> None:
     )
 
 
+def define_snapshot(fv: flags.FlagValues) -> None:
+    """Which of a run's generators."""
+    flags.DEFINE_enum(
+        "snapshot", "best", ["best", "latest"],
+        "of a GAN's run: the generator with the least fid while it was trained, or the newest", flag_values=fv,
+    )  # fmt: skip
+
+
 def define_growth(fv: flags.FlagValues) -> None:
     """prog-GAN's schedule."""
     flags.DEFINE_float(

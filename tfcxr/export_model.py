@@ -8,13 +8,14 @@ import sys
 
 from absl import flags
 
-from flags import app, common
+from flags import app, common, gan
 
 
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of export-model."""
     common.define_run_dir(fv, new=False)
     common.define_output_dir(fv)
+    gan.define_snapshot(fv)
 
 
 def main(fv: flags.FlagValues) -> None:
@@ -26,9 +27,9 @@ def main(fv: flags.FlagValues) -> None:
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         if kind == "gan":
-            from tfcxr.gan import export
+            from tfcxr.gan import export, loading
 
-            result = export.save_generator(fv.run_dir, folder)
+            result = export.save_generator(loading.load(fv.run_dir, fv.snapshot), folder)
         else:
             from tfcxr import exporting
 

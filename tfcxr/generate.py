@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from flags import app, common
+from flags import app, common, gan
 
 # Flags that only some label sources use.
 _USED_BY = {
@@ -39,6 +39,7 @@ def define_flags(fv):
     """Defines the flags in `fv`."""
     common.define_folder(fv, "run_dir", "run folder of a GAN; or give --generator", required=False)
     common.define_folder(fv, "generator", "exported generator (SavedModel folder of export-model)", required=False)
+    gan.define_snapshot(fv)
     common.define_label_version(fv)
     sources = list(_NEEDED)
     flags.DEFINE_enum("label_source", "balanced", sources, "where the labels come from; see above", flag_values=fv)
@@ -100,7 +101,7 @@ def main(fv):
     from tfcxr.gan import loading
 
     version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
-    generator = loading.load(fv.run_dir or fv.generator)
+    generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
     source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
     if fv.label_source == "balanced":
         plan = generation.plan_balanced(generator, version, fv.per_class, **source)

@@ -104,10 +104,11 @@ def model_card(generator: loading.Generator) -> str:
     """Markdown: what the generator is, what it was trained on, what it is for."""
     network = generator.network
     seen = [LABELS[index] for index in network.condition_labels] or list(LABELS)
+    kind = "prog-GAN generator" if network.arch == "prog" else f"cpD-GAN generator ({network.g_arch} architecture)"
     lines = [
         f"# Chest radiograph generator {generator.name}",
         "",
-        f"A cpD-GAN generator ({network.g_arch} architecture) of grey images of {network.resolution} x "
+        f"A {kind} of grey images of {network.resolution} x "
         f"{network.resolution} pixels, with averaged weights after {generator.kimg:g} thousand real images.",
         "",
         "## Input",

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 
 def reference_variables(model: tf.keras.Model) -> dict[str, tf.Variable]:
-    """The trainable variables by the reference's names, such as `8x8/Conv0_up/PixelNorm/gamma/weight`."""
-    return {variable.name.removesuffix(":0"): variable for variable in model.trainable_variables}
+    """All variables by the reference's names, such as `8x8/Conv0_up/PixelNorm/gamma/weight`, or `lod` of prog-GAN."""
+    return {variable.name.removesuffix(":0"): variable for variable in model.weights}
 
 
 def load_reference_variables(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
