@@ -88,6 +88,39 @@ def test_fused_convolutions_equal_their_two_steps(side, kernel):
     np.testing.assert_allclose(small, layers.downsample(plain), atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["conv", "up", "down", "skip_up", "skip_down"])
+def test_first_and_second_order_gradients_are_those_of_tensorflow(kind):
+    kernel = 1 if kind.startswith("skip") else 3
+    make = {"conv": layers.Conv, "up": layers.UpConv, "down": layers.DownConv}[kind.split("_")[-1]]
+    layer = make(5, kernel, use_bias=False, gain=1.0, name="layer")
+    x = tf.random.stateless_normal([2, 6, 6, 3], [0, 1])
+    layer(x)
+
+    def expected(x):
+        weight = layer.weight / np.sqrt(np.prod(layer.weight.shape[:-1]))
+        padded = tf.pad(weight, [[1, 1], [1, 1], [0, 0], [0, 0]])
+        shifts = padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]
+        if "up" in kind:
+            return tf.nn.conv2d_transpose(x, shifts, [2, 12, 12, 5], 2, "SAME")
+        return tf.nn.conv2d(x, shifts / 4, 2, "SAME") if "down" in kind else tf.nn.conv2d(x, weight, 1, "SAME")
+
+    for ours, theirs in zip(_derivatives(layer, x, layer.weight), _derivatives(expected, x, layer.weight), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def _derivatives(function, x, weight):
+    """Outputs, gradients, and the gradients of the gradients' squares, of a sum of squares."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = function(x)
+            total = tf.reduce_sum(tf.square(y)) / 2
+        first = inner.gradient(total, [x, weight])
+        squares = sum(tf.reduce_sum(tf.square(gradient)) for gradient in first) / 100
+    return [y, *first, *outer.gradient(squares, [x, weight])]
+
+
 def test_minibatch_stddev_groups_image_i_with_i_mod_n_over_4():
     x = np.zeros([8, 2, 2, 1], np.float32)
     x[[0, 2, 4, 6], :, :, 0] = np.array([0, 1, 2, 3], np.float32)[:, None, None]
