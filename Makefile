@@ -22,6 +22,7 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_records
+	$(BIN)/python -m tools.bench_gan
 
 # Built again only when setup.cfg changes. A Python counts if it is 3.11 or 3.10 and can make virtual environments.
 $(VENV)/.ready: setup.cfg
