@@ -361,3 +361,30 @@ def test_flags_and_overwriting(tmp_path, capsys):
     (tmp_path / "other/notes.txt").write_text("mine")
     assert cli.main([*argv[:2], f"--run_dir={tmp_path / 'other'}", "--overwrite"]) == 2
     assert (tmp_path / "other/notes.txt").read_text() == "mine"
+
+
+def test_a_prog_gan_with_its_labels_in_another_order_generates_scores_and_trains_on(tmp_path):
+    found = small(arch="prog")
+    for arrays in found.values():
+        arrays["lod"] = np.zeros([], np.float32)
+    path, run = tmp_path / "prog.pkl", tmp_path / "run"
+    path.write_bytes(reference_pickles.dump(found))
+    assert call(path, run, f"--condition_labels={','.join(reversed(LABELS))}") == 0
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert (config["arch"], config["resolution"]) == ("prog", 8)
+    # The networks as they were stored, whose labels are the other way round.
+    stored = {
+        "Gs": networks.build_generator(**SIZES, arch="prog"),
+        "D": networks.build_discriminator(**SIZES, arch="prog"),
+    }
+    for name, model in stored.items():
+        reference.load_reference_variables(model, found[name])
+    latents = tf.random.stateless_normal([4, 8], [1, 2])
+    labels = tf.constant(np.eye(14, dtype=np.float32)[[0, 3, 5, 13]])
+    images = stored["Gs"]([latents, labels[:, ::-1]])
+    np.testing.assert_allclose(tfcxr.load_generator(run)([latents, labels]), images, atol=1e-5)
+    scores, logits = tfcxr.load_discriminator(run)(images)
+    np.testing.assert_allclose(scores, stored["D"](images)[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits[:, ::-1], stored["D"](images)[1], rtol=1e-4, atol=1e-4)
+    records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=4)
+    assert train(records, tmp_path / "on", "--arch=prog", "--batch_sizes=8:8", f"--warm_start={run}") == 0

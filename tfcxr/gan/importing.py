@@ -63,6 +63,8 @@ def fit(
     stored, ignored = {}, []
     for name, network in found.items():
         stored[name] = {key: value for key, value in network.variables.items() if not _is_full_detail(key, value)}
+        if _grows(stored[name]):
+            stored[name]["lod"] = np.asarray(network.variables.get("lod", 0.0), np.float32).reshape(())
         ignored += [f"{name}/{key}" for key in network.variables.keys() - stored[name].keys()]
     names = tuple(labels) or LABELS
     given = {key: value for network in found.values() for key, value in network.settings.items()}
@@ -121,6 +123,11 @@ def run_config(imported: Imported, source: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def _grows(variables: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are of a progressively grown network: one layer to or from the image for each level of detail."""
+    return "ToRGB_lod0/weight" in variables or "FromRGB_lod0/weight" in variables
+
+
 def _is_full_detail(name: str, value: np.ndarray) -> bool:
     # The level of detail of a progressively grown network; 0 means that all layers are in use.
     return name == "lod" and value.size == 1 and float(value.reshape(())) == 0
@@ -130,7 +137,10 @@ def _check_given(given: Mapping[str, Any], discriminator: Mapping[str, np.ndarra
     for key, value in _FIXED.items():
         if given.get(key, value) != value:
             raise InputError(f"--checkpoint: was built with another {key} than {value}, the only one possible here")
-    sizes = [_number(given.get("label_size")), discriminator.get("Output/bias", np.empty(len(names))).size]
+    scores = discriminator.get("Output/bias", np.empty(len(names)))
+    # prog-GAN's last layer has the score before the labels.
+    scores = discriminator["4x4/Dense1/bias"][1:] if "4x4/Dense1/bias" in discriminator else scores
+    sizes = [_number(given.get("label_size")), scores.size]
     for size in sizes:
         if size is not None and size != len(names):
             raise InputError(
@@ -158,12 +168,17 @@ def _network_config(
             known[key] = value if key == "fmap_decay" else int(value)
     inferred = _from_shapes(generator, len(names))
     values = {**inferred, **known, **{key: value for key, value in settings.items() if value is not None}}
+    kinds: dict[str, Any] = {"arch": "prog"}
+    if not _grows(generator):
+        kinds = {
+            "g_arch": _architecture(generator, "ToRGB"),
+            "d_arch": _architecture(discriminator, "FromRGB") if discriminator else "resnet",
+        }
     try:
         config = networks.NetworkConfig(
             **values,
+            **kinds,
             condition_labels=() if len(names) == len(LABELS) else tuple(indices[order]),
-            g_arch=_architecture(generator, "ToRGB"),
-            d_arch=_architecture(discriminator, "FromRGB") if discriminator else "resnet",
         )
     except ValueError as error:
         raise InputError(f"--checkpoint: does not make a network: {error}") from error
@@ -241,6 +256,8 @@ def _canonical(variables: Mapping[str, np.ndarray], latent_size: int, order: np.
             value = value[rows]
         elif name in ("Output/weight", "Output/bias"):
             value = value[..., order]
+        elif name in ("4x4/Dense1/weight", "4x4/Dense1/bias"):
+            value = value[..., np.concatenate([[0], 1 + order])]
         result[name] = value
     return result
 
