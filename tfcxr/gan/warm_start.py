@@ -84,7 +84,8 @@ def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
     return {
         "resolution": config.resolution,
         "condition_labels": list(config.condition_labels) or "all",
-        "generator architecture": config.g_arch,
-        "discriminator architecture": config.d_arch,
+        "architecture (arch)": config.arch,
+        "architecture of the generator": config.g_arch,
+        "architecture of the discriminator": config.d_arch,
         "feature maps (fmap_base, fmap_max)": [config.feature_maps(stage) for stage in range(config.stages)],
     }
