@@ -5,6 +5,7 @@ those that the network is conditioned on; latents [N, latent_size] float32 from 
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -95,7 +96,8 @@ def build_generator(config: NetworkConfig | None = None, policy: str = "float32"
         from tfcxr.gan import prog
 
         return prog.build_generator(config, policy)
-    nf, own = config.feature_maps, {"seed": config.seed, "dtype": policy}
+    nf = config.feature_maps
+    own: dict[str, Any] = {"seed": config.seed, "dtype": policy}
     latents = tf.keras.Input([config.latent_size], name="latents")
     labels = tf.keras.Input([config.num_labels], name="labels")
     condition = tf.keras.layers.Concatenate(name="Condition", dtype="float32")([latents, _select(config, labels)])
@@ -142,7 +144,8 @@ def build_discriminator(config: NetworkConfig | None = None, policy: str = "floa
         from tfcxr.gan import prog
 
         return prog.build_discriminator(config, policy)
-    nf, own = config.feature_maps, {"seed": config.seed, "dtype": policy}
+    nf = config.feature_maps
+    own: dict[str, Any] = {"seed": config.seed, "dtype": policy}
     images = tf.keras.Input([config.resolution, config.resolution, 1], name="images")
     labels = tf.keras.Input([config.num_labels], name="labels")
 
