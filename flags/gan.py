@@ -167,7 +167,7 @@ def define_progress(fv: flags.FlagValues) -> None:
     )
     flags.register_validator(
         "profile",
-        lambda ends: not ends or (len(ends) == 2 and all(map(str.isdigit, ends)) and int(ends[0]) <= int(ends[1])),
+        lambda ends: not ends or (len(ends) == 2 and all(map(str.isdecimal, ends)) and int(ends[0]) <= int(ends[1])),
         "must be two steps, such as 20,30", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(

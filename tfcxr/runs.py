@@ -16,6 +16,8 @@ from tfrecords_builder.errors import InputError, Interrupted
 
 SCHEMA_VERSION = 1
 
+_ADVICE = "choose another --run_dir or give --overwrite"
+
 
 class RunFolder:
     """A training run's folder; make one with `RunFolder.open`.
@@ -59,12 +61,7 @@ class RunFolder:
           InputError: the folder is in use, holds something else, a finished run, or a run with other settings.
         """
         path = pathlib.Path(path)
-        new = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": kind,
-            "config": json.loads(json.dumps(dict(config))),
-            "records": dict(records_digests),
-        }
+        new = _description(kind, config, records_digests)
         if path.exists() and not path.is_dir():
             raise InputError(f"--run_dir={path}: is a file, not a folder")
         try:
@@ -87,10 +84,15 @@ class RunFolder:
             yield run
 
     @classmethod
-    @contextlib.contextmanager
-    def joined(cls, path: str | os.PathLike) -> Iterator["RunFolder"]:
-        """A run that another worker has opened, to read only."""
-        yield cls(pathlib.Path(path), resumed=True)
+    def joined(
+        cls, path: str | os.PathLike, *, kind: str, config: Mapping[str, Any], records_digests: Mapping[str, str]
+    ) -> "RunFolder":
+        """A run that another worker has opened, to read only; arguments as of `open`.
+
+        Raises InputError: that worker's folder is not this one, or its settings are others.
+        """
+        _check_same(pathlib.Path(path), load_config(path), _description(kind, config, records_digests), ())
+        return cls(pathlib.Path(path), resumed=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json; from then on the run is finished."""
@@ -137,11 +139,27 @@ def _empty(path: pathlib.Path) -> None:
             entry.unlink()
 
 
+def _description(kind: str, config: Mapping[str, Any], records_digests: Mapping[str, str]) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "config": json.loads(json.dumps(dict(config))),
+        "records": dict(records_digests),
+    }
+
+
 def _check_resumable(path: pathlib.Path, new: dict[str, Any], extendable: Sequence[str]) -> None:
-    old = load_config(path)
-    advice = "choose another --run_dir or give --overwrite"
+    extended = _check_same(path, load_config(path), new, extendable)
+    if (path / "result.json").exists() and not extended:
+        longer = f" or a larger --{extendable[0]}" if extendable else ""
+        raise InputError(f"--run_dir={path}: this run is finished; {_ADVICE}{longer}")
+
+
+def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any], extendable: Sequence[str]) -> bool:
+    """Whether a value of `extendable` has grown. Raises InputError naming what else differs."""
     if old["kind"] != new["kind"]:
-        raise InputError(f"--run_dir={path}: holds a run of kind {old['kind']}; {advice}")
+        raise InputError(f"--run_dir={path}: holds a run of kind {old['kind']}; {_ADVICE}")
     extended = False
     for key in sorted(old["config"].keys() | new["config"].keys()):
         was, now = old["config"].get(key), new["config"].get(key)
@@ -150,13 +168,11 @@ def _check_resumable(path: pathlib.Path, new: dict[str, Any], extendable: Sequen
         if key in extendable and was is not None and now is not None and now > was:
             extended = True
             continue
-        raise InputError(f"--run_dir={path}: holds a run with {key}={_show(was)}, not {_show(now)}; {advice}")
+        raise InputError(f"--run_dir={path}: holds a run with {key}={_show(was)}, not {_show(now)}; {_ADVICE}")
     for key in sorted(old["records"].keys() | new["records"].keys()):
         if old["records"].get(key) != new["records"].get(key):
-            raise InputError(f"--run_dir={path}: holds a run on other {key} (their digest differs); {advice}")
-    if (path / "result.json").exists() and not extended:
-        longer = f" or a larger --{extendable[0]}" if extendable else ""
-        raise InputError(f"--run_dir={path}: this run is finished; {advice}{longer}")
+            raise InputError(f"--run_dir={path}: holds a run on other {key} (their digest differs); {_ADVICE}")
+    return extended
 
 
 def _show(value: Any) -> str:

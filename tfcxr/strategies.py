@@ -1,11 +1,13 @@
 """Distribution strategies by name, and what several workers must agree on."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 
 import tensorflow as tf
 
-from tfrecords_builder.errors import InputError
+from tfrecords_builder.errors import InputError, RunError
 
 NAMES = ("default", "mirrored", "multiworker")
 
@@ -48,11 +50,57 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def any_of(strategy: tf.distribute.Strategy, flag: bool) -> bool:
     """Whether the flag is set in any worker: all must ask at the same point. Also a barrier."""
-    if num_workers(strategy) == 1:
-        return flag
-    value = tf.constant(float(flag))
-    total = strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", value))
-    return bool(strategy.experimental_local_results(total)[0] > 0)
+    return _sum(strategy, int(flag)) > 0 if num_workers(strategy) > 1 else flag
+
+
+def all_same(strategy: tf.distribute.Strategy, value: int) -> bool:
+    """Whether all workers hold the same value: all must ask at the same point."""
+    return not any_of(strategy, _sum(strategy, value) != value * strategy.num_replicas_in_sync)
+
+
+@contextlib.contextmanager
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """What fails in one worker fails in all, so that none waits for another that has gone. Also a barrier.
+
+    The block must ask nothing of the other workers.
+    """
+    failure = None
+    try:
+        yield
+    except (InputError, RunError, OSError) as error:
+        failure = error
+    if any_of(strategy, failure is not None):
+        raise failure or RunError("another worker could not go on; see what it says")
+
+
+@contextlib.contextmanager
+def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """What TensorFlow raises in the block where another worker is gone becomes a RunError."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        if num_workers(strategy) == 1 or isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"another worker is gone ({reason(error)}); the same commands, given to all of them, resume"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error of TensorFlow says, without where in the graph; one line."""
+    where = ("Graph execution error", "Detected at node", "<stack traces", " ", "\t")
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(where)]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _sum(strategy: tf.distribute.Strategy, value: int) -> int:
+    total = strategy.run(_all_reduce, (tf.constant(value, tf.int64),))
+    return int(strategy.experimental_local_results(total)[0])
+
+
+@tf.function
+def _all_reduce(value):
+    return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
 
 def _check_cluster() -> None:

@@ -5,6 +5,7 @@ was when the same command is given again, and ends with the same weights. --warm
 of another one instead of random ones.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -40,22 +41,19 @@ def main(fv):
     settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
     profile = tuple(int(step) for step in fv.profile) or None
     options = reports.Options(histograms=fv.histograms, profile=profile)
-    with (
-        runs.RunFolder.open(
-            fv.run_dir,
-            kind="gan",
-            config=settings,
-            records_digests={"records": record_set.info.digest},
-            overwrite=fv.overwrite,
-            extendable=("total_kimg",),
-        )
-        if chief
-        else runs.RunFolder.joined(fv.run_dir) as run
-    ):
+    described = {"kind": "gan", "config": settings, "records_digests": {"records": record_set.info.digest}}
+    with contextlib.ExitStack() as stack:
+        with strategies.together(strategy):
+            if chief:
+                opened = runs.RunFolder.open(
+                    fv.run_dir, **described, overwrite=fv.overwrite, extendable=("total_kimg",)
+                )
+                run = stack.enter_context(opened)
+                app.write_flags(fv, run.path)
         # The others look at the folder only when the first has made it.
-        strategies.any_of(strategy, False)
-        if chief:
-            app.write_flags(fv, run.path)
+        with strategies.together(strategy):
+            if not chief:
+                run = runs.RunFolder.joined(fv.run_dir, **described)
         training.train(config, record_set, run, start=start, strategy=strategy, options=options)
 
 

@@ -69,7 +69,7 @@ def assert_same_state(a, b):
 
 def history(folder):
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder / "checkpoints")))
-    return json.loads(reader.get_tensor("history/.ATTRIBUTES/VARIABLE_VALUE"))
+    return json.loads(reader.get_tensor("history/.ATTRIBUTES/py_state"))
 
 
 def test_a_run_leaves_checkpoints_samples_events_and_results(records, unbroken):

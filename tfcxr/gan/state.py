@@ -1,10 +1,26 @@
 """Everything that changes while a GAN trains, in one checkpoint."""
 
+import json
 from typing import Any
 
 import tensorflow as tf
 
 from tfcxr.gan import networks
+
+
+class History(tf.train.experimental.PythonState):
+    """What the outer loop remembers, JSON values by name; no variable, since workers cannot share strings."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {"ticks": [], "warnings": {}}
+
+    def serialize(self) -> str:
+        """As stored."""
+        return json.dumps(self.values)
+
+    def deserialize(self, string_value: str) -> None:
+        """Takes what was stored."""
+        self.values = json.loads(string_value)
 
 
 class GanState(tf.train.Checkpoint):
@@ -23,7 +39,7 @@ class GanState(tf.train.Checkpoint):
       images_shown: int64 [], real images that the discriminator has seen; 1000 are a kimg.
       augment_probability: float32 [], see `augment`.
       sign_sum: float32 [], of ADA since its last move.
-      history: string [], JSON: what the outer loop remembers (ticks, patience, warnings).
+      history: what the outer loop remembers (ticks, patience, warnings).
     """
 
     def __init__(
@@ -55,7 +71,7 @@ class GanState(tf.train.Checkpoint):
             images_shown=tf.Variable(0, dtype=tf.int64, name="images_shown"),
             augment_probability=tf.Variable(augment_probability, dtype=tf.float32, name="augment_probability"),
             sign_sum=tf.Variable(0.0, name="sign_sum"),
-            history=tf.Variable("{}", dtype=tf.string, name="history"),
+            history=History(),
         )
 
     def set_learning_rates(self, generator: float, discriminator: float) -> None:

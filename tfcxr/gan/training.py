@@ -3,10 +3,11 @@
 The outer loop; `steps` is the inner one. The schedule counts kimg, thousands of real images shown (Karras 2018).
 """
 
+import contextlib
 import dataclasses
-import json
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -130,9 +131,27 @@ def train(
       RunError: losses that are not numbers, damaged records, or a checkpoint that cannot be written or read.
       Interrupted: SIGINT or SIGTERM; the state is saved.
     """
-    with data.naming_damage(record_set.path):
-        training = _Training(config, record_set, run, start, strategy or tf.distribute.get_strategy(), options)
-        return training.run()
+    strategy = strategy or tf.distribute.get_strategy()
+    with _naming_failures(run, strategy):
+        return _Training(config, record_set, run, start, strategy, options).run()
+
+
+@contextlib.contextmanager
+def _naming_failures(run: runs.RunFolder, strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """What the machine or another worker does to a training becomes a RunError."""
+    try:
+        with strategies.naming_lost_workers(strategy):
+            yield
+    except BrokenPipeError:  # of standard output
+        raise
+    except OSError as error:
+        name = error.filename or run.path
+        raise RunError(f"--run_dir={run.path}: {name} cannot be read or written ({error.strerror or error})") from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunError(
+            f"out of memory or of space in {run.path} ({strategies.reason(error)}); --passes takes less memory, "
+            "and the same command resumes where the settings stay"
+        ) from error
 
 
 class _Training:
@@ -152,10 +171,11 @@ class _Training:
         self._phases = config.phases()
         shares = strategy.num_replicas_in_sync
         for phase in self._phases:
-            if shares > 1 and phase.batch_size % (4 * shares * config.step.passes):
+            size = self._batch_size(phase)
+            if shares > 1 and size % (4 * shares * config.step.passes):
                 raise InputError(
-                    f"--strategy: {shares} devices in {config.step.passes} passes cannot share batches of "
-                    f"{phase.batch_size} images; the batch size must be divisible by {4 * shares * config.step.passes}"
+                    f"--strategy: {shares} devices in {config.step.passes} passes cannot share batches of {size} "
+                    f"images; the batch size must be divisible by {4 * shares * config.step.passes}"
                 )
         seen = config.network.condition_labels or tuple(range(config.network.num_labels))
         self._filter = list(seen)
@@ -168,11 +188,19 @@ class _Training:
         self._num_skipped = len(vectors) - len(self._kept)
         with strategy.scope():
             self._state = steps.make_state(config.network, config.step)
-        self._history: dict[str, Any] = {"ticks": [], "warnings": {}}
         self._patience = watching.Patience()
         self._restore()
+        if not strategies.all_same(strategy, int(self._state.step.numpy())):
+            raise RunError(f"--run_dir={run.path}: the workers do not see the same checkpoints there")
         self._fidelity: measuring.Fidelity | None = None
-        self._options = options or reports.Options()
+        # Profilers of several workers on one machine would write the same file.
+        self._options = (options or reports.Options()) if self._chief else reports.Options()
+        with strategies.together(strategy), data.naming_damage(record_set.path):
+            self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        """What only the first worker has: files and measurements."""
+        config, record_set, run = self._config, self._records, self._run
         if self._chief:
             self._checkpoints = checkpoints.Writer(self._state, run.checkpoints)
             best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
@@ -193,6 +221,10 @@ class _Training:
             )
             self._report.settings(config.to_dict())
 
+    def _batch_size(self, phase: schedule.Phase) -> int:
+        """Images per batch; a step has as many of them as the discriminator has steps."""
+        return phase.batch_size // self._config.step.d_steps
+
     def run(self) -> dict[str, Any]:
         began = time.monotonic()
         total = self._phases[-1].first_image + self._phases[-1].num_images
@@ -204,6 +236,7 @@ class _Training:
         ):
             if shown == 0:
                 self._tick(window, fidelity=True)
+                window.clear()
             while shown < total and not self._finished_early():
                 _, phase = schedule.at(self._phases, shown)
                 shown = self._run_phase(phase, shown, total, window, stop, bar)
@@ -223,21 +256,23 @@ class _Training:
             phase=phase if grows else None,
             strategy=self._strategy,
         )
-        batches = iter(self._stream(phase.batch_size if grows else config.step.batch_size, shown))
+        batches = iter(self._stream(self._batch_size(phase), shown))
         window.measures = runner.measures
         end, each = phase.first_image + phase.num_images, runner.images_per_step
         while shown < end:
             goal = min(end, _next(shown, tick), _next(shown, checkpoint))
             count = min(-(-(goal - shown) // each), self._chunk(window))
             count = self._options.limit(int(state.step.numpy()), count)
-            with self._options.profiled(int(state.step.numpy()), self._run.tensorboard):
+            profiled = self._options.profiled(int(state.step.numpy()), self._run.tensorboard)
+            with profiled, data.naming_damage(self._records.path):
                 window.add(runner.run(batches, tf.constant(count)), count, each)
             before, shown = shown, shown + count * each
             self._check(window, shown)
             bar.update(count * each)
             last = shown >= total
             if shown // tick > before // tick or last:
-                self._tick(window, fidelity=last or (shown // tick) % config.fid_ticks == 0)
+                due = shown // (tick * config.fid_ticks) > before // (tick * config.fid_ticks)
+                self._tick(window, fidelity=last or due)
                 window.clear()
             stopping = strategies.any_of(self._strategy, stop.requested)
             over = self._finished_early()
@@ -294,8 +329,7 @@ class _Training:
         except InputError as error:
             raise RunError(f"--run_dir={error}; start again with --overwrite") from error
         if restored:
-            self._history = json.loads(self._state.history.numpy())
-            self._patience = watching.Patience(**self._history["patience"])
+            self._patience = watching.Patience(**self._state.history.values["patience"])
             if self._chief:
                 print(f"resumed at {int(self._state.images_shown.numpy()) / 1000:.1f} kimg", flush=True)
         elif self._start:
@@ -322,7 +356,9 @@ class _Training:
                 there = wanted.get(tuple(vector))
                 if there is not None and len(there) < reports.REALS:
                     there.append(image)
-            if all(len(there) >= reports.REALS for there in wanted.values()):
+            if all(
+                len(there) >= min(reports.REALS, count) for there, count in zip(wanted.values(), counts, strict=True)
+            ):
                 break
         return [
             reports.SampleRow(samples.describe(vector, labels_lib.LABELS), int(count), vector, np.stack(images))
@@ -363,9 +399,9 @@ class _Training:
             if self._patience.look(row[self._fidelity.main], kimg):
                 self._best.save(int(state.step.numpy()))
         # Of training alone, whatever measuring takes.
+        history = state.history.values
         for name, value in (("seconds", window.seconds), ("cpu_seconds", window.cpu_seconds)):
-            row[f"time/{name}"] = self._history.get(name, 0.0) + value
-            self._history[name] = row[f"time/{name}"]
+            row[f"time/{name}"] = history[name] = history.get(name, 0.0) + value
         if window.images:
             row["speed/images_per_s"] = window.images / window.seconds
         row["learning_rate/G"], row["learning_rate/D"] = (
@@ -379,20 +415,20 @@ class _Training:
         names = [row.name for row in self._report.rows]
         new = watching.complaints(means, ratios, names, loss=config.step.loss) if shown else {}
         for kind, text in new.items():
-            if kind not in self._history["warnings"]:
+            if kind not in history["warnings"]:
                 logging.warning("%.1f kimg: %s", kimg, text)
-            self._history["warnings"].setdefault(kind, {"kimg": kimg, "text": text})
+            history["warnings"].setdefault(kind, {"kimg": kimg, "text": text})
         row = {"step": int(state.step.numpy()), "kimg": kimg, **{name: float(value) for name, value in row.items()}}
-        self._history["ticks"].append(row)
-        self._history["patience"] = self._patience.to_dict()
-        state.history.assign(json.dumps(self._history))
+        history["ticks"].append(row)
+        history["patience"] = self._patience.to_dict()
         self._report.tick(row, state if self._options.histograms else None, new)
-        files.write_json(self._run.path / "ticks.json", self._history["ticks"])
+        files.write_json(self._run.path / "ticks.json", history["ticks"])
 
     def _finish(self, seconds: float) -> dict[str, Any]:
         if not self._chief:
             return {}
-        last = self._history["ticks"][-1]
+        history = self._state.history.values
+        last = history["ticks"][-1]
         measured = self._fidelity
         result = {
             "kimg": last["kimg"],
@@ -410,9 +446,9 @@ class _Training:
             }
             if measured
             else None,
-            "warnings": self._history["warnings"],
+            "warnings": history["warnings"],
             "grid_rows": [{"labels": row.name, "count": row.count} for row in self._report.rows],
-            "ticks": self._history["ticks"],
+            "ticks": history["ticks"],
         }
         if self._start:
             result["warm_start"] = self._start.description()
