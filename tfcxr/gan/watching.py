@@ -30,7 +30,7 @@ class Patience:
 
     def look(self, distance: float, kimg: float) -> bool:
         """Takes one evaluation; whether it is the best."""
-        if self.best is not None and not distance < self.best:
+        if not distance < (float("inf") if self.best is None else self.best):
             self.stale += 1
             return False
         self.best, self.best_kimg, self.stale = distance, kimg, 0
