@@ -150,6 +150,7 @@ def define_growth(fv: flags.FlagValues) -> None:
 def define_progress(fv: flags.FlagValues) -> None:
     """Fidelity while training, and what is shown."""
     fidelity.define_features(fv)
+    fidelity.define_cache_dir(fv)
     flags.DEFINE_integer(
         "fid_images", 10_000, "real and generated images of each measurement, at most all training images",
         lower_bound=2, flag_values=fv,

@@ -40,7 +40,7 @@ def main(fv):
     start = warm_start.load(fv.warm_start, config.network) if fv.warm_start else None
     settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
     profile = tuple(int(step) for step in fv.profile) or None
-    options = reports.Options(histograms=fv.histograms, profile=profile)
+    options = reports.Options(cache_dir=fv.cache_dir, histograms=fv.histograms, profile=profile)
     described = {"kind": "gan", "config": settings, "records_digests": {"records": record_set.info.digest}}
     with contextlib.ExitStack() as stack:
         with strategies.together(strategy):

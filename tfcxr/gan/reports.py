@@ -24,13 +24,15 @@ _LINE = ("loss/G", "loss/D", "scores/real", "scores/fake", "penalty/gradient_nor
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What TensorBoard shows on request; nothing here changes a result.
+    """What is shown and kept on request; nothing here changes a result.
 
     Attributes:
+      cache_dir: folder of the real images' statistics, which runs on the same records can share; None: the run's own.
       histograms: of all weights, at every tick.
       profile: first and last step of a window of the profiler; None: none.
     """
 
+    cache_dir: str | None = None
     histograms: bool = False
     profile: tuple[int, int] | None = None
 

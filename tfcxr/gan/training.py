@@ -214,7 +214,7 @@ class _Training:
                 labels=self._filter,
                 latent_size=config.network.latent_size,
                 seed=config.step.seed,
-                cache_dir=run.path / "statistics",
+                cache_dir=self._options.cache_dir or run.path / "statistics",
             )
             self._report = reports.Report(
                 run, self._sample_rows(), network=config.network, seed=config.step.seed, options=self._options
