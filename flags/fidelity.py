@@ -25,6 +25,6 @@ def define_cache_dir(fv: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "cache_dir",
         None,
-        "folder that keeps the real images' features for later calls; default: they are not kept (train-gan: in the run)",
+        "folder that keeps the real images' features for later calls; default: train-gan in the run, else nowhere",
         flag_values=fv,
     )
