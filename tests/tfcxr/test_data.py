@@ -115,3 +115,45 @@ def test_a_flipped_byte_is_a_run_error(tmp_path):
     shard.write_bytes(content)
     with pytest.raises(RunError, match="damaged records"):
         record_set.labels("train")
+
+
+def test_shares_of_a_batch_by_hand():
+    # The groups of the minibatch standard deviation are the rows that are equal modulo batch_size / 4.
+    np.testing.assert_array_equal(
+        data.share_rows(16, 2), [[0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]]
+    )  # groups 0 and 1, 2 and 3
+    np.testing.assert_array_equal(data.share_rows(8, 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
+    np.testing.assert_array_equal(data.share_rows(6, 1), [[0, 1, 2, 3, 4, 5]])
+
+
+@pytest.mark.parametrize(("size", "shares"), [(16, 4), (32, 2), (48, 3)])
+def test_shares_hold_whole_groups(size, shares):
+    rows = data.share_rows(size, shares)
+    assert sorted(rows.reshape(-1)) == list(range(size))
+    for share in rows:
+        # The share's own groups, found as in a batch of its size.
+        for group in share.reshape(4, -1).T:
+            assert len(set(group % (size // 4))) == 1
+
+
+def test_what_cannot_be_shared():
+    for size, shares in [(8, 4), (4, 2), (12, 2), (16, 3)]:
+        with pytest.raises(ValueError, match=rf"batch_size={size}: must be divisible by {4 * shares}"):
+            data.share_rows(size, shares)
+
+
+@pytest.mark.parametrize("start", [0, 16, 24])
+def test_shares_of_a_stream_are_the_rows_of_the_whole(two_classes, start):
+    whole = take(two_classes, 3, batch_size=16, start=start)
+    rows = data.share_rows(16, 2)
+    for share in range(2):
+        parts = take(two_classes, 3, batch_size=16, start=start, shares=2, own=[share])
+        for batch, part in zip(whole, parts, strict=True):
+            for key in batch:
+                np.testing.assert_array_equal(batch[key][rows[share]], part[key], err_msg=key)
+    # A machine with both devices gets a batch of each in turn.
+    both = take(two_classes, 4, batch_size=16, start=start, shares=2, own=range(2))
+    np.testing.assert_array_equal(
+        np.concatenate([part["index"] for part in both]),
+        np.concatenate([batch["index"][rows[share]] for batch in whole[:2] for share in range(2)]),
+    )

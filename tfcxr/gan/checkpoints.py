@@ -8,6 +8,7 @@ import shutil
 
 import tensorflow as tf
 
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 
 # What TensorFlow raises for a checkpoint that is absent, cut short, or of another network.
@@ -55,27 +56,56 @@ def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *
 
 
 class Writer:
-    """Keeps the newest two checkpoints of a folder (or as many as wanted)."""
+    """Keeps the newest two checkpoints of a folder (or as many as wanted).
+
+    The files are as those of TensorFlow's CheckpointManager, which stops at a damaged list of them and leaks at a lost one.
+    """
 
     def __init__(self, checkpoint: tf.train.Checkpoint, folder: str | os.PathLike, keep: int = _KEEP):
-        self._folder = pathlib.Path(folder)
-        # What a kill amid a save leaves behind.
-        for path in self._folder.glob("ckpt-*_temp*"):
-            shutil.rmtree(path, ignore_errors=True)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), keep)
+        """Removes what a kill amid a save has left there."""
+        self._checkpoint, self._folder, self._keep = checkpoint, pathlib.Path(folder), keep
+        # `restore` expects it in what was written.
+        _ = checkpoint.save_counter
+        whole = {pathlib.Path(path).name for path in available(folder)}
+        for path in self._folder.glob("*"):
+            match = re.match(r"(ckpt-\d+)[._]|\.?checkpoint\.", path.name)
+            if match and not (match.group(1) in whole and _is_part(path)):
+                _remove(path)
 
     def save(self, step: int) -> None:
         """Writes checkpoint number `step`. Raises RunError if it cannot; those before it are intact."""
         try:
-            self._manager.save(step)
+            self._folder.mkdir(exist_ok=True)
+            path = self._checkpoint.write(str(self._folder / f"ckpt-{step}"))
+            # Those of later steps are damaged, or this run would have gone on from them.
+            there = available(self._folder)
+            there = there[there.index(path) :]
+            kept = [pathlib.Path(path).name for path in there[: self._keep]]
+            # TensorFlow's list, for other programs; ours go without.
+            lines = [
+                f'model_checkpoint_path: "{kept[0]}"',
+                *(f'all_model_checkpoint_paths: "{name}"' for name in kept[::-1]),
+            ]
+            files.write_text(self._folder / "checkpoint", "".join(f"{line}\n" for line in lines))
         except (tf.errors.OpError, OSError) as error:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                _remove(path)
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
             raise RunError(
                 f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "
                 "space and give the same command again"
             ) from error
+        for path in there[self._keep :]:
+            for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
+                _remove(part)
+
+
+def _is_part(path: pathlib.Path) -> bool:
+    return re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", path.name) is not None
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
