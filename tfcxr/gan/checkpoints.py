@@ -58,7 +58,7 @@ def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *
 class Writer:
     """Keeps the newest two checkpoints of a folder (or as many as wanted).
 
-    The files are as those of TensorFlow's CheckpointManager, which stops at a damaged list of them and leaks at a lost one.
+    The files are as those of TensorFlow's CheckpointManager, which a damaged list of them stops.
     """
 
     def __init__(self, checkpoint: tf.train.Checkpoint, folder: str | os.PathLike, keep: int = _KEEP):
