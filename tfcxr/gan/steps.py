@@ -105,7 +105,15 @@ class StepConfig:
             raise ValueError(f"ada_target={self.ada_target}: needs augment policies to adapt")
         if self.ada_target is not None and not -1 < self.ada_target < 1:
             raise ValueError(f"ada_target={self.ada_target}: must be between -1 and 1")
-        data.share_rows(self.batch_size, self.passes)
+        check_passes(self.batch_size, self.passes)
+
+
+def check_passes(batch_size: int, passes: int) -> None:
+    """Raises ValueError if batches cannot be computed in so many passes."""
+    try:
+        data.share_rows(batch_size, passes)
+    except ValueError as error:
+        raise ValueError(f"passes={passes}: {error}") from error
 
 
 def make_state(network: networks.NetworkConfig, config: StepConfig) -> GanState:

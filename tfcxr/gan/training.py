@@ -80,7 +80,7 @@ class TrainConfig:
         if self.network.arch == "prog" and self.step.d_steps > 1:
             raise ValueError(f"d_steps={self.step.d_steps}: must be 1 with arch prog")
         for phase in self.phases():
-            data.share_rows(phase.batch_size, self.step.passes)
+            steps.check_passes(phase.batch_size, self.step.passes)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat JSON values; both networks are rebuilt from them."""
