@@ -1,7 +1,8 @@
 """Measures GAN training steps against a plain TensorFlow 2 implementation of the same networks (`tools/plain_gan.py`).
 
 Times are taken in one process, all variants in turn in every round, so that what else the machine does meets all of
-them; a ratio is that of two times of one round. A step is one of the discriminator, one of the generator and the moving
+them; a ratio is that of two times of one round. Processor time, of all threads, is given too: it hardly depends on what
+else runs. A step is one of the discriminator, one of the generator and the moving
 average, with the WGAN-GP loss. Peak memory is that of a fresh process which makes two steps, start of TensorFlow
 included. Images and labels are random. Run it with nothing else running: `make bench`.
 """
@@ -137,31 +138,39 @@ def measure(sizes: Sizes, variants: list[str], rounds: int, seed: int = 0) -> li
     """Times all parts of the variants, in turn in every round; what takes over three times as long as plain, once.
 
     Returns:
-      One dict per variant and part: variant, part, resolution, seconds (median), images_per_second (of the median), and
-      of all but `PLAIN` ratio, ratio_min, ratio_max: the plain time over this one, median and range over rounds.
+      One dict per variant and part: variant, part, resolution, seconds and cpu_seconds (medians), images_per_second (of
+      the median), and of all but `PLAIN` ratio, ratio_min, ratio_max: the plain time over this one, median and range
+      over rounds; cpu_ratio: the median for processor times.
     """
     work = {(variant, part): call for variant in variants for part, call in make(variant, sizes, seed).items()}
     for call in work.values():
         call()  # traces
     times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    cpu: dict[tuple[str, str], list[float]] = {key: [] for key in work}
     for _ in range(rounds):
         for part in PARTS:
             for variant in variants:
                 if times[variant, part] and times[variant, part][0] > _SLOW * times[variants[0], part][0]:
                     continue
-                start = time.perf_counter()
+                start, cpu_start = time.perf_counter(), time.process_time()
                 work[variant, part]()
                 times[variant, part].append(time.perf_counter() - start)
+                cpu[variant, part].append(time.process_time() - cpu_start)
     rows = []
     for (variant, part), seconds in times.items():
-        median = statistics.median(seconds)
-        row: dict[str, Any] = {"variant": variant, "part": part, "resolution": sizes.resolution, "seconds": median}
-        row["images_per_second"] = sizes.batch_size / median
+        row: dict[str, Any] = {"variant": variant, "part": part, "resolution": sizes.resolution}
+        row["seconds"], row["cpu_seconds"] = statistics.median(seconds), statistics.median(cpu[variant, part])
+        row["images_per_second"] = sizes.batch_size / row["seconds"]
         if variant != PLAIN and PLAIN in variants:
-            ratios = [plain / own for plain, own in zip(times[PLAIN, part], seconds, strict=False)]
+            ratios = _ratios(times[PLAIN, part], seconds)
             row |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+            row["cpu_ratio"] = statistics.median(_ratios(cpu[PLAIN, part], cpu[variant, part]))
         rows.append(row)
     return rows
+
+
+def _ratios(plain, own):
+    return [a / b for a, b in zip(plain, own, strict=False)]  # a slow variant has fewer rounds
 
 
 def peak_memory(sizes: Sizes, variants: list[str], allocators: list[str]) -> Iterator[dict[str, Any]]:
@@ -200,6 +209,7 @@ def format_row(row: dict[str, Any]) -> str:
     line = f"{start}{row['part']:10} {row['seconds']:8.3f} s {row['images_per_second']:8.1f} images/s"
     if "ratio" in row:
         line += f"   plain/this {row['ratio']:5.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+        line += f", by processor time {row['cpu_ratio']:.2f}"
     return line
 
 
