@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -20,7 +21,7 @@ def make(name: str) -> tf.distribute.Strategy:
         'multiworker' (the machines that the environment variable TF_CONFIG names; each runs the same command).
 
     Raises:
-      InputError: TF_CONFIG is absent or not what TensorFlow expects.
+      InputError: TF_CONFIG is absent or not what TensorFlow expects, or the workers do not meet.
     """
     if name == "default":
         return tf.distribute.get_strategy()
@@ -28,7 +29,10 @@ def make(name: str) -> tf.distribute.Strategy:
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     _check_cluster()
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise InputError(f"--strategy=multiworker: the workers of TF_CONFIG do not meet ({reason(error)})") from error
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
@@ -108,8 +112,11 @@ def _check_cluster() -> None:
     example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
         value = json.loads(text)
-        hosts = value["cluster"][value["task"]["type"]]
-        good = 0 <= int(value["task"]["index"]) < len(hosts)
+        jobs, task = value["cluster"], value["task"]
+        hosts = [host for job in jobs.values() for host in job]
+        good = jobs.keys() <= {"worker", "chief"} and len(set(hosts)) == len(hosts)
+        good &= all(re.fullmatch(r".+:\d+", host) for host in hosts)
+        good &= isinstance(task["index"], int) and 0 <= task["index"] < len(jobs[task["type"]])
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:

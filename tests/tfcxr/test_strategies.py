@@ -1,0 +1,260 @@
+"""Several devices, and several workers on this machine: they end as one device does, and stop and fail together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flags import app
+from tests import fakes
+from tfcxr import strategies, train_gan
+from tfrecords_builder.errors import InputError, RunError
+
+# Programs of their own: devices and clusters are set before anything else of TensorFlow.
+PROGRAM = """
+import sys
+import tensorflow as tf
+from flags import app
+from tfcxr import train_gan
+
+devices = int(sys.argv[1])
+if devices > 1:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+sys.exit(app.run(train_gan.main, train_gan.define_flags, ["train-gan", *sys.argv[2:]]))
+"""
+# Adam magnifies rounding where gradients vanish, by the learning rate.
+SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--learning_rate=1e-4", "--loss=logistic_r1", "--mirror"]
+SMALL += ["--augment=brightness", "--patience=0", "--d_steps=2", "--init=calm"]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return fakes.make_records(tmp_path_factory.mktemp("shared_records"), label_version="multilabel", per_class=4)
+
+
+@pytest.fixture(scope="module")
+def alone(records, tmp_path_factory):
+    """A run of 6 steps on one device."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    assert call(records, folder) == 0
+    return folder
+
+
+def arguments(records, folder, *others):
+    return [f"--records={records}", f"--run_dir={folder}", *SMALL, "--total_kimg=0.096", *others]
+
+
+def call(records, folder, *others):
+    argv = ["train-gan", *arguments(records, folder, *others)]
+    return app.run(train_gan.main, train_gan.define_flags, argv)
+
+
+def start(records, folder, *others, devices=1, config=None):
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", **({"TF_CONFIG": json.dumps(config)} if config else {}))
+    command = [sys.executable, "-c", PROGRAM, str(devices), *arguments(records, folder, *others)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(records, *others, folders, second=()):
+    """Two workers of one cluster; `second`: more flags of the second one."""
+    ports = []
+    with socket.socket() as one, socket.socket() as other:
+        for taken in (one, other):
+            taken.bind(("127.0.0.1", 0))
+            ports.append(taken.getsockname()[1])
+    hosts = [f"127.0.0.1:{port}" for port in ports]
+    return [
+        start(
+            records,
+            folders[index],
+            "--strategy=multiworker",
+            *others,
+            *(second if index else ()),
+            config={"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}},
+        )
+        for index in range(2)
+    ]
+
+
+def ended(processes, seconds=240):
+    """Codes and last lines of what they wrote to stderr."""
+    try:
+        texts = [process.communicate(timeout=seconds)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], [(text.splitlines() or [""])[-1] for text in texts]
+
+
+def assert_same_weights(a, b):
+    first, second = (tf.train.load_checkpoint(str(folder / "checkpoints")) for folder in (a, b))
+    names = first.get_variable_to_shape_map()
+    assert names == second.get_variable_to_shape_map()
+    compared = [name for name in names if name.startswith(("generator/", "discriminator/", "ema/"))]
+    assert len(compared) > 30
+    for name in compared:
+        np.testing.assert_allclose(first.get_tensor(name), second.get_tensor(name), atol=1e-5, err_msg=name)
+    for name in ("step", "images_shown"):
+        name += "/.ATTRIBUTES/VARIABLE_VALUE"
+        assert first.get_tensor(name) == second.get_tensor(name)
+    means = [json.loads((folder / "ticks.json").read_text())[-1] for folder in (a, b)]
+    assert means[0].keys() == means[1].keys()
+    for name in ("loss/D", "loss/G", "scores/real", "norm/D", "norm/G", "penalty/value", "fid/pixels_pca64"):
+        assert means[1][name] == pytest.approx(means[0][name], rel=1e-3, abs=1e-5), name
+
+
+def wait_for(path, processes, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not list(path.parent.glob(path.name)):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+
+
+def test_two_devices_end_as_one(records, alone, tmp_path):
+    process = start(records, tmp_path / "run", "--strategy=mirrored", devices=2)
+    codes, lines = ended([process])
+    assert codes == [0], lines
+    assert_same_weights(alone, tmp_path / "run")
+
+
+def test_a_batch_that_devices_cannot_share(records, tmp_path):
+    processes = [
+        # d_steps=2: the step has 16 images, but each batch 8.
+        start(records, tmp_path / "a", "--strategy=mirrored", "--passes=2", devices=2),
+        start(records, tmp_path / "b", "--strategy=mirrored", devices=3),
+    ]
+    codes, lines = ended(processes)
+    assert codes == [2, 2], lines
+    assert "--strategy: 2 devices in 2 passes cannot share batches of 8 images" in lines[0]
+    assert "must be divisible by 16" in lines[0]
+    assert "--strategy: 3 devices in 1 passes cannot share batches of 8 images" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "x"}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": ["a:1", "b:1"], "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_bad_cluster_is_named(records, tmp_path, monkeypatch, capsys, text):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    assert call(records, tmp_path / "run", "--strategy=multiworker") == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "--strategy=multiworker: TF_CONFIG must name the workers and this one" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_worker_agrees_with_itself():
+    strategy = tf.distribute.get_strategy()
+    assert strategies.num_workers(strategy) == 1
+    assert strategies.is_chief(strategy)
+    assert strategies.any_of(strategy, True) is True
+    assert strategies.any_of(strategy, False) is False
+    assert strategies.all_same(strategy, 7)
+    with pytest.raises(InputError, match="bad"), strategies.together(strategy):
+        raise InputError("bad")
+
+
+def test_lost_workers_are_told_from_other_errors(monkeypatch):
+    strategy = tf.distribute.get_strategy()
+    error = tf.errors.UnavailableError(
+        None, None, "Graph execution error:\n\nDetected at node x\nPeer is down\n\t [[x]]"
+    )
+    with pytest.raises(tf.errors.UnavailableError), strategies.naming_lost_workers(strategy):
+        raise error
+    monkeypatch.setattr(strategies, "num_workers", lambda _: 2)
+    with pytest.raises(RunError, match=r"worker is gone \(Peer is down\)"), strategies.naming_lost_workers(strategy):
+        raise error
+    with pytest.raises(RunError, match="mine"), strategies.naming_lost_workers(strategy):
+        raise RunError("mine")
+
+
+@pytest.mark.large
+def test_two_workers_end_as_one_and_only_the_first_writes(records, alone, tmp_path):
+    codes, lines = ended(start_two(records, folders=[tmp_path / "run"] * 2))
+    assert codes == [0, 0], lines
+    assert_same_weights(alone, tmp_path / "run")
+    assert len(list((tmp_path / "run/tensorboard").glob("events*"))) == 1
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in alone.iterdir()}
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_worker_that_is_stopped_stops_both_and_they_resume(records, tmp_path, stopped):
+    long = ["--total_kimg=6.4", "--tick_kimg=1000", "--checkpoint_kimg=0.5"]
+    processes = start_two(records, *long, folders=[tmp_path / "run"] * 2)
+    wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    processes[stopped].send_signal(signal.SIGTERM)
+    codes, lines = ended(processes)
+    assert codes[stopped] == 143
+    assert codes[1 - stopped] == 1
+    assert "stopped by a signal; the same command resumes" in lines[stopped]
+    assert "another worker was stopped; the same commands resume" in lines[1 - stopped]
+    step = tf.train.load_variable(str(tmp_path / "run/checkpoints"), "step/.ATTRIBUTES/VARIABLE_VALUE")
+    assert 0 < step < 400
+    assert not (tmp_path / "run/result.json").exists()
+    codes, lines = ended(start_two(records, *long, folders=[tmp_path / "run"] * 2))
+    assert codes == [0, 0], lines
+    assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 400
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_that_is_killed_does_not_let_the_other_wait(records, tmp_path, killed):
+    long = ["--total_kimg=200", "--tick_kimg=1000", "--checkpoint_kimg=0.5"]
+    processes = start_two(records, *long, folders=[tmp_path / "run"] * 2)
+    wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    processes[killed].kill()
+    began = time.monotonic()
+    codes, lines = ended(processes)
+    assert time.monotonic() - began < 90
+    assert codes[1 - killed] == 1
+    assert lines[1 - killed].startswith("error: another worker is gone (")
+    assert "the same commands, given to all of them, resume" in lines[1 - killed]
+
+
+@pytest.mark.large
+def test_what_the_first_worker_refuses_ends_both(records, alone, tmp_path):
+    codes, lines = ended(start_two(records, folders=[alone, alone]))
+    assert codes == [2, 1], lines
+    assert "this run is finished" in lines[0]
+    assert "another worker could not go on" in lines[1]
+    codes, lines = ended(start_two(records, "--features=nowhere", folders=[tmp_path / "run"] * 2))
+    assert codes == [2, 1], lines
+    assert "--features=nowhere" in lines[0]
+
+
+@pytest.mark.large
+def test_workers_of_other_settings_or_folders_are_refused(records, tmp_path):
+    codes, lines = ended(start_two(records, folders=[tmp_path / "a"] * 2, second=["--seed=3"]))
+    assert codes == [1, 2], lines
+    assert "holds a run with seed=0, not 3" in lines[1]
+    (tmp_path / "c").mkdir()
+    codes, lines = ended(start_two(records, folders=[tmp_path / "b", tmp_path / "c"]))
+    assert codes == [1, 2], lines
+    assert "is not a run folder" in lines[1]
