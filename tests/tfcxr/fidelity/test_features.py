@@ -11,7 +11,7 @@ import tfcxr
 from tests import classifier_runs, fakes
 from tfcxr import data, runs
 from tfcxr.classifiers import loading, models, preprocessing
-from tfcxr.fidelity import distances, features, networks
+from tfcxr.fidelity import features, networks
 from tfrecords_builder import images as images_lib
 from tfrecords_builder.errors import InputError, RunError
 
