@@ -104,8 +104,8 @@ def test_every_preset_parses_with_its_binary():
 
     for preset in sorted(app.PRESETS.glob("*/*.flags")):
         command = next((c for c in cli.COMMANDS if preset.stem.startswith(c.replace("-", "_"))), None)
-        if command is None:  # the thesis's presets are named after its settings
-            names = {"gan": "train-gan", "baseline": "train-baseline", "records": "build-records"}
+        if command is None:  # presets of the thesis and the GANs are named after their settings
+            names = {"gan": "train-gan", "prog": "train-gan", "baseline": "train-baseline", "records": "build-records"}
             command = names.get(preset.stem.split("_")[0], "train-dcan")
         module = __import__(cli.COMMANDS[command][0], fromlist=["define_flags"])
         fv = flags.FlagValues()
