@@ -387,4 +387,7 @@ def test_a_prog_gan_with_its_labels_in_another_order_generates_scores_and_trains
     np.testing.assert_allclose(scores, stored["D"](images)[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(logits[:, ::-1], stored["D"](images)[1], rtol=1e-4, atol=1e-4)
     records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=4)
-    assert train(records, tmp_path / "on", "--arch=prog", "--batch_sizes=8:8", f"--warm_start={run}") == 0
+    assert (
+        train(records, tmp_path / "on", "--arch=prog", "--batch_size=64", "--batch_sizes=8:8", f"--warm_start={run}")
+        == 0
+    )
