@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError, Interrupted
+from tfrecords_builder.errors import InputError, Interrupted, RunError
 
 SCHEMA_VERSION = 1
 
@@ -59,6 +59,7 @@ class RunFolder:
 
         Raises:
           InputError: the folder is in use, holds something else, a finished run, or a run with other settings.
+          RunError: a file that cannot be read or written, such as on a full disk; also in the block.
         """
         path = pathlib.Path(path)
         new = _description(kind, config, records_digests)
@@ -68,7 +69,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--run_dir={path}: cannot be made ({error.strerror})") from error
-        with _lock(path):
+        with _naming_failures(path), _lock(path):
             # A hidden file is what a killed atomic write leaves.
             resumed = any(not entry.name.startswith(".") for entry in path.iterdir())
             if resumed and overwrite:
@@ -76,6 +77,9 @@ class RunFolder:
                 resumed = False
             if resumed:
                 _check_resumable(path, new, extendable)
+                # What killed atomic writes leave.
+                for leftover in path.rglob(".*.[0-9]*.tmp"):
+                    leftover.unlink(missing_ok=True)
             files.write_json(path / "config.json", new)
             (path / "result.json").unlink(missing_ok=True)
             run = cls(path, resumed)
@@ -114,6 +118,17 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
     return config
+
+
+@contextlib.contextmanager
+def _naming_failures(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # of standard output
+        raise
+    except OSError as error:
+        name = error.filename or path
+        raise RunError(f"--run_dir={path}: {name} cannot be read or written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager

@@ -64,6 +64,8 @@ def _config(fv, resolution):
 
     tick = fv.tick_kimg or training.TICK_KIMG.get(resolution, 20)
     grows = fv.arch == "prog"
+    if grows and fv.batch_size != fv["batch_size"].default:
+        raise InputError(f"--batch_size={fv.batch_size}: is for --arch=cpd; give --batch_sizes by resolution")
     rate = fv.learning_rate or (schedule.LEARNING_RATE if grows else 0.005)
     try:
         network = networks.NetworkConfig(

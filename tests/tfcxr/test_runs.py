@@ -7,7 +7,7 @@ import pytest
 
 from tfcxr import runs
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError, Interrupted
+from tfrecords_builder.errors import InputError, Interrupted, RunError
 
 CONFIG = {"fmap_base": 512, "total_kimg": 10, "arch": "cpd", "labels": (1, 2)}
 
@@ -84,6 +84,33 @@ def test_a_killed_write_does_not_make_a_run(tmp_path):
     (tmp_path / ".config.json.1.tmp").write_text("{")
     with open_run(tmp_path) as run:
         assert not run.resumed
+
+
+def test_leftovers_of_killed_writes_are_removed_from_a_run_that_goes_on(tmp_path):
+    with open_run(tmp_path):
+        (tmp_path / "samples/.fakes.png.123.tmp").write_text("half")
+        (tmp_path / ".hidden").write_text("mine")
+    with open_run(tmp_path):
+        assert not list((tmp_path / "samples").iterdir())
+        assert (tmp_path / ".hidden").exists()
+
+
+def test_a_file_that_cannot_be_written_is_a_run_error(tmp_path):
+    with pytest.raises(RunError, match=r"--run_dir=.*/x cannot be read or written \(No space left"), open_run(tmp_path):
+        raise OSError(28, "No space left on device", "/x")
+    with pytest.raises(BrokenPipeError), open_run(tmp_path):
+        raise BrokenPipeError
+
+
+def test_a_worker_joins_only_the_same_run(tmp_path):
+    same = {"kind": "gan", "records_digests": {"--records": "abc"}}
+    with pytest.raises(InputError, match="not a run folder"):
+        runs.RunFolder.joined(tmp_path, config=CONFIG, **same)
+    with open_run(tmp_path):
+        assert runs.RunFolder.joined(tmp_path, config=CONFIG, **same).checkpoints == tmp_path / "checkpoints"
+        for changes, expected in [({"total_kimg": 20}, "total_kimg=10, not 20"), ({"arch": "prog"}, "arch=cpd")]:
+            with pytest.raises(InputError, match=expected):
+                runs.RunFolder.joined(tmp_path, config={**CONFIG, **changes}, **same)
 
 
 def test_load_config_names_what_is_wrong(tmp_path):

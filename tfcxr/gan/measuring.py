@@ -75,7 +75,10 @@ class Fidelity:
             if not np.isfinite(images).all():
                 raise RunError("the averaged generator's images are not numbers; go on from an earlier run")
             found.append(self._extractor(np.clip(images, -1, 1)))
-        return statistics.compare(self._reals, statistics.Statistics.of(self.name, np.concatenate(found)))
+        features_found = np.concatenate(found)
+        if not np.isfinite(features_found).all():
+            raise RunError(f"features {self.name} of generated images are not finite; choose other --features")
+        return statistics.compare(self._reals, statistics.Statistics.of(self.name, features_found))
 
 
 def make(record_set: data.RecordSet, *, num_images: int, labels: Sequence[int], **settings) -> Fidelity | None:

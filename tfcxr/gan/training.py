@@ -142,11 +142,6 @@ def _naming_failures(run: runs.RunFolder, strategy: tf.distribute.Strategy) -> I
     try:
         with strategies.naming_lost_workers(strategy):
             yield
-    except BrokenPipeError:  # of standard output
-        raise
-    except OSError as error:
-        name = error.filename or run.path
-        raise RunError(f"--run_dir={run.path}: {name} cannot be read or written ({error.strerror or error})") from error
     except tf.errors.ResourceExhaustedError as error:
         raise RunError(
             f"out of memory or of space in {run.path} ({strategies.reason(error)}); --passes takes less memory, "
