@@ -38,7 +38,7 @@ def define_network(fv: flags.FlagValues) -> None:
 
 
 def define_training(fv: flags.FlagValues) -> None:
-    """Loss, optimizer and schedule."""
+    """Loss and optimizer."""
     flags.DEFINE_enum(
         "loss", "wgan_gp", ["wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp"],
         "logistic_r1: logistic loss with a penalty on the gradient at real images", flag_values=fv,
@@ -79,6 +79,10 @@ def define_training(fv: flags.FlagValues) -> None:
         "ema_rampup", None, "average over at most this fraction of the steps so far (short runs: 0.1); default off",
         lower_bound=1e-6, upper_bound=1.0, flag_values=fv,
     )  # fmt: skip
+
+
+def define_augmentation(fv: flags.FlagValues) -> None:
+    """What the discriminator sees of images."""
     flags.DEFINE_string(
         "augment", "",
         "for small data, what the discriminator's images go through at random: diffaugment (Zhao 2020), ada (Karras "
@@ -100,6 +104,10 @@ def define_training(fv: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "mirror", False, "flip real images left to right at random (a heart then lies on either side)", flag_values=fv
     )
+
+
+def define_schedule(fv: flags.FlagValues) -> None:
+    """Length, ticks, and what a run starts from."""
     flags.DEFINE_float(
         "total_kimg", None, "thousands of real images to show; default by resolution (32 px: 12000); may grow later",
         lower_bound=0.001, flag_values=fv,

@@ -142,7 +142,7 @@ def training_stream(
     table = record_set.labels(split)
     keep = np.ones(len(table["class"]), bool)
     if filter_labels is not None:
-        keep &= (table["vector"][:, list(filter_labels)] > 0).any(axis=1)
+        keep &= has_any(table["vector"], filter_labels)
     if not keep.any():
         raise InputError(f"{record_set.path}: the {split} split has no image to train on")
     if balanced:
@@ -171,6 +171,11 @@ def training_stream(
 
     dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def has_any(vectors: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Which rows of label vectors [N, L] have one of the labels of these indices: bool [N]."""
+    return (vectors[:, list(labels)] > 0).any(axis=1)
 
 
 def share_rows(batch_size: int, shares: int, group: int = 4) -> np.ndarray:

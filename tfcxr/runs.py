@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError, Interrupted, RunError
+from tfrecords_builder.errors import InputError, Interrupted
 
 SCHEMA_VERSION = 1
 
@@ -69,7 +69,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--run_dir={path}: cannot be made ({error.strerror})") from error
-        with _naming_failures(path), _lock(path):
+        with files.naming_failures(path, "--run_dir"), _lock(path):
             # A hidden file is what a killed atomic write leaves.
             resumed = any(not entry.name.startswith(".") for entry in path.iterdir())
             if resumed and overwrite:
@@ -118,17 +118,6 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
     return config
-
-
-@contextlib.contextmanager
-def _naming_failures(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:  # of standard output
-        raise
-    except OSError as error:
-        name = error.filename or path
-        raise RunError(f"--run_dir={path}: {name} cannot be read or written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ def define_flags(fv):
     common.define_seed(fv)
     gan.define_network(fv)
     gan.define_training(fv)
+    gan.define_augmentation(fv)
+    gan.define_schedule(fv)
     gan.define_growth(fv)
     gan.define_progress(fv)
 

@@ -86,7 +86,7 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
         raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with _writing(path):
+        with naming_failures(path, "--output_dir"):
             yield temporary
             _put_in_place(temporary, path, overwrite)
     finally:
@@ -129,7 +129,7 @@ def resumable_folder(
         if not locked:  # or put in place by the other program since we opened it
             raise InputError(f"--output_dir={path}: another program is writing it; wait, or choose another folder")
         try:
-            with _writing(path):
+            with naming_failures(path, "--output_dir"):
                 yield partial
                 _put_in_place(partial, path, overwrite)
         except RunError as error:
@@ -145,15 +145,15 @@ def resumable_folder(
 
 
 @contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    """A file that cannot be written, such as on a full disk, becomes a RunError."""
+def naming_failures(path: pathlib.Path, flag: str) -> Iterator[None]:
+    """A file that cannot be written, such as on a full disk, becomes a RunError that names flag and path."""
     try:
         yield
     except BrokenPipeError:  # of standard output
         raise
     except OSError as error:
         name = error.filename or path
-        raise RunError(f"--output_dir={path}: {name} cannot be read or written ({error.strerror or error})") from error
+        raise RunError(f"{flag}={path}: {name} cannot be read or written ({error.strerror or error})") from error
 
 
 def _missing_parents(path: pathlib.Path) -> list[pathlib.Path]:

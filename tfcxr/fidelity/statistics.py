@@ -161,7 +161,7 @@ def positions(
     """Positions in a split of the images that `of_records` measures: sorted int64. Raises InputError as it does."""
     there = np.arange(record_set.num_examples(split))
     if labels:
-        there = np.flatnonzero((record_set.labels(split)["vector"][:, list(labels)] > 0).any(axis=1))
+        there = np.flatnonzero(data.has_any(record_set.labels(split)["vector"], labels))
     if num_images > len(there):
         raise InputError(f"{record_set.path}: the {split} split has {len(there)} images, not {num_images}")
     return there[features.choose(len(there), num_images, seed)]

@@ -8,6 +8,7 @@ import shutil
 
 import tensorflow as tf
 
+from tfcxr import strategies
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 
@@ -46,7 +47,7 @@ def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *
             status = checkpoint.restore(path)
             _ = status.assert_consumed() if whole else status.expect_partial().assert_existing_objects_matched()
         except ERRORS as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            reason = strategies.reason(error)
             if number + 1 == len(paths):
                 raise InputError(f"{path}: cannot be read ({reason}), nor can one before it") from error
             logging.warning("%s cannot be read (%s); trying the one before", path, reason)
@@ -90,7 +91,7 @@ class Writer:
         except (tf.errors.OpError, OSError) as error:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
                 _remove(path)
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            reason = strategies.reason(error)
             raise RunError(
                 f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "
                 "space and give the same command again"

@@ -20,7 +20,6 @@ WEIGHTS_FILE = "assets/weights.npz"
 
 # Of `state.GanState`, what the snapshot of the best generator holds.
 BEST_PARTS = ("generator", "ema", "discriminator", "step", "images_shown")
-SNAPSHOTS = ("best", "latest")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,7 +89,7 @@ def make(record_set: data.RecordSet, *, num_images: int, labels: Sequence[int], 
     least = distances.NEIGHBOURS + 1
     if num_images < least:
         raise InputError(f"--fid_images={num_images}: must be at least {least}")
-    there = int((record_set.labels("train")["vector"][:, list(labels)] > 0).any(axis=1).sum())
+    there = int(data.has_any(record_set.labels("train")["vector"], labels).sum())
     if there < least:
         logging.warning("%s: %d training images are too few to measure fidelity", record_set.path, there)
         return None

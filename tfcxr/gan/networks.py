@@ -72,6 +72,11 @@ class NetworkConfig:
         return self.feature_maps(0)
 
     @property
+    def seen_labels(self) -> list[int]:
+        """The columns of the label matrix that the networks see."""
+        return list(self.condition_labels or range(self.num_labels))
+
+    @property
     def stages(self) -> int:
         """n of resolution 2^n."""
         return self.resolution.bit_length() - 1

@@ -175,7 +175,7 @@ class StepRunner:
             self._generator = prog.stage_generator(state.generator, network, phase.stage)
             self._discriminator = prog.stage_discriminator(state.discriminator, network, phase.stage)
             self._stages = network.stages
-            self._seen = list(network.condition_labels or range(network.num_labels))
+            self._seen = network.seen_labels
         else:
             self._generator, self._discriminator = state.generator, state.discriminator
         # Rows of the whole batch, and of the device's own share of it, for each pass.

@@ -172,10 +172,9 @@ class _Training:
                     f"--strategy: {shares} devices in {config.step.passes} passes cannot share batches of {size} "
                     f"images; the batch size must be divisible by {4 * shares * config.step.passes}"
                 )
-        seen = config.network.condition_labels or tuple(range(config.network.num_labels))
-        self._filter = list(seen)
+        self._filter = config.network.seen_labels
         vectors = record_set.labels("train")["vector"]
-        self._kept = vectors[(vectors[:, self._filter] > 0).any(axis=1)]
+        self._kept = vectors[data.has_any(vectors, self._filter)]
         if not len(self._kept):
             raise InputError(
                 f"--records={record_set.path}: no training image has a label that the GAN is conditioned on"
