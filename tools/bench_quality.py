@@ -29,7 +29,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     common.define_records(fv)
     flags.DEFINE_string("output", None, "JSON file to write; default: print only", flag_values=fv)
     flags.DEFINE_float(
-        "cpu_minutes", 60.0, "of training with the reference's settings", lower_bound=0.01, flag_values=fv
+        "cpu_minutes", 30.0, "of training with the reference's settings", lower_bound=0.01, flag_values=fv
     )
     flags.DEFINE_integer("fmap_base", 512, "feature maps of both networks", lower_bound=1, flag_values=fv)
     flags.DEFINE_integer("fmap_max", 48, "most feature maps", lower_bound=1, flag_values=fv)
