@@ -214,7 +214,7 @@ def test_a_growing_run_stopped_in_a_fade_ends_as_an_unbroken_one(tmp_path, monke
     assert_same_state(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_a_run_stops_when_fidelity_no_longer_improves(records, tmp_path, monkeypatch):
+def test_a_run_stops_when_fidelity_no_longer_improves(records, unbroken, tmp_path, monkeypatch):
     values, seen = [5.0, 3.0, 4.0, 3.5], []
     latents, labels = tf.ones([2, 8]), np.eye(14, dtype=np.float32)[:2]
 
@@ -223,8 +223,11 @@ def test_a_run_stops_when_fidelity_no_longer_improves(records, tmp_path, monkeyp
         return {self.main: values[len(seen) - 1]}
 
     monkeypatch.setattr(measuring.Fidelity, "__call__", measure)
+    # The real images' statistics are those that another run on the same records has computed.
+    monkeypatch.delattr(measuring.statistics, "of_records")
     folder = tmp_path / "run"
     settings = ["--tick_kimg=0.016", "--fid_ticks=1", "--patience=2", "--min_kimg=0.04", "--total_kimg=9"]
+    settings.append(f"--cache_dir={unbroken / 'statistics'}")
     assert call(records, folder, *settings) == 0
     result = json.loads((folder / "result.json").read_text())
     assert result["stopped_early"]
@@ -236,6 +239,7 @@ def test_a_run_stops_when_fidelity_no_longer_improves(records, tmp_path, monkeyp
     np.testing.assert_allclose(best.model([latents, labels]), seen[1], atol=1e-6)
     np.testing.assert_allclose(latest.model([latents, labels]), seen[3], atol=1e-6)
     assert np.abs(seen[1] - seen[3]).max() > 1e-4
+    assert not (folder / "statistics").exists()
     # It is finished, though shorter than it might have been.
     assert call(records, folder, *settings) == 2
 
