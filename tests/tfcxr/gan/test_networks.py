@@ -164,6 +164,22 @@ def test_feature_maps_of_the_defaults():
     assert config.latent_size == 512
 
 
+@pytest.mark.parametrize("arch", networks.ARCHITECTURES)
+@pytest.mark.parametrize("resolution", [8, 512])
+def test_the_smallest_and_the_largest_networks(resolution, arch):
+    # 512 px with the feature maps of the paper, divided by 64.
+    config = networks.NetworkConfig(resolution=resolution, fmap_base=256, fmap_max=8, g_arch=arch, d_arch=arch)
+    latents, labels = inputs(2, config)
+    generator, discriminator = networks.build_generator(config), networks.build_discriminator(config)
+    with tf.GradientTape() as tape:
+        images = generator([latents, labels])
+        scores = discriminator([images, labels])
+    assert images.shape == (2, resolution, resolution, 1)
+    assert scores.shape == (2, 1)
+    gradients = tape.gradient(scores, generator.trainable_variables + discriminator.trainable_variables)
+    assert all(np.isfinite(gradient).all() and np.abs(gradient).max() > 0 for gradient in gradients)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("arch", networks.ARCHITECTURES)
 def test_mixed_precision_computes_nearly_the_same_with_float32_variables_and_outputs(policy, arch):
