@@ -1,13 +1,12 @@
-"""Recall per class, balanced accuracy, AUC, calibration and bootstrap intervals that resample patients."""
+"""Metrics of a classifier: recall, balanced accuracy, F1, AUC, average precision and calibration.
+
+Intervals are in evaluation/bootstrap.py. A metric of a class that lacks the images for it is NaN.
+"""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from sklearn import metrics as sklearn_metrics
-
-# Patients x resamples held at once: bounds memory at some 100 MB.
-_BOOTSTRAP_BLOCK = 10_000_000
 
 
 def recalls(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -18,7 +17,22 @@ def recalls(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np
       predictions: predicted classes, int [N].
       num_classes: the number of classes.
     """
-    return _recalls(confusion_matrix(labels, predictions, num_classes))
+    return recalls_of_tables(confusion_matrix(labels, predictions, num_classes))
+
+
+def recalls_of_tables(tables: np.ndarray) -> np.ndarray:
+    """Recalls [..., K] of confusion matrices [..., K, K] whose rows are true classes; NaN where a row is empty."""
+    hits = np.diagonal(tables, axis1=-2, axis2=-1).astype(np.float64)
+    support = tables.sum(axis=-1)
+    return np.divide(hits, support, out=np.full(support.shape, np.nan), where=support > 0)
+
+
+def f1_of_tables(tables: np.ndarray) -> np.ndarray:
+    """F1 [..., K] of confusion matrices [..., K, K]: 2 TP / (2 TP + FP + FN); NaN for a class without an image."""
+    hits = np.diagonal(tables, axis1=-2, axis2=-1).astype(np.float64)
+    support = tables.sum(axis=-1)
+    total = support + tables.sum(axis=-2)
+    return np.divide(2 * hits, total, out=np.full(support.shape, np.nan), where=support > 0)
 
 
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> float:
@@ -40,97 +54,58 @@ def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
       labels: true classes, int [N].
       probabilities: float [N, K].
     """
+    return _per_class(sklearn_metrics.roc_auc_score, labels, probabilities)
+
+
+def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Average precision, the step-wise area under the precision-recall curve, of each class against the rest.
+
+    Arguments and result as of `roc_auc`. A ranking by chance reaches the share of the class among the images.
+    """
+    return _per_class(sklearn_metrics.average_precision_score, labels, probabilities)
+
+
+def _per_class(score, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     scores = np.full(probabilities.shape[1], np.nan)
     for k in range(probabilities.shape[1]):
-        is_k = labels == k
-        if 0 < is_k.sum() < len(is_k):
-            scores[k] = sklearn_metrics.roc_auc_score(is_k, probabilities[:, k])
+        is_class = labels == k
+        if 0 < is_class.sum() < len(is_class):
+            scores[k] = score(is_class, probabilities[:, k])
     return scores
 
 
-def roc_curve(is_class: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False- and true-positive rates over all thresholds, for bool [N] and float [N]."""
-    fpr, tpr, _ = sklearn_metrics.roc_curve(is_class, scores)
-    return fpr, tpr
-
-
 @dataclasses.dataclass(frozen=True)
-class Intervals:
-    """95% percentile intervals of a bootstrap.
+class Reliability:
+    """Images by the probability of the class predicted for them, in bins of equal width over 0..1.
 
     Attributes:
-      balanced_accuracy: [low, high].
-      recall: float64 [K, 2].
-      resamples: number of resamples used.
-      redrawn: number of resamples thrown away because a class had no image in them.
+      edges: float64 [bins + 1].
+      counts: images, int64 [bins].
+      confidence: mean probability of the predicted class, float64 [bins]; NaN in an empty bin.
+      accuracy: share of right predictions, float64 [bins]; NaN in an empty bin.
     """
 
-    balanced_accuracy: np.ndarray
-    recall: np.ndarray
-    resamples: int
-    redrawn: int
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean |confidence - accuracy| over the bins, weighted by their images (Guo et al. 2017, eq. 3)."""
+        gap = np.nan_to_num(np.abs(self.confidence - self.accuracy))
+        return float((gap * self.counts).sum() / self.counts.sum())
 
 
-def bootstrap(
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    clusters: Sequence[str],
-    num_classes: int,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Intervals | None:
-    """Bootstrap over patients: whole patients are drawn with replacement, since images of one are not independent.
-
-    Args:
-      labels, predictions: int [N].
-      clusters: patient ids [N]; images with an empty id are each a cluster of their own.
-      num_classes: the number of classes.
-      resamples: how many; resamples without an image of some class are redrawn and counted.
-      seed: of the resampling.
-
-    Returns:
-      The intervals, or None if some class has no image at all.
-    """
-    if len(np.unique(labels)) < num_classes:
-        return None
-    names = np.asarray([c or f"\0{i}" for i, c in enumerate(clusters)])
-    _, cluster = np.unique(names, return_inverse=True)
-    num_clusters = int(cluster.max()) + 1
-    counts = np.zeros((num_clusters, num_classes * num_classes))
-    np.add.at(counts, (cluster, labels * num_classes + predictions), 1)
-    random = np.random.default_rng(seed)
-    block = max(1, min(resamples, _BOOTSTRAP_BLOCK // num_clusters))
-    kept: list[np.ndarray] = []
-    have = redrawn = 0
-    # A class that one patient of very many holds is missing from e^-1 of the resamples: this ends soon.
-    while have < resamples:
-        draws = random.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=block)
-        tables = (draws @ counts).reshape(-1, num_classes, num_classes)
-        whole = (tables.sum(axis=2) > 0).all(axis=1)
-        redrawn += int((~whole[: resamples - have]).sum())
-        kept.append(_recalls(tables[whole])[: resamples - have])
-        have += len(kept[-1])
-    sampled = np.concatenate(kept)
-    return Intervals(
-        balanced_accuracy=np.percentile(sampled.mean(axis=1), [2.5, 97.5]),
-        recall=np.percentile(sampled, [2.5, 97.5], axis=0).T,
-        resamples=resamples,
-        redrawn=redrawn,
-    )
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean |confidence - accuracy| over equal-width bins of the top probability, by count (Guo 2017, eq. 3)."""
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> Reliability:
+    """How often predictions of some confidence are right; arguments as of `roc_auc`, N > 0."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    weight = np.bincount(index, minlength=bins)
-    gap = np.abs(np.bincount(index, confidence, bins) - np.bincount(index, correct.astype(float), bins))
-    return float(gap.sum() / max(weight.sum(), 1))
+    counts = np.bincount(index, minlength=bins)
 
+    def mean(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(index, values, bins)
+        return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0)
 
-def _recalls(tables: np.ndarray) -> np.ndarray:
-    support = tables.sum(axis=-1)
-    hits = np.diagonal(tables, axis1=-2, axis2=-1)
-    return np.divide(hits, support, out=np.full(support.shape, np.nan), where=support > 0)
+    return Reliability(np.linspace(0, 1, bins + 1), counts, mean(confidence), mean(correct.astype(float)))

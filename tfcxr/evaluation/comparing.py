@@ -1,0 +1,104 @@
+"""Two models on the same images: paired differences with intervals and tests."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tfcxr.evaluation import bootstrap
+from tfcxr.evaluation.predictions import Predictions
+from tfcxr.evaluation.summary import finite
+from tfrecords_builder.errors import InputError
+
+
+def align(other: Predictions, ids: Sequence[str], labels: np.ndarray, name: str) -> Predictions:
+    """`other` in the order of `ids`.
+
+    Args:
+      other: predictions of the other model.
+      ids, labels: of the images to compare on; labels int [N].
+      name: of the other predictions, for messages.
+
+    Raises:
+      InputError: they are of other images, or label an image otherwise, or an image occurs twice.
+    """
+    place = {image: i for i, image in enumerate(other.ids)}
+    if len(place) < len(other.ids) or len(set(ids)) < len(ids):
+        raise InputError(f"{name}: an image occurs twice; models are compared image by image")
+    absent = [image for image in ids if image not in place]
+    if absent or len(place) != len(ids):
+        raise InputError(
+            f"{name}: was evaluated on other images ({len(ids)} here, {len(place)} there, {len(ids) - len(absent)} in "
+            "both); evaluate both models on the same records and split"
+        )
+    order = np.array([place[image] for image in ids])
+    if (other.labels[order] != labels).any():
+        raise InputError(f"{name}: has other labels for the same images; evaluate both models on the same records")
+    patients = [other.patients[i] for i in order]
+    return Predictions(list(ids), patients, other.labels[order], other.probabilities[order])
+
+
+def compare(
+    predictions: Predictions, other: Predictions, classes: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Compares a model with another one, image by image.
+
+    The same patients are drawn for both; p-values are two-sided and of no difference (see `bootstrap.p_value`).
+    McNemar's exact test asks whether the images that only one of the two got right are shared out evenly; it takes
+    images as independent, which those of one patient are not.
+
+    Args:
+      predictions: of the model.
+      other: of the other model, as `align` returns them.
+      classes: names of the K classes.
+      resamples, seed: of the bootstrap over patients.
+
+    Returns:
+      {"balanced_accuracy": {"this", "other", "difference": {"value", "ci95"}, "p_value"}, "recall": {class: the same},
+      "roc_auc": the same (macro), "mcnemar": {"only_this_right", "only_other_right", "p_value"}}; fractions, difference
+      = this - other; null where the images for a number are lacking.
+    """
+    labels = predictions.labels
+    patients = bootstrap.PatientBootstrap(labels, predictions.patients, resamples=resamples, seed=seed)
+    models = [
+        bootstrap.ModelStatistics(patients, labels, one.predicted, one.probabilities) for one in (predictions, other)
+    ]
+    whole = np.ones((patients.num_patients, 1), np.float32)
+    this, that = (_columns(model(whole)) for model in models)
+
+    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"difference": _columns(models[0](weights)) - _columns(models[1](weights))}
+
+    sampled = patients.sample(differences)
+
+    holders = patients.holders(labels, len(classes))
+
+    def row(column: int, num_holders: int) -> dict[str, Any]:
+        ends = None if sampled is None else bootstrap.interval(sampled["difference"][:, column], num_holders)
+        return {
+            "this": finite(this[0, column]),
+            "other": finite(that[0, column]),
+            "difference": {"value": finite(this[0, column] - that[0, column]), "ci95": ends},
+            "p_value": bootstrap.p_value(sampled["difference"][:, column]) if sampled and ends else None,
+        }
+
+    right, other_right = predictions.predicted == labels, other.predicted == labels
+    only_this, only_other = int((right & ~other_right).sum()), int((~right & other_right).sum())
+    disagree = only_this + only_other
+    return {
+        "balanced_accuracy": row(0, holders.min()),
+        "recall": {name: row(2 + k, holders[k]) for k, name in enumerate(classes)},
+        "roc_auc": row(1, holders.min()),
+        "mcnemar": {
+            "only_this_right": only_this,
+            "only_other_right": only_other,
+            "p_value": float(stats.binomtest(only_this, disagree).pvalue) if disagree else 1.0,
+        },
+    }
+
+
+def _columns(values: dict[str, np.ndarray]) -> np.ndarray:
+    """Balanced accuracy, macro AUC and the recalls side by side: [B, 2 + K]."""
+    auc = values["roc_auc"].mean(axis=1)
+    return np.column_stack([values["balanced_accuracy"], auc, values["recall"]])

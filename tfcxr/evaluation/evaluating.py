@@ -1,0 +1,140 @@
+"""Evaluates a classifier on one split of a record set and writes all that `evaluate` promises."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from tfcxr import data
+from tfcxr.classifiers import loading
+from tfcxr.evaluation import comparing, events, figures, operating_points, predictions, subgroups, summary, tables
+from tfcxr.evaluation.predictions import Predictions
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+def evaluate(
+    *,
+    model_path: str,
+    records_path: str,
+    split: str | None,
+    output_dir: pathlib.Path,
+    batch_size: int = 64,
+    resamples: int = 2000,
+    seed: int = 0,
+    compare_with: str | None = None,
+    thresholds_from: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates a run or export on a record set.
+
+    Writes result.json, result.md, predictions.csv, metrics.csv, operating_points.csv, subgroups.csv and comparison.csv
+    where there is something for them, the pictures of `figures`, and TensorBoard's events in tensorboard/.
+
+    Args:
+      model_path: run folder or export of a classifier.
+      records_path: folder of a record set of the model's label version.
+      split: fold to read; None for test, or validation where there is no test fold.
+      output_dir: existing folder to write into.
+      batch_size: images per step.
+      resamples: bootstrap resamples.
+      seed: of the bootstrap.
+      compare_with: another run or export, or the output folder of an earlier evaluation on the same images.
+      thresholds_from: output folder of an evaluation of the same model, whose thresholds are applied here.
+
+    Returns:
+      What result.json holds.
+
+    Raises:
+      InputError: the models, records or earlier evaluations cannot be used, or do not fit each other.
+      RunError: damaged records; a model's output is not finite.
+    """
+    config = loading.load_classifier_config(model_path)
+    classes = list(config["classes"])
+    record_set = data.RecordSet(records_path, label_versions=[config["label_version"]])
+    if list(record_set.info.classes) != classes:
+        raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
+    split = predictions.choose_split(record_set, split)
+    digest = _model_digest(model_path)
+    borrowed = None
+    if thresholds_from:
+        borrowed = operating_points.read_thresholds(thresholds_from, classes=classes, model_digest=digest)
+    images = predictions.read_images(record_set, split)
+
+    def predict(path: str, title: str) -> Predictions:
+        model = loading.load_classifier(path)
+        probabilities = predictions.predict(model, record_set, split, batch_size=batch_size, title=title)
+        return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
+
+    other = _read_other(compare_with, images, classes) if compare_with else None
+    own = predict(model_path, f"evaluate {split}")
+    if compare_with and other is None:
+        other = predict(compare_with, f"evaluate {compare_with}")
+    drawing = {"resamples": resamples, "seed": seed}
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        **summary.summarise(own, classes, **drawing),
+        "operating_points": _operating_points(own, classes, borrowed, f"{record_set.info.digest} {split}"),
+        "subgroups": subgroups.evaluate_subgroups(images, own, classes, **drawing),
+        "comparison": None
+        if other is None
+        else {"with": compare_with, **comparing.compare(own, other, classes, **drawing)},
+        "split": split,
+        "selection_fold": split != "test",
+        "model": str(model_path),
+        "model_digest": digest,
+        "label_version": config["label_version"],
+        "records": {
+            "path": str(records_path),
+            "source": record_set.info.source,
+            "digest": record_set.info.digest,
+        },
+    }
+    files.write_json(output_dir / "result.json", result)
+    predictions.write(output_dir / predictions.FILE, own, classes, split)
+    tables.write_csv(output_dir, result)
+    pictures = figures.draw_all(output_dir, result, own)
+    files.write_text(output_dir / "result.md", tables.to_markdown(result, pictures))
+    events.write(output_dir / "tensorboard", result, own, config, pictures)
+    return result
+
+
+def _model_digest(path: str) -> str:
+    """SHA-256 of the model's weights, the same for a run and its export."""
+    try:
+        return hashlib.sha256((pathlib.Path(path) / loading.WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"--model={path}: its weights cannot be read ({error.strerror})") from error
+
+
+def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Predictions | None:
+    """The predictions of --compare_with on these images, or None if it names a model that has yet to make them."""
+    flag = f"--compare_with={path}"
+    if not (pathlib.Path(path) / predictions.FILE).exists():
+        if not (pathlib.Path(path) / "config.json").exists():
+            raise InputError(f"{flag}: is neither a classifier's run or export, nor an output folder of evaluate")
+        found = list(loading.load_classifier_config(path)["classes"])
+        other = None
+    else:
+        other, found = predictions.read(pathlib.Path(path) / predictions.FILE)
+    if found != list(classes):
+        raise InputError(f"{flag}: its classes are {', '.join(found)}, the model's are {', '.join(classes)}")
+    return other and comparing.align(other, list(images["id"]), images["class"].to_numpy(), flag)
+
+
+def _operating_points(
+    own: Predictions,
+    classes: Sequence[str],
+    borrowed: tuple[operating_points.Thresholds, dict[str, Any]] | None,
+    fold: str,
+) -> dict[str, Any]:
+    """{"chosen_on": where, "optimistic": whether that is the fold they are applied to, "rows"}."""
+    thresholds, source = borrowed or (operating_points.choose_thresholds(own, classes), {"path": None})
+    return {
+        "chosen_on": source,
+        "optimistic": borrowed is None or f"{source['records_digest']} {source['split']}" == fold,
+        "rows": operating_points.apply_thresholds(thresholds, own, classes),
+    }

@@ -1,0 +1,124 @@
+"""Operating points: what a classifier does at a threshold chosen for a purpose.
+
+A class is against the rest, and an image is called positive where the class's probability reaches the threshold. Two
+classes have one table, of the class that is not "No Finding" (else of the second); more classes have one each.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import metrics as sklearn_metrics
+
+from tfcxr.evaluation.predictions import Predictions
+from tfcxr.evaluation.summary import finite
+from tfrecords_builder import files, labels
+from tfrecords_builder.errors import InputError
+
+YOUDEN = "Youden's J"
+AT_SENSITIVITY = "sensitivity 0.9"
+AT_SPECIFICITY = "specificity 0.9"
+_TARGET = 0.9
+
+# {class: {criterion: threshold}}; None: no image is called positive.
+Thresholds = Mapping[str, Mapping[str, float | None]]
+
+
+def positive_classes(classes: Sequence[str]) -> list[str]:
+    """The classes that have a table of operating points."""
+    if len(classes) != 2:
+        return list(classes)
+    return [classes[0] if classes[1] == labels.NO_FINDING else classes[1]]
+
+
+def choose_thresholds(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """The thresholds that these images suggest; a class without an image, or without one of the rest, is left out.
+
+    Per class: the largest sensitivity + specificity - 1 (Youden 1950); the largest specificity at which sensitivity is
+    0.9 or more; the largest sensitivity at which specificity is 0.9 or more.
+    """
+    chosen = {}
+    for name in positive_classes(classes):
+        k = classes.index(name)
+        is_class = predictions.labels == k
+        if not 0 < is_class.sum() < len(is_class):
+            continue
+        # From "none is positive" (threshold infinity) on, sensitivity grows and specificity falls.
+        curve = sklearn_metrics.roc_curve(is_class, predictions.probabilities[:, k], drop_intermediate=False)
+        false_positive_rate, sensitivity, thresholds = curve
+        places = {
+            YOUDEN: np.argmax(sensitivity - false_positive_rate),
+            AT_SENSITIVITY: np.argmax(sensitivity >= _TARGET),
+            AT_SPECIFICITY: np.flatnonzero(1 - false_positive_rate >= _TARGET)[-1],
+        }
+        chosen[name] = {criterion: finite(thresholds[place]) for criterion, place in places.items()}
+    return chosen
+
+
+def apply_thresholds(thresholds: Thresholds, predictions: Predictions, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per class and criterion: class, criterion, threshold, sensitivity, specificity, ppv, npv, prevalence.
+
+    Fractions; None where there is no image to divide by. PPV and NPV hold for the prevalence of these images only.
+    """
+    rows = []
+    for name, criteria in thresholds.items():
+        k = classes.index(name)
+        is_class = predictions.labels == k
+        for criterion, threshold in criteria.items():
+            called = predictions.probabilities[:, k] >= (np.inf if threshold is None else threshold)
+            rows.append(
+                {
+                    "class": name,
+                    "criterion": criterion,
+                    "threshold": threshold,
+                    "sensitivity": _share(called, is_class),
+                    "specificity": _share(~called, ~is_class),
+                    "ppv": _share(is_class, called),
+                    "npv": _share(~is_class, ~called),
+                    "prevalence": float(is_class.mean()),
+                }
+            )
+    return rows
+
+
+def _share(hits: np.ndarray, among: np.ndarray) -> float | None:
+    return float(hits[among].mean()) if among.any() else None
+
+
+def read_thresholds(
+    folder: str | os.PathLike, *, classes: Sequence[str], model_digest: str
+) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
+    """The thresholds that an earlier evaluation of the same model chose.
+
+    Args:
+      folder: output folder of that evaluation.
+      classes: names the model's classes have.
+      model_digest: of the model's weights.
+
+    Returns:
+      The thresholds, and where they were chosen: {"path", "split", "records_digest"}.
+
+    Raises:
+      InputError: no evaluation there, of another model, or one that took its own thresholds from elsewhere.
+    """
+    flag = f"--thresholds_from={folder}"
+    result = files.read_json(pathlib.Path(folder) / "result.json")
+    try:
+        points, found = result["operating_points"], result["classes"]
+        digest, split, records = result["model_digest"], result["split"], result["records"]["digest"]
+        thresholds: dict[str, dict[str, float | None]] = {}
+        for row in points["rows"]:
+            value = row["threshold"]
+            thresholds.setdefault(row["class"], {})[row["criterion"]] = None if value is None else float(value)
+        borrowed = points["chosen_on"]["path"] is not None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{flag}: its result.json was not written by evaluate, or by an older one") from error
+    if digest != model_digest:
+        raise InputError(f"{flag}: holds an evaluation of another model; thresholds are a model's own")
+    if list(found) != list(classes) or not set(thresholds) <= set(classes):
+        raise InputError(f"{flag}: its classes are {', '.join(found)}, the model's are {', '.join(classes)}")
+    if borrowed:
+        raise InputError(f"{flag}: took its thresholds from another evaluation itself; name that one")
+    return thresholds, {"path": str(folder), "split": split, "records_digest": records}

@@ -1,0 +1,144 @@
+"""What a model says about the images of one split; predictions.csv."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfcxr import data
+from tfcxr.classifiers import preprocessing
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.progress import progress
+
+FILE = "predictions.csv"
+_PROBABILITY = "probability "  # in front of a class's name: its column
+_KEYS = {"id": "image/id", "patient": "patient/id", "view": "image/view", "sex": "patient/sex", "age": "patient/age"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A model's output on the images of one split, in the order of the records.
+
+    Attributes:
+      ids, patients: strings [N]; a patient is empty where unknown.
+      labels: true classes, int64 [N].
+      probabilities: float64 [N, K].
+    """
+
+    ids: Sequence[str]
+    patients: Sequence[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Most probable class, int64 [N]."""
+        return self.probabilities.argmax(axis=1)
+
+
+def choose_split(record_set: data.RecordSet, split: str | None) -> str:
+    """The split to report on: the one asked for, else test, else validation."""
+    if split is None:
+        split = "test" if record_set.info.splits.get("test") else "validation"
+    if record_set.num_examples(split) == 0:
+        raise InputError(f"--split={split}: {record_set.path} has no image in it")
+    return split
+
+
+def read_images(record_set: data.RecordSet, split: str) -> pd.DataFrame:
+    """All that the records say of a split's images but their pixels: a row per image, in the order of the records.
+
+    Columns: id, patient, view, sex (strings), age (years, -1 unknown), class (int64).
+
+    Raises RunError if a record is damaged.
+    """
+    keys = {**_KEYS, "class": "label/class"}
+    dataset = record_set.dataset(split, decode=False).map(lambda record: {k: record[v] for k, v in keys.items()})
+    with data.naming_damage(record_set.path):
+        batches = list(dataset.batch(4096).as_numpy_iterator())
+    table = pd.DataFrame({key: np.concatenate([batch[key] for batch in batches]) for key in keys})
+    texts = table.select_dtypes(object).columns
+    table[texts] = table[texts].map(bytes.decode)
+    return table
+
+
+def predict(
+    model: tf.keras.Model, record_set: data.RecordSet, split: str, *, batch_size: int, title: str
+) -> np.ndarray:
+    """Runs `model` (images [N, H, W, 1] in [0, 1] -> probabilities [N, K]) over a split.
+
+    Args:
+      model: what to run.
+      record_set, split: its images.
+      batch_size: images per step.
+      title: of the progress bar.
+
+    Returns:
+      Probabilities, float64 [N, K], in the order of the records.
+
+    Raises:
+      RunError: a record is damaged, or a probability is not finite.
+    """
+    call = tf.function(lambda images: model(preprocessing.to_unit(images), training=False))
+    probabilities = []
+    with data.naming_damage(record_set.path), progress(record_set.num_examples(split), title) as bar:
+        for batch in data.evaluation_batches(record_set, split, batch_size):
+            probabilities.append(call(batch["image"]).numpy())
+            bar.update(len(probabilities[-1]))
+    result = np.concatenate(probabilities).astype(np.float64)
+    if not np.isfinite(result).all():
+        raise RunError(f"{record_set.path}: the model's output is not finite; its weights are damaged or diverged")
+    return result
+
+
+def write(path: pathlib.Path, predictions: Predictions, classes: Sequence[str], split: str) -> None:
+    """Writes predictions.csv: id, patient, split, label, prediction, and a column of probabilities per class."""
+    table = pd.DataFrame(
+        {
+            "id": predictions.ids,
+            "patient": predictions.patients,
+            "split": split,
+            "label": [classes[k] for k in predictions.labels],
+            "prediction": [classes[k] for k in predictions.predicted],
+        }
+    )
+    for k, name in enumerate(classes):
+        table[f"{_PROBABILITY}{name}"] = predictions.probabilities[:, k]
+    with files.atomic_path(path) as temporary:
+        # Nine digits hold a float32 exactly: what is read again has the same ties and the same predictions.
+        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+
+
+def read(path: str | os.PathLike) -> tuple[Predictions, list[str]]:
+    """Reads predictions.csv; returns the predictions and the names of the classes.
+
+    Raises InputError if the file is absent or damaged; the message names it.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' parser errors and Unicode errors are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+        raise InputError(f"{path}: cannot be read ({reason}); run evaluate again") from error
+    classes = [name.removeprefix(_PROBABILITY) for name in map(str, table) if name.startswith(_PROBABILITY)]
+    try:
+        probabilities = table[[f"{_PROBABILITY}{name}" for name in classes]].to_numpy(np.float64)
+        labels = np.array([classes.index(name) for name in table["label"]], np.int64)
+        stated = np.array([classes.index(name) for name in table["prediction"]], np.int64)
+        predictions = Predictions(list(table["id"]), list(table["patient"]), labels, probabilities)
+    except KeyError as error:
+        raise InputError(f"{path}: is damaged (no column {error}); run evaluate again") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error}); run evaluate again") from error
+    if len(table) == 0 or len(classes) < 2:
+        raise InputError(f"{path}: holds no predictions; run evaluate again")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise InputError(f"{path}: is damaged (a probability is not in 0..1); run evaluate again")
+    if (stated != predictions.predicted).any():
+        line = int(np.flatnonzero(stated != predictions.predicted)[0]) + 2
+        raise InputError(f"{path}: is damaged (line {line}: the prediction is not the most probable class)")
+    return predictions, classes

@@ -1,0 +1,101 @@
+"""The metrics of one model on one split, as the JSON values of result.json."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfcxr import metrics
+from tfcxr.evaluation import bootstrap
+from tfcxr.evaluation.predictions import Predictions
+
+_FEW_PATIENTS = 10
+
+
+def summarise(
+    predictions: Predictions, classes: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """The metrics of 6-interfaces.md, with 95% intervals: fractions; null where the images for a number are lacking.
+
+    Args:
+      predictions: of one model.
+      classes: names of the K classes.
+      resamples, seed: of the bootstrap over patients.
+    """
+    number = len(classes)
+    labels, predicted, probabilities = predictions.labels, predictions.predicted, predictions.probabilities
+    table = metrics.confusion_matrix(labels, predicted, number)
+    patients = bootstrap.PatientBootstrap(labels, predictions.patients, resamples=resamples, seed=seed)
+    holders = patients.holders(labels, number)
+    sampled = patients.sample(bootstrap.ModelStatistics(patients, labels, predicted, probabilities))
+
+    def interval(name: str, k: int | None = None) -> list[float] | None:
+        """Of a statistic's column `k`, or of its mean over the classes."""
+        if sampled is None:
+            return None
+        values = sampled[name]
+        if k is not None:
+            return bootstrap.interval(values[:, k], holders[k])
+        return bootstrap.interval(values if values.ndim == 1 else values.mean(axis=1), holders.min())
+
+    def per_class(name: str, values: np.ndarray) -> dict[str, Any]:
+        return {
+            "macro": finite(values.mean()),
+            "macro_ci95": interval(name),
+            "per_class": {classes[k]: finite(value) for k, value in enumerate(values)},
+            "per_class_ci95": {classes[k]: interval(name, k) for k in range(number)},
+        }
+
+    support = table.sum(axis=1)
+    recall = metrics.recalls_of_tables(table)
+    bins = metrics.reliability(labels, probabilities)
+    return {
+        "num_images": len(labels),
+        "num_patients": len({patient for patient in predictions.patients if patient}) or None,
+        "classes": list(classes),
+        "balanced_accuracy": {
+            "value": finite(metrics.balanced_accuracy(labels, predicted, number)),
+            "ci95": interval("balanced_accuracy"),
+        },
+        "recall": {
+            name: {"value": finite(recall[k]), "ci95": interval("recall", k), "support": int(support[k])}
+            for k, name in enumerate(classes)
+        },
+        "roc_auc": per_class("roc_auc", metrics.roc_auc(labels, probabilities)),
+        "average_precision": per_class("average_precision", metrics.average_precision(labels, probabilities)),
+        "f1": per_class("f1", metrics.f1_of_tables(table)),
+        "expected_calibration_error": bins.expected_calibration_error,
+        "reliability": [
+            {
+                "low": float(bins.edges[i]),
+                "high": float(bins.edges[i + 1]),
+                "count": int(bins.counts[i]),
+                "confidence": finite(bins.confidence[i]),
+                "accuracy": finite(bins.accuracy[i]),
+            }
+            for i in range(len(bins.counts))
+        ],
+        "confusion_matrix": table.tolist(),
+        "bootstrap": None
+        if sampled is None
+        else {"resamples": resamples, "redrawn": int(patients.redrawn), "unit": "patient", "seed": seed},
+        "warnings": _warnings(table, classes, holders if sampled is not None else None),
+    }
+
+
+def _warnings(table: np.ndarray, classes: Sequence[str], holders: np.ndarray | None) -> list[str]:
+    """`holders`: patients of each class; None if there are no intervals at all."""
+    warnings = [f"class {classes[k]} has no image" for k in np.flatnonzero(table.sum(axis=1) == 0)]
+    predicted = np.flatnonzero(table.sum(axis=0))
+    if len(predicted) == 1:
+        warnings.append(f"collapsed: every image is predicted as {classes[predicted[0]]}")
+    if holders is None:
+        return [*warnings, "too few patients for intervals"]
+    for k in np.flatnonzero((holders > 0) & (holders < _FEW_PATIENTS)):
+        warnings.append(f"class {classes[k]} has images of {holders[k]} patients: its intervals are rough or none")
+    return warnings
+
+
+def finite(value: float) -> float | None:
+    """`value` as a JSON number: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,213 @@
+"""Results as Markdown, in percent, and as tidy CSV, in fractions."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tfcxr.evaluation.subgroups import SMALL
+from tfrecords_builder import files
+
+_MACRO = ("roc_auc", "average_precision", "f1")
+_NAMES = {"roc_auc": "ROC-AUC", "average_precision": "average precision", "f1": "F1"}
+
+
+def write_csv(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
+    """Writes metrics.csv; also subgroups.csv, operating_points.csv and comparison.csv where there are rows for them.
+
+    An empty cell stands for null; an empty class for all classes (`roc_auc`, `average_precision` and `f1`: macro mean).
+    """
+    _write(folder / "metrics.csv", ["metric", "class", "value", "lo", "hi", "n"], _metric_rows(result))
+    groups = [
+        [group["attribute"], group["group"], *row[:-1], row[-1], group["num_patients"], group["small"]]
+        for group in result["subgroups"]
+        for row in _group_rows(group)
+    ]
+    columns = ["metric", "class", "value", "lo", "hi", "n"]
+    _write(folder / "subgroups.csv", ["attribute", "group", *columns, "patients", "small"], groups)
+    points = result["operating_points"]["rows"]
+    _write(folder / "operating_points.csv", list(points[0]) if points else [], [list(row.values()) for row in points])
+    if result["comparison"]:
+        columns = ["metric", "class", "this", "other", "difference", "lo", "hi", "p_value"]
+        rows = [
+            [metric, name, row["this"], row["other"], difference["value"], *_ends(difference["ci95"]), row["p_value"]]
+            for metric, name, row in _comparison_rows(result["comparison"])
+            for difference in [row["difference"]]
+        ]
+        _write(folder / "comparison.csv", columns, rows)
+
+
+def _write(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([columns, *rows])
+        files.write_text(path, text.getvalue())
+
+
+def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
+    return interval or (None, None)
+
+
+def _metric_rows(result: Mapping[str, Any]) -> list[list[Any]]:
+    """[metric, class, value, lo, hi, n] each."""
+    images = result["num_images"]
+    rows = _group_rows(result)
+    for metric in _MACRO:
+        scores = result[metric]
+        rows.append([metric, "", scores["macro"], *_ends(scores["macro_ci95"]), images])
+        for name, value in scores["per_class"].items():
+            support = result["recall"][name]["support"]
+            rows.append([metric, name, value, *_ends(scores["per_class_ci95"][name]), support])
+    rows.append(["expected_calibration_error", "", result["expected_calibration_error"], None, None, images])
+    return rows
+
+
+def _group_rows(group: Mapping[str, Any]) -> list[list[Any]]:
+    """Balanced accuracy and recalls of a result or of one of its subgroups."""
+    accuracy = group["balanced_accuracy"]
+    rows = [["balanced_accuracy", "", accuracy["value"], *_ends(accuracy["ci95"]), group["num_images"]]]
+    for name, recall in group["recall"].items():
+        rows.append(["recall", name, recall["value"], *_ends(recall["ci95"]), recall["support"]])
+    return rows
+
+
+def _comparison_rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(metric, class, values)."""
+    yield "balanced_accuracy", "", comparison["balanced_accuracy"]
+    for name, row in comparison["recall"].items():
+        yield "recall", name, row
+    yield "roc_auc", "", comparison["roc_auc"]
+
+
+def to_markdown(result: Mapping[str, Any], pictures: Sequence[pathlib.Path] = ()) -> str:
+    """A whole result as Markdown; `pictures` lie beside the text."""
+    parts = [f"# {result['model']} on {result['records']['source']}", summarise_in_words(result)]
+    if result["operating_points"]["rows"]:
+        parts += ["## Operating points", *_operating_points(result["operating_points"])]
+    if result["subgroups"]:
+        parts += ["## Subgroups", *_subgroups(result)]
+    if pictures:
+        parts += ["## Pictures", *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summarise_in_words(result: Mapping[str, Any]) -> str:
+    """What matters most: the table of metrics, warnings, and the comparison, as Markdown."""
+    fold = " (selection fold)" if result["selection_fold"] else ""
+    lines = [
+        f"{result['num_images']} images, {result['num_patients'] or 'no'} patients, split {result['split']}{fold}",
+        "",
+        "| % | value | 95% interval | images |",
+        "|---|---|---|---|",
+        f"| balanced accuracy | {format_percent(result['balanced_accuracy'])} | {result['num_images']} |",
+    ]
+    for name, recall in result["recall"].items():
+        lines.append(f"| recall {name} | {format_percent(recall)} | {recall['support']} |")
+    for metric in _MACRO:
+        macro = {"value": result[metric]["macro"], "ci95": result[metric]["macro_ci95"]}
+        lines.append(f"| {_NAMES[metric]} (macro) | {format_percent(macro)} | {result['num_images']} |")
+    error = {"value": result["expected_calibration_error"], "ci95": None}
+    lines.append(f"| expected calibration error | {format_percent(error)} | {result['num_images']} |")
+    lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
+    if result["comparison"]:
+        lines += ["", *_comparison(result["comparison"])]
+    return "\n".join(lines)
+
+
+def _comparison(comparison: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"Against {comparison['with']}, on the same images and resamples of patients:",
+        "",
+        "| % | this | other | difference | 95% interval | p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for metric, name, row in _comparison_rows(comparison):
+        title = _NAMES.get(metric, metric.replace("_", " ")) + f" {name}".rstrip()
+        cells = [_percent(row["this"]), _percent(row["other"]), format_percent(row["difference"])]
+        lines.append(f"| {title} | {' | '.join(cells)} | {_p_value(row['p_value'])} |")
+    test = comparison["mcnemar"]
+    lines.append(
+        f"\nMcNemar's exact test (images taken as independent): {test['only_this_right']} images right in this model "
+        f"only, {test['only_other_right']} in the other only, p {_p_value(test['p_value'])}."
+    )
+    return lines
+
+
+def _operating_points(points: Mapping[str, Any]) -> list[str]:
+    source = points["chosen_on"]
+    if source["path"] is None:
+        note = "Thresholds were chosen on these images, which flatters them"
+        note += "; --thresholds_from takes those of an evaluation on the validation fold."
+    else:
+        note = f"Thresholds were chosen on the {source['split']} fold, in {source['path']}."
+        note += " That is the fold evaluated here, which flatters them." if points["optimistic"] else ""
+    lines = [
+        "| % | chosen for | threshold | sensitivity | specificity | PPV | NPV | prevalence |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in points["rows"]:
+        threshold = "–" if row["threshold"] is None else f"{row['threshold']:.4f}"
+        shares = [_percent(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv", "prevalence")]
+        lines.append(f"| {row['class']} | {row['criterion']} | {threshold} | {' | '.join(shares)} |")
+    return ["\n".join(lines), f"{note} PPV and NPV hold for this prevalence."]
+
+
+def _subgroups(result: Mapping[str, Any]) -> list[str]:
+    recalls = " | ".join(f"recall {name}" for name in result["classes"])
+    lines = [
+        f"| % | images | patients | balanced accuracy | 95% interval | {recalls} |",
+        "|---|---|---|---|---|" + "---|" * len(result["classes"]),
+    ]
+    for group in result["subgroups"]:
+        cells = [_percent(recall["value"]) for recall in group["recall"].values()]
+        mark = " *" if group["small"] else ""
+        lines.append(
+            f"| {group['attribute']} {group['group']}{mark} | {group['num_images']} | {group['num_patients'] or '–'} |"
+            f" {format_percent(group['balanced_accuracy'])} | {' | '.join(cells)} |"
+        )
+    notes = "–: no image of a class, or too few patients for an interval."
+    if any(group["small"] for group in result["subgroups"]):
+        notes += f" *: fewer than {SMALL} images."
+    return ["\n".join(lines), notes]
+
+
+def results_table(rows: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> str:
+    """Results side by side as a Markdown table, in percent.
+
+    Args:
+      rows: (source, target, method, content of result.json), all with the same classes.
+    """
+    classes = rows[0][3]["classes"]
+    recalls = "".join(f" recall {name} |" for name in classes)
+    lines = [
+        f"| source -> target | method | balanced accuracy, % | 95% interval |{recalls} images | patients |",
+        "|---|---|---|---|" + "---|" * (len(classes) + 2),
+    ]
+    for source, target, method, result in rows:
+        recalls = "".join(f" {_percent(result['recall'][name]['value'])} |" for name in classes)
+        fold = " (selection fold)" if result["selection_fold"] else ""
+        lines.append(
+            f"| {source} -> {target}{fold} | {method} | {format_percent(result['balanced_accuracy'])} |{recalls}"
+            f" {result['num_images']} | {result['num_patients'] or '–'} |"
+        )
+    return "\n".join(lines)
+
+
+def format_percent(metric: Mapping[str, Any]) -> str:
+    """`71.3 | 65.0–77.1` of {"value": 0.713, "ci95": [...]}; dashes for what is null."""
+    ends = metric["ci95"]
+    if ends is None:
+        return f"{_percent(metric['value'])} | –"
+    # A minus sign beside a dash cannot be read.
+    dash = " to " if ends[0] < 0 else "–"
+    return f"{_percent(metric['value'])} | {100 * ends[0]:.1f}{dash}{100 * ends[1]:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
