@@ -11,11 +11,8 @@ def make_classifier_run(
     folder: pathlib.Path, records: pathlib.Path, *, kind: str = "baseline", backbone: str = "resnet_tiny", seed: int = 0
 ) -> pathlib.Path:
     """Writes a run folder with random weights for the classes of `records`; returns it."""
-    import tensorflow as tf
-
     from tfcxr.classifiers import loading, models
 
-    tf.keras.utils.set_random_seed(seed)
     info = data.RecordSet(records).info
     config = models.ModelConfig(
         classes=info.classes,
@@ -26,7 +23,7 @@ def make_classifier_run(
         attention=kind == "dcan",
         correction=kind == "dcan",
     )
-    classifier = models.Classifier(config)
+    classifier = models.Classifier(config, seed)
     # A sharper head than the initial one, so that probabilities differ between images.
     kernel, bias = classifier.head.get_weights()
     classifier.head.set_weights([kernel * 100, bias])

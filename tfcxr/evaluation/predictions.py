@@ -42,11 +42,12 @@ class Predictions:
 
 
 def choose_split(record_set: data.RecordSet, split: str | None) -> str:
-    """The split to report on: the one asked for, else test, else validation."""
+    """The split to report on: the one asked for, else test, else validation. Raises InputError if it has no image."""
+    filled = [name for name, part in record_set.info.splits.items() if part.num_examples]
     if split is None:
-        split = "test" if record_set.info.splits.get("test") else "validation"
-    if record_set.num_examples(split) == 0:
-        raise InputError(f"--split={split}: {record_set.path} has no image in it")
+        split = "test" if "test" in filled else "validation"
+    if split not in filled:
+        raise InputError(f"--split={split}: {record_set.path} has no image in it; it has {', '.join(filled) or 'none'}")
     return split
 
 
@@ -125,6 +126,8 @@ def read(path: str | os.PathLike) -> tuple[Predictions, list[str]]:
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
         raise InputError(f"{path}: cannot be read ({reason}); run evaluate again") from error
     classes = [name.removeprefix(_PROBABILITY) for name in map(str, table) if name.startswith(_PROBABILITY)]
+    if len(table) == 0 or len(classes) < 2:
+        raise InputError(f"{path}: holds no predictions; run evaluate again")
     try:
         probabilities = table[[f"{_PROBABILITY}{name}" for name in classes]].to_numpy(np.float64)
         labels = np.array([classes.index(name) for name in table["label"]], np.int64)
@@ -134,8 +137,6 @@ def read(path: str | os.PathLike) -> tuple[Predictions, list[str]]:
         raise InputError(f"{path}: is damaged (no column {error}); run evaluate again") from error
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); run evaluate again") from error
-    if len(table) == 0 or len(classes) < 2:
-        raise InputError(f"{path}: holds no predictions; run evaluate again")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise InputError(f"{path}: is damaged (a probability is not in 0..1); run evaluate again")
     if (stated != predictions.predicted).any():
