@@ -42,7 +42,10 @@ def write(
         flat = {key: value for key, value in settings.items() if isinstance(value, (bool, int, float, str))}
         flat |= {key: ",".join(map(str, value)) for key, value in settings.items() if isinstance(value, (list, tuple))}
         flat |= {"evaluated_on": result["records"]["source"], "split": result["split"]}
-        hparams.hparams(flat, trial_id=f"{result['model_digest'][:16]}-{result['records']['digest'][:16]}")
+        # A name that reads well in the table; the digest keeps runs of one name apart.
+        name = pathlib.Path(result["model"]).resolve().name
+        trial = [name, result["records"]["source"], result["split"], result["model_digest"][:6]]
+        hparams.hparams(flat, trial_id="-".join(trial))
     writer.close()
 
 

@@ -12,9 +12,10 @@ from sklearn import metrics as sklearn_metrics
 
 from tfcxr.evaluation import operating_points
 from tfcxr.evaluation.predictions import Predictions
+from tfcxr.evaluation.subgroups import SMALL
 from tfrecords_builder import files
 
-# Okabe and Ito's palette without yellow; with the line styles, 21 lines can be told apart.
+# Okabe and Ito's palette without yellow; with a style each, 21 lines can be told apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", ":")
 _GREY = "#777777"
@@ -105,7 +106,7 @@ def draw_precision_recall(result: Mapping[str, Any], predictions: Predictions) -
 def draw_reliability(result: Mapping[str, Any]) -> Figure:
     """Reliability diagram: how often predictions of some confidence are right; images per bin below."""
     bins = [row for row in result["reliability"] if row["count"]]
-    figure = Figure(figsize=(5.2, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 6.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     lowest = 1 / len(result["classes"])
     upper.plot([lowest, 1], [lowest, 1], color=_GREY, linewidth=1, label="perfect calibration")
@@ -119,7 +120,6 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
     )
     upper.set_ylim(-0.02, 1.02)
     upper.set_ylabel("share of right predictions")
-    upper.legend(loc="upper left", frameon=False)
     upper.grid(color="#DDDDDD", linewidth=0.6)
     highest = max(row["count"] for row in bins)
     for row in bins:
@@ -132,8 +132,7 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
     lower.set_ylabel("images")
     lower.set_xlabel("confidence (probability of the predicted class)")
     lower.set_xlim(min(lowest, bins[0]["low"]) - 0.01, 1.01)
-    _title(figure, "Reliability", result)
-    return figure
+    return _finish(figure, "Reliability", result)
 
 
 def draw_subgroups(result: Mapping[str, Any]) -> Figure:
@@ -147,7 +146,10 @@ def draw_subgroups(result: Mapping[str, Any]) -> Figure:
         for group in result["subgroups"]
     ]
     rows.insert(0, ("all", f"{result['num_images']:,}", result["balanced_accuracy"]))
-    return _forest(rows, "Balanced accuracy by subgroup", "%", result, 1 / len(result["classes"]))
+    notes = ["%; line: chance"]
+    if any(group["small"] for group in result["subgroups"]):
+        notes.append(f"*: fewer than {SMALL} images")
+    return _forest(rows, "Balanced accuracy by subgroup", notes, result, 1 / len(result["classes"]))
 
 
 def draw_comparison(result: Mapping[str, Any]) -> Figure:
@@ -156,14 +158,18 @@ def draw_comparison(result: Mapping[str, Any]) -> Figure:
     rows = [("balanced accuracy", "", comparison["balanced_accuracy"]["difference"])]
     rows += [(f"recall {name}", "", row["difference"]) for name, row in comparison["recall"].items()]
     rows.append(("ROC-AUC (macro)", "", comparison["roc_auc"]["difference"]))
-    return _forest(rows, "This model − the other", "difference, points", result, 0)
+    return _forest(rows, "This model − the other", ["difference, percentage points"], result, 0)
 
 
 def _forest(
-    rows: Sequence[tuple[str, str, Mapping[str, Any]]], title: str, unit: str, result: Mapping[str, Any], line: float
+    rows: Sequence[tuple[str, str, Mapping[str, Any]]],
+    title: str,
+    notes: Sequence[str],
+    result: Mapping[str, Any],
+    line: float,
 ) -> Figure:
-    """A row of (name, images, {"value", "ci95"}) under the other, in percent, with a line at `line`."""
-    figure = Figure(figsize=(5.8, 1.9 + 0.42 * len(rows)), layout="constrained")
+    """A row of (name, images, {"value", "ci95"}) under the other, in percent, with a line at `line`; notes below."""
+    figure = Figure(figsize=(5.8, 2 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(100 * line, color=_GREY, linewidth=1)
     for y, (_, _, metric) in enumerate(rows):
@@ -181,7 +187,11 @@ def _forest(
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel(unit + (", line: chance" if line else ""))
+    if any(metric["value"] is not None and metric["ci95"] is None for _, _, metric in rows):
+        notes = [*notes, "hollow: no interval"]
+    axes.set_xlabel(notes[0])
+    if len(notes) > 1:
+        figure.supxlabel("; ".join(notes[1:]), fontsize=10)
     _title(figure, title, result)
     return figure
 
@@ -217,7 +227,7 @@ def _curves(result: Mapping[str, Any], predictions: Predictions, names: Sequence
 def _line(number: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[number % len(_COLOURS)],
-        "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
+        "linestyle": _STYLES[number % len(_STYLES)],
         "linewidth": 2,
     }
 

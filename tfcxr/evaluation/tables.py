@@ -104,7 +104,7 @@ def summarise_in_words(result: Mapping[str, Any]) -> str:
         f"| balanced accuracy | {format_percent(result['balanced_accuracy'])} | {result['num_images']} |",
     ]
     for name, recall in result["recall"].items():
-        lines.append(f"| recall {name} | {format_percent(recall)} | {recall['support']} |")
+        lines.append(f"| recall {_cell(name)} | {format_percent(recall)} | {recall['support']} |")
     for metric in _MACRO:
         macro = {"value": result[metric]["macro"], "ci95": result[metric]["macro_ci95"]}
         lines.append(f"| {_NAMES[metric]} (macro) | {format_percent(macro)} | {result['num_images']} |")
@@ -124,7 +124,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for metric, name, row in _comparison_rows(comparison):
-        title = _NAMES.get(metric, metric.replace("_", " ")) + f" {name}".rstrip()
+        title = _NAMES.get(metric, metric.replace("_", " ")) + f" {_cell(name)}".rstrip()
         cells = [_percent(row["this"]), _percent(row["other"]), format_percent(row["difference"])]
         lines.append(f"| {title} | {' | '.join(cells)} | {_p_value(row['p_value'])} |")
     test = comparison["mcnemar"]
@@ -150,12 +150,12 @@ def _operating_points(points: Mapping[str, Any]) -> list[str]:
     for row in points["rows"]:
         threshold = "–" if row["threshold"] is None else f"{row['threshold']:.4f}"
         shares = [_percent(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv", "prevalence")]
-        lines.append(f"| {row['class']} | {row['criterion']} | {threshold} | {' | '.join(shares)} |")
+        lines.append(f"| {_cell(row['class'])} | {row['criterion']} | {threshold} | {' | '.join(shares)} |")
     return ["\n".join(lines), f"{note} PPV and NPV hold for this prevalence."]
 
 
 def _subgroups(result: Mapping[str, Any]) -> list[str]:
-    recalls = " | ".join(f"recall {name}" for name in result["classes"])
+    recalls = " | ".join(f"recall {_cell(name)}" for name in result["classes"])
     lines = [
         f"| % | images | patients | balanced accuracy | 95% interval | {recalls} |",
         "|---|---|---|---|---|" + "---|" * len(result["classes"]),
@@ -180,7 +180,7 @@ def results_table(rows: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> st
       rows: (source, target, method, content of result.json), all with the same classes.
     """
     classes = rows[0][3]["classes"]
-    recalls = "".join(f" recall {name} |" for name in classes)
+    recalls = "".join(f" recall {_cell(name)} |" for name in classes)
     lines = [
         f"| source -> target | method | balanced accuracy, % | 95% interval |{recalls} images | patients |",
         "|---|---|---|---|" + "---|" * (len(classes) + 2),
@@ -203,6 +203,11 @@ def format_percent(metric: Mapping[str, Any]) -> str:
     # A minus sign beside a dash cannot be read.
     dash = " to " if ends[0] < 0 else "–"
     return f"{_percent(metric['value'])} | {100 * ends[0]:.1f}{dash}{100 * ends[1]:.1f}"
+
+
+def _cell(name: str) -> str:
+    """A class's name in a Markdown table: those of label combinations hold the bar that separates cells."""
+    return name.replace("|", "\\|")
 
 
 def _percent(value: float | None) -> str:
