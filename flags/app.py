@@ -43,15 +43,13 @@ def run(
     # anew from the system, which costs a fifth of a GAN step at 32 px. Peak memory there is a fifth higher.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     argv = list(sys.argv if argv is None else argv)
-    fv = flags.FlagValues()
-    define_flags(fv)
     try:
         if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
+            fv = flags.FlagValues()
+            define_flags(fv)
             print(_help(main, fv, argv[0]), flush=True)
             return 0
-        rest = _parse(fv, [argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
-        if len(rest) > 1:
-            raise InputError(f"{rest[1]}: is not a flag (flags look like --name=value); see --help")
+        fv = parse(define_flags, argv)
         with _sigterm_raises():
             return main(fv) or 0
     except (flags.Error, InputError) as error:
@@ -66,6 +64,19 @@ def run(
         # The reader of our output has gone (`| head`); Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def parse(define_flags: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> flags.FlagValues:
+    """Returns a binary's parsed flags, presets expanded; `argv` begins with the program's name.
+
+    Raises InputError or flags.Error for an unknown flag, a bad value, or a preset that is not there.
+    """
+    fv = flags.FlagValues()
+    define_flags(fv)
+    rest = _parse(fv, [argv[0], *(_find_preset(a, b) for a, b in zip(argv[1:], argv[:-1], strict=True))])
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]}: is not a flag (flags look like --name=value); see --help")
+    return fv
 
 
 def write_flags(fv: flags.FlagValues, folder: str | os.PathLike, name: str = "flags.txt") -> None:
