@@ -77,7 +77,7 @@ def evaluate(
     result = {
         "schema_version": SCHEMA_VERSION,
         **summary.summarise(own, classes, **drawing),
-        "operating_points": _operating_points(own, classes, borrowed, f"{record_set.info.digest} {split}"),
+        "operating_points": _operating_points(own, classes, borrowed, (record_set.info.digest, split)),
         "subgroups": subgroups.evaluate_subgroups(images, own, classes, **drawing),
         "comparison": None
         if other is None
@@ -113,28 +113,36 @@ def _model_digest(path: str) -> str:
 def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Predictions | None:
     """The predictions of --compare_with on these images, or None if it names a model that has yet to make them."""
     flag = f"--compare_with={path}"
-    if not (pathlib.Path(path) / predictions.FILE).exists():
-        if not (pathlib.Path(path) / "config.json").exists():
-            raise InputError(f"{flag}: is neither a classifier's run or export, nor an output folder of evaluate")
+    table, other = pathlib.Path(path) / predictions.FILE, None
+    if table.exists():
+        other, found = predictions.read(table)
+    elif (pathlib.Path(path) / "config.json").exists():
         found = list(loading.load_classifier_config(path)["classes"])
-        other = None
     else:
-        other, found = predictions.read(pathlib.Path(path) / predictions.FILE)
+        raise InputError(f"{flag}: is neither a classifier's run or export, nor an output folder of evaluate")
     if found != list(classes):
         raise InputError(f"{flag}: its classes are {', '.join(found)}, the model's are {', '.join(classes)}")
-    return other and comparing.align(other, list(images["id"]), images["class"].to_numpy(), flag)
+    if other is None:
+        return None
+    return comparing.align(other, list(images["id"]), images["class"].to_numpy(), flag)
 
 
 def _operating_points(
     own: Predictions,
     classes: Sequence[str],
     borrowed: tuple[operating_points.Thresholds, dict[str, Any]] | None,
-    fold: str,
+    fold: tuple[str, str],
 ) -> dict[str, Any]:
-    """{"chosen_on": where, "optimistic": whether that is the fold they are applied to, "rows"}."""
-    thresholds, source = borrowed or (operating_points.choose_thresholds(own, classes), {"path": None})
+    """{"chosen_on": where, "optimistic": whether that is the fold they are applied to, "rows"}.
+
+    `fold`: digest of the records, and split.
+    """
+    thresholds, source = borrowed or (
+        operating_points.choose_thresholds(own, classes),
+        {"path": None, "split": fold[1], "records_digest": fold[0]},
+    )
     return {
         "chosen_on": source,
-        "optimistic": borrowed is None or f"{source['records_digest']} {source['split']}" == fold,
+        "optimistic": (source["records_digest"], source["split"]) == fold,
         "rows": operating_points.apply_thresholds(thresholds, own, classes),
     }
