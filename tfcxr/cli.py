@@ -20,6 +20,7 @@ COMMANDS = {
     "compare-sets": ("tfcxr.compare_sets", "FID, KID, precision, recall, density and coverage of synthetic images"),
     "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.predict", "class probabilities of image files"),
+    "study": ("tfcxr.study", "a whole table of results from one flagfile, resumable"),
     "import-reference": ("tools.import_reference", "make a run of a network that the reference GAN trained"),
 }
 

@@ -1,0 +1,97 @@
+"""Flags of `study`: what the table holds, and how each kind of job is run."""
+
+from absl import flags
+
+# The study's flag -> command whose jobs have those flags.
+COMMANDS = {
+    "gan_flags": "train-gan",
+    "generate_flags": "generate",
+    "baseline_flags": "train-baseline",
+    "adapt_flags": "train-dcan",
+    "evaluate_flags": "evaluate",
+}
+
+
+def define_question(fv: flags.FlagValues) -> None:
+    """--name, --question, --table."""
+    flags.DEFINE_string("name", None, "of the study: its folder in the workspace's studies/", flag_values=fv)
+    flags.DEFINE_string("question", "", "what the study answers, one sentence; heads the report", flag_values=fv)
+    flags.DEFINE_string(
+        "table", None, "table of the thesis, such as 5.10, whose figures are put beside ours", flag_values=fv
+    )
+
+
+def define_sets(fv: flags.FlagValues) -> None:
+    """--records, --data, --phantom, --synthetic, --generators."""
+    flags.DEFINE_multi_string(
+        "records", [],
+        "NAME: FLAGS; an image set, and the flags of build-records for it but --data_dir, --label_version and "
+        "--resolution. Once for each set", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_multi_string(
+        "phantom", [], "NAME: FLAGS; the set of that name is simulated, with these flags of phantom", flag_values=fv
+    )
+    flags.DEFINE_list(
+        "data", [], "NAME:FOLDER of the data of sets that are not simulated; or one FOLDER for all", flag_values=fv
+    )
+    flags.DEFINE_multi_string(
+        "synthetic", [], "NAME: SET; images of a GAN that has learned the training fold of SET", flag_values=fv
+    )
+    flags.DEFINE_list(
+        "generators", [],
+        "NAME:FOLDER; a GAN's run or exported generator for the synthetic set NAME, instead of training one",
+        flag_values=fv,
+    )  # fmt: skip
+
+
+def define_table(fv: flags.FlagValues) -> None:
+    """--label_versions, --label_versions_file, --resolution, --cells, --seeds, --adapt_from_baseline, --label_stats."""
+    flags.DEFINE_list("label_versions", [], "label versions, such as v1_0s,v2: a table for each", flag_values=fv)
+    flags.DEFINE_string(
+        "label_versions_file", None, "JSON file of label versions of your own, as for build-records", flag_values=fv
+    )
+    flags.DEFINE_integer("resolution", 64, "side of all images in pixels", lower_bound=8, flag_values=fv)
+    flags.DEFINE_multi_string(
+        "cells", [],
+        "SOURCE, ... -> TARGET, ...: METHOD, ...; trained on each source, tested on each target. Methods: none (the "
+        "baseline; none/plain, none/sched, none/layer_lr, none/layer_lr_sched name its variant), or an --alignment of "
+        "train-dcan", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "seeds", ["0"],
+        "of the classifiers' trainings; sets and GANs are made once, with the seeds in their own flags", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "adapt_from_baseline", False,
+        "adaptations start from the baseline of their source and seed; needed without pretrained weights",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean("label_stats", False, "also count the labels of each set of --records", flag_values=fv)
+
+
+def define_jobs(fv: flags.FlagValues) -> None:
+    """The flags that jobs of each command have."""
+    for name, command in COMMANDS.items():
+        holes = {
+            "train-baseline": "; {variant} in it stands for the variant",
+            "train-dcan": "; {method} for the method",
+        }
+        flags.DEFINE_string(
+            name, "", f"flags of {command}, first a preset: 'demo/preset --flag=value'{holes.get(command, '')}",
+            flag_values=fv,
+        )  # fmt: skip
+
+
+def define_running(fv: flags.FlagValues) -> None:
+    """--workspace, --output_dir, --jobs, --dry_run, --emit."""
+    flags.DEFINE_string(
+        "workspace", "workspace", "folder for the jobs' outputs: data, records, runs, statistics", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "output_dir", None, "folder of the study's own files; default studies/NAME in the workspace", flag_values=fv
+    )
+    flags.DEFINE_integer("jobs", 1, "jobs that run at a time; each uses all cores", lower_bound=1, flag_values=fv)
+    flags.DEFINE_boolean("dry_run", False, "print the plan: jobs, states, expected time; run nothing", flag_values=fv)
+    flags.DEFINE_enum(
+        "emit", None, ["shell", "slurm"], "print the jobs as a script instead of running them", flag_values=fv
+    )

@@ -1,0 +1,258 @@
+"""A definition as a graph of jobs: phantom -> records -> GAN -> synthetic set -> training -> evaluation."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tfcxr
+from tfcxr.studies import definition
+from tfcxr.studies.definition import NONE, Cell, Definition
+from tfrecords_builder.errors import InputError
+
+# (command, its flags) -> every flag's value, presets expanded; raises InputError. Given by the binary, since libraries
+# know no flags.
+Resolve = Callable[[str, Sequence[str]], Mapping[str, Any]]
+
+# A job's output does not depend on these.
+IGNORED = ("overwrite", "workers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One tfcxr command.
+
+    Attributes:
+      id: unique, fit for a file name.
+      kind: the command.
+      flags: its flags, but for those of paths.
+      inputs: flag -> id of the job whose output it names.
+      external: flag -> existing path outside of the study.
+      output: folder in the workspace.
+      key: digest of all that determines the output.
+    """
+
+    id: str
+    kind: str
+    flags: tuple[str, ...]
+    inputs: Mapping[str, str]
+    external: Mapping[str, pathlib.Path]
+    output: str
+    key: str = ""
+
+    @property
+    def output_flag(self) -> str:
+        """The flag that names the output."""
+        return "run_dir" if self.trains else "output_dir"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training, whose folder grows and resumes; other outputs appear whole."""
+        return self.kind.startswith("train-")
+
+    def arguments(self, outputs: Mapping[str, str]) -> list[str]:
+        """The command's flags; `outputs` has the path of each job's output."""
+        paths = {flag: outputs[job] for flag, job in self.inputs.items()}
+        paths |= {flag: str(path) for flag, path in self.external.items()}
+        return [*self.flags, *(f"--{f}={p}" for f, p in paths.items()), f"--{self.output_flag}={outputs[self.id]}"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Jobs by id, each after those it needs, and the cells with the ids of their jobs (training, evaluation)."""
+
+    jobs: Mapping[str, Job]
+    cells: Sequence[tuple[Cell, str, str]]
+
+    def levels(self) -> list[list[Job]]:
+        """The jobs in groups; each needs jobs of earlier groups only."""
+        depth: dict[str, int] = {}
+        for job in self.jobs.values():
+            depth[job.id] = 1 + max((depth[need] for need in job.inputs.values()), default=-1)
+        return [[job for job in self.jobs.values() if depth[job.id] == d] for d in range(1 + max(depth.values()))]
+
+
+def plan(study: Definition, resolve: Resolve) -> Graph:
+    """Expands a definition.
+
+    Raises InputError: the definition, a preset or a flag of a command cannot be used.
+    """
+    definition.check(study)
+    planner = _Planner(study, resolve)
+    variants = [variant for group in study.cells for method, variant in group.methods if method == NONE]
+    default = planner.default_variant() if study.adapt_from_baseline or None in variants else None
+    cells = [(cell, *planner.cell(cell, default)) for cell in study.list_cells(default)]
+    for name in study.records if study.label_stats else ():
+        planner.label_stats(name)
+    for name in study.synthetic if not cells else ():
+        for version in study.label_versions:
+            planner.records(name, version)
+    return Graph(planner.jobs, cells)
+
+
+class _Planner:
+    """Adds the jobs that are asked for, and those that they need."""
+
+    def __init__(self, study: Definition, resolve: Resolve):
+        self._study = study
+        self._resolve = resolve
+        self._fingerprints: dict[pathlib.Path, str] = {}
+        self.jobs: dict[str, Job] = {}
+
+    def cell(self, cell: Cell, default_variant: str | None) -> tuple[str, str]:
+        """Ids of the cell's training and evaluation."""
+        if cell.method == NONE:
+            training = self._baseline(cell.label_version, cell.source, cell.variant, cell.seed)
+        else:
+            training = self._adaptation(cell, default_variant)
+        name = training.removeprefix("train-baseline-").removeprefix("train-dcan-")
+        return training, self._add(
+            "evaluate",
+            f"{name}-on-{cell.target}",
+            {},
+            {"model": training, "records": self.records(cell.target, cell.label_version)},
+            output=f"{self.jobs[training].output}/evaluations/{cell.target}",
+        )
+
+    def records(self, name: str, version: str) -> str:
+        """Id of the job that makes the record set, real or synthetic, of a label version."""
+        own: dict[str, Any] = {"label_version": version}
+        if self._study.label_versions_file:
+            own["label_versions_file"] = self._study.label_versions_file
+        output = f"records/{name}/{version}/{self._study.resolution}"
+        if name not in self._study.synthetic:
+            return self._add(
+                "build-records",
+                f"{name}-{version}",
+                own | {"resolution": self._study.resolution},
+                **self._data(name),
+                output=output,
+                user=self._study.records[name],
+            )
+        inputs, external = {}, {}
+        if name in self._study.generators:
+            folder = self._study.generators[name]
+            external["run_dir" if (folder / "config.json").is_file() else "generator"] = folder
+        else:
+            inputs["run_dir"] = self._gan(self._study.synthetic[name])
+        return self._add("generate", f"{name}-{version}", own, inputs, external, output=output)
+
+    def label_stats(self, name: str) -> None:
+        """Counts a set's labels, with those flags of its build-records that both commands know."""
+        data = self._data(name)
+        build = self._resolve("build-records", [*self._study.records[name], *_stand_ins(data, "--label_version=v2")])
+        known = self._resolve("label-stats", [f"--dataset={build['dataset']}", *_stand_ins(data)])
+        shared = {flag: build[flag] for flag in known if build.get(flag) not in (None, [], "")}
+        own = {flag: shared[flag] for flag in shared if flag not in ("data_dir", "output_dir", *IGNORED)}
+        self._add("label-stats", name, own, **data, output=f"statistics/{name}")
+
+    def default_variant(self) -> str:
+        """The baseline's variant in --baseline_flags."""
+        user = self._study.flags.get("train-baseline", ())
+        if any("{variant}" in token for token in user):
+            raise InputError(f"--cells: {NONE} needs a variant, such as {NONE}/plain: --baseline_flags has {{variant}}")
+        return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"])["variant"]
+
+    def _gan(self, name: str) -> str:
+        version = "multilabel"
+        inputs = {"records": self.records(name, version)}
+        return self._add("train-gan", name, {"resolution": self._study.resolution}, inputs, output=f"runs/gan-{name}")
+
+    def _baseline(self, version: str, source: str, variant: str | None, seed: int) -> str:
+        name = f"{version}-{source}-{NONE}-{variant}-seed{seed}"
+        inputs = {"records": self.records(source, version)}
+        own = {"variant": variant, "seed": seed}
+        return self._add("train-baseline", name, own, inputs, output=f"runs/{name}")
+
+    def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
+        inputs = {
+            "source_records": self.records(cell.source, cell.label_version),
+            "target_records": self.records(cell.target, cell.label_version),
+        }
+        if self._study.adapt_from_baseline:
+            inputs["init_from"] = self._baseline(cell.label_version, cell.source, default_variant, cell.seed)
+        name = f"{cell.label_version}-{cell.source}-to-{cell.target}-{cell.method}-seed{cell.seed}"
+        own = {"alignment": cell.method, "seed": cell.seed}
+        return self._add("train-dcan", name, own, inputs, output=f"runs/{name}")
+
+    def _data(self, name: str) -> dict[str, Any]:
+        """Where the images of a set come from, as keyword arguments of `_add`."""
+        if name not in self._study.phantoms:
+            return {"inputs": {}, "external": {"data_dir": self._study.data[name]}}
+        job = self._add("phantom", name, {}, {}, output=f"data/{name}", user=self._study.phantoms[name])
+        return {"inputs": {"data_dir": job}, "external": {}}
+
+    def _add(
+        self,
+        kind: str,
+        name: str,
+        own: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        external: Mapping[str, pathlib.Path] | None = None,
+        *,
+        output: str,
+        user: Sequence[str] | None = None,
+    ) -> str:
+        """Adds a job whose flags are `user` (default: those of its command) and the study's `own`; returns its id."""
+        job_id = f"{kind}-{name}"
+        if job_id in self.jobs:
+            return job_id
+        tokens = self._study.flags.get(kind, ()) if user is None else user
+        filled = [t.replace("{method}", str(own.get("alignment"))) for t in tokens]
+        filled = [t.replace("{variant}", str(own.get("variant"))) for t in filled]
+        flags = (*filled, *(_flag(flag, value) for flag, value in own.items()))
+        job = Job(job_id, kind, flags, inputs, external or {}, output)
+        self.jobs[job_id] = dataclasses.replace(job, key=self._key(job, filled))
+        return job_id
+
+    def _key(self, job: Job, user: Sequence[str]) -> str:
+        # Outputs of other jobs need not be there yet, so that the current folder stands for each of them.
+        places = dict.fromkeys(job.inputs.values(), ".") | {job.id: "x"}
+        arguments = job.arguments(places)
+        values = self._resolve(job.kind, arguments)
+        preferred = self._resolve(job.kind, [*arguments, *user])
+        for flag, value in values.items():
+            if preferred[flag] != value:
+                raise InputError(
+                    f"--{flag}={preferred[flag]}: is among the flags of {job.kind}, but in {job.id} the study has "
+                    f"{value}; leave it out there"
+                )
+        paths = {*job.inputs, *job.external, job.output_flag, *IGNORED}
+        described = {
+            "kind": job.kind,
+            "flags": {flag: value for flag, value in values.items() if flag not in paths},
+            "inputs": {flag: self.jobs[need].key for flag, need in job.inputs.items()},
+            "external": {flag: self._fingerprint(path) for flag, path in job.external.items()},
+            "version": tfcxr.__version__,
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def _fingerprint(self, folder: pathlib.Path) -> str:
+        """Digest of a folder's tables, lists and descriptions, also one folder down; images are too many to read."""
+        if folder not in self._fingerprints:
+            digest = hashlib.sha256()
+            for path in sorted([*folder.iterdir(), *folder.glob("*/*.csv*")]):
+                if path.name.endswith((".csv", ".csv.gz", ".txt", ".json", ".pb")) and path.is_file():
+                    digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+                    digest.update(path.read_bytes())
+            self._fingerprints[folder] = digest.hexdigest()
+        return self._fingerprints[folder]
+
+
+def command(job: Job, outputs: Mapping[str, str], *extra: str) -> list[str]:
+    """What runs the job in a process of its own."""
+    return [sys.executable, "-m", "tfcxr.cli", job.kind, *job.arguments(outputs), *extra]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={','.join(value) if isinstance(value, list) else value}"
+
+
+def _stand_ins(data: Mapping[str, Any], *more: str) -> list[str]:
+    """Flags that a command requires, for looking at its other ones."""
+    return [*(f"--data_dir={path}" for path in data["external"].values() or ["."]), "--output_dir=x", *more]
