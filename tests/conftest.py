@@ -18,3 +18,17 @@ def shared_dir() -> pathlib.Path:
     if not (folder / "golden").is_dir():
         pytest.skip("the reference data is not here: set TFCXR_SHARED or put a folder `shared` beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory) -> pathlib.Path:
+    """A finished study: folder with tiny.flags and workspace/, where it is studies/tiny. Not to be changed."""
+    from flags import app
+    from tests import study_runs
+    from tfcxr import study
+
+    folder = tmp_path_factory.mktemp("study")
+    path = study_runs.write_definition(folder)
+    arguments = [f"--flagfile={path}", f"--workspace={folder / 'workspace'}"]
+    assert app.run(study.main, study.define_flags, ["study", *arguments]) == 0
+    return folder

@@ -1,10 +1,9 @@
-"""Runs a whole study from one flagfile: simulates or reads data, builds records, trains GANs and classifiers, evaluates,
-and puts the results in one table, the thesis's figures beside ours.
+"""Runs a whole study from one flagfile: simulates or reads data, builds records, trains GANs and classifiers,
+evaluates, and puts the results in one table, the thesis's figures beside ours.
 
-Every job is a tfcxr command with a log of its own. What is done and unchanged is skipped, so that the same command goes
-on after a stop, and only what a changed flag affects runs again (replacing the old). A failed job leaves its cells empty
-and marked; the rest goes on, and the exit code is 1. Scripts of --emit can be followed by the same call without it: it
-takes over what the scripts have made.
+Every job is a tfcxr command with a log of its own. What is done and unchanged is skipped, so that the same command
+goes on after a stop, and only what a changed flag affects runs again (replacing the old). A failed job leaves its cells
+empty and marked; the rest goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
 Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 """
 

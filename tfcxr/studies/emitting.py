@@ -38,9 +38,7 @@ def emit_slurm(graph: Graph, name: str, folder: str, line: Callable[[Job], Seque
 
     A level starts when all of the level before have ended, well or not, so that one failure stops only what needs it.
     """
-    how = (
-        "Submit with bash, where sbatch is. Time, memory, GPUs: SBATCH_TIMELIMIT, SBATCH_MEM_PER_NODE, SBATCH_GRES ..."
-    )
+    how = "Submit with bash, where sbatch is. Time, memory, GPUs: SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_GPUS ..."
     parts = [_HEAD.format(title=f"Study {name}", how=how, folder=shlex.quote(folder))]
     before = ""
     for number, jobs in enumerate(graph.levels(), 1):

@@ -145,8 +145,8 @@ class _Planner:
         data = self._data(name)
         build = self._resolve("build-records", [*self._study.records[name], *_stand_ins(data, "--label_version=v2")])
         known = self._resolve("label-stats", [f"--dataset={build['dataset']}", *_stand_ins(data)])
-        shared = {flag: build[flag] for flag in known if build.get(flag) not in (None, [], "")}
-        own = {flag: shared[flag] for flag in shared if flag not in ("data_dir", "output_dir", *IGNORED)}
+        own = {flag: build[flag] for flag in known if flag in build and build[flag] != known[flag]}
+        own["dataset"] = build["dataset"]
         self._add("label-stats", name, own, **data, output=f"statistics/{name}")
 
     def default_variant(self) -> str:
@@ -215,7 +215,8 @@ class _Planner:
         values = self._resolve(job.kind, arguments)
         preferred = self._resolve(job.kind, [*arguments, *user])
         for flag, value in values.items():
-            if preferred[flag] != value:
+            # The variant among the user's flags is the default that a cell may replace.
+            if preferred[flag] != value and flag != "variant":
                 raise InputError(
                     f"--{flag}={preferred[flag]}: is among the flags of {job.kind}, but in {job.id} the study has "
                     f"{value}; leave it out there"

@@ -105,7 +105,7 @@ def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
 
 
 def to_markdown(filled: Sequence[Filled], table: str | None) -> str:
-    """A table for each label version: a row per source, target and method, over seeds, published figures beside ours."""
+    """A table for each label version: a row per source, target and method, over seeds, published figures beside."""
     published = Published()
     versions = dict.fromkeys(each.cell.label_version for each in filled)
     return "\n\n".join(
@@ -115,14 +115,15 @@ def to_markdown(filled: Sequence[Filled], table: str | None) -> str:
 
 
 def _version_table(version: str, filled: Sequence[Filled], table: str | None, published: Published) -> str:
-    classes = next((each.result["classes"] for each in filled if each.result), [])
+    classes: Sequence[str] = next((each.result["classes"] for each in filled if each.result), [])
     recalls = "".join(f" recall {name.replace('|', '/')} |" for name in classes)
     title = f"Label version {version}" + (f", the thesis's table {table}" if table else "")
+    beside = " published |" if table else ""
     lines = [
-        f"{title}. Balanced accuracy and recalls in %; published: the thesis.",
+        f"{title}; balanced accuracy and recalls in %; 95% bootstrap intervals, or the range over seeds.",
         "",
-        f"| source -> target | method | ours | interval or range | published |{recalls} images |",
-        "|---|---|---|---|---|" + "---|" * (len(classes) + 1),
+        f"| source -> target | method | balanced accuracy | interval |{beside}{recalls} images |",
+        "|---|---|---|---|" + "---|" * (len(classes) + 1 + bool(table)),
     ]
     rows: dict[tuple[str, str, str, str | None], list[Filled]] = {}
     for each in filled:
@@ -131,7 +132,8 @@ def _version_table(version: str, filled: Sequence[Filled], table: str | None, pu
     for (source, target, method, variant), seeds in rows.items():
         known = published.find(table, seeds[0].cell)
         cells = [f"{source} -> {target}", f"{NONE}/{variant}" if variant else method, *_summarise(seeds)]
-        cells.append("–" if known is None else f"{100 * known:.1f}")
+        if table:
+            cells.append("–" if known is None else f"{100 * known:.1f}")
         results = [each.result for each in seeds if each.result]
         for name in classes:
             cells.append(_mean([result["recall"][name]["value"] for result in results]))

@@ -171,6 +171,7 @@ class Runner:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
             stream.write(f"$ {shlex.join(command)}\n".encode())
+            stream.flush()
             log_start = stream.tell()
             process = subprocess.Popen(
                 command,

@@ -117,9 +117,7 @@ class Stamps:
     def _refuse_others(self, job: Job) -> None:
         stamp, output = self.read(job), self._output(job)
         if stamp is None and self.has_result(job):
-            raise InputError(
-                f"{output}: lies where {job.id} would write, made by other flags; choose another --workspace"
-            )
+            raise InputError(f"{output}: was made by other flags than those of {job.id}; choose another --workspace")
         if stamp and stamp.study != self._study and stamp.key != job.key and output.exists():
             raise InputError(f"{output}: was made by study {stamp.study} with other flags; choose another --workspace")
 

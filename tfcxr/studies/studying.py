@@ -85,7 +85,7 @@ class Study:
             return [result, job.kind, *job.arguments(self._outputs), *self._overwrite(job)]
 
         emit = {"shell": emitting.emit_shell, "slurm": emitting.emit_slurm}[backend]
-        return emit(self.graph, self._definition.name, os.getcwd(), line, shlex.join(flags))
+        return emit(self.graph, self._definition.name, str(pathlib.Path.cwd()), line, shlex.join(flags))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:

@@ -1,0 +1,64 @@
+"""The notation of a study's flags."""
+
+import pytest
+
+from tfcxr.studies import definition
+from tfcxr.studies.definition import Cells
+from tfrecords_builder.errors import InputError
+
+METHODS = ("none", "dcan", "ours")
+
+
+def test_a_word_that_is_no_flag_is_a_preset():
+    found = definition.parse_tokens("gan_flags", "demo/train_gan --total_kimg=2 --augment='a b'")
+    assert found == ("--flagfile=demo/train_gan", "--total_kimg=2", "--augment=a b")
+    assert definition.parse_tokens("gan_flags", "") == ()
+    with pytest.raises(InputError, match=r"--gan_flags=--a='b: No closing quotation"):
+        definition.parse_tokens("gan_flags", "--a='b")
+
+
+def test_cells():
+    found = definition.parse_cells("a, synthetic -> b: none/plain, none, dcan", METHODS)
+    assert found == Cells(("a", "synthetic"), ("b",), (("none", "plain"), ("none", None), ("dcan", None)))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a -> b", "must look like"),
+        ("a: none", "must look like"),
+        ("a, -> b: none", "a name is missing"),
+        ("a -> b: dacn", "there is no method dacn; choose of none, dcan, ours"),
+        ("a -> b: none/plane", "there is no none/plane; variants are those of the baseline: none/plain"),
+        ("a -> b: dcan/plain", "there is no dcan/plain"),
+    ],
+)
+def test_bad_cells(line, message):
+    with pytest.raises(InputError, match=message):
+        definition.parse_cells(line, METHODS)
+
+
+def test_named_lines():
+    assert definition.parse_named("records", ["a: x --y=C:z", "b:"]) == {"a": "x --y=C:z", "b": ""}
+    with pytest.raises(InputError, match="--records=a: y: a is there already"):
+        definition.parse_named("records", ["a: x", "a: y"])
+    for line in ("a", "a b: x", ": x"):
+        with pytest.raises(InputError, match="must look like NAME"):
+            definition.parse_named("records", [line])
+
+
+def test_folders(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert definition.parse_folders("data", [str(one)], ["a", "b"]) == {"a": one, "b": one}
+    assert definition.parse_folders("data", [f"b:{two}", str(one)], ["a", "b"]) == {"a": one, "b": two}
+    assert definition.parse_folders("generators", [], ["a"], all_needed=False) == {}
+    for entries, message in (
+        ([], "--data: has no folder for a; give --data=a:FOLDER"),
+        ([f"a:{one}"], "has no folder for b"),
+        ([str(tmp_path / "none")], "none: there is no such folder"),
+        ([f"c:{one}", str(one)], "c has no use for a folder; known: a, b"),
+    ):
+        with pytest.raises(InputError, match=message):
+            definition.parse_folders("data", entries, ["a", "b"])

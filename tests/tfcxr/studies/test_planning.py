@@ -1,0 +1,239 @@
+"""A definition as a graph: which jobs, on what they depend, whom a changed flag affects, and what is refused."""
+
+import subprocess
+
+import pytest
+from absl import flags as absl_flags
+
+from tests import fakes, study_runs
+from tfcxr import cli, study
+from tfcxr.studies import planning
+from tfrecords_builder.errors import InputError
+
+TINY = [line for line in study_runs.DEFINITION.splitlines() if line.startswith("--")]
+
+
+def plan(*flags, without=()):
+    fv = absl_flags.FlagValues()
+    study.define_flags(fv)
+    fv(["study", *(line for line in TINY if not line.startswith(tuple(without))), *flags])
+    return planning.plan(study._definition(fv), study._resolve)
+
+
+def test_the_chain():
+    graph = plan()
+    baseline, adapted = "v2-synthetic-none-sched-seed0", "v2-synthetic-to-b-ours-seed0"
+    assert {job.id: list(job.inputs.values()) for job in graph.jobs.values()} == {
+        "phantom-a": [],
+        "build-records-a-multilabel": ["phantom-a"],
+        "train-gan-a": ["build-records-a-multilabel"],
+        "generate-synthetic-v2": ["train-gan-a"],
+        f"train-baseline-{baseline}": ["generate-synthetic-v2"],
+        "phantom-b": [],
+        "build-records-b-v2": ["phantom-b"],
+        f"evaluate-{baseline}-on-b": [f"train-baseline-{baseline}", "build-records-b-v2"],
+        f"train-dcan-{adapted}": ["generate-synthetic-v2", "build-records-b-v2", f"train-baseline-{baseline}"],
+        f"evaluate-{adapted}-on-b": [f"train-dcan-{adapted}", "build-records-b-v2"],
+    }
+    assert [job.output for job in graph.jobs.values()] == [
+        "data/a", "records/a/multilabel/8", "runs/gan-a", "records/synthetic/v2/8", f"runs/{baseline}",
+        "data/b", "records/b/v2/8", f"runs/{baseline}/evaluations/b", f"runs/{adapted}",
+        f"runs/{adapted}/evaluations/b",
+    ]  # fmt: skip
+    assert [(cell.method, cell.variant, training) for cell, training, _ in graph.cells] == [
+        ("none", "sched", f"train-baseline-{baseline}"),
+        ("ours", None, f"train-dcan-{adapted}"),
+    ]
+    levels = [[job.id.split("-")[0] for job in level] for level in graph.levels()]
+    assert levels == [
+        ["phantom", "phantom"], ["build", "build"], ["train"], ["generate"], ["train"], ["evaluate", "train"],
+        ["evaluate"],
+    ]  # fmt: skip
+
+
+def test_commands_parse_with_the_paths_of_the_workspace():
+    graph = plan()
+    outputs = {job.id: f"w/{job.output}" for job in graph.jobs.values()}
+    job = graph.jobs["train-dcan-v2-synthetic-to-b-ours-seed0"]
+    assert planning.command(job, outputs, "--overwrite")[1:] == [
+        "-m", "tfcxr.cli", "train-dcan", "--backbone=resnet_tiny", "--weights=none", "--image_size=32", "--steps=2",
+        "--eval_every=2", "--batch_size=4", "--alignment=ours", "--seed=0",
+        "--source_records=w/records/synthetic/v2/8", "--target_records=w/records/b/v2/8",
+        "--init_from=w/runs/v2-synthetic-none-sched-seed0", "--run_dir=w/runs/v2-synthetic-to-b-ours-seed0",
+        "--overwrite",
+    ]  # fmt: skip
+
+
+def changed(first, second):
+    assert first.jobs.keys() == second.jobs.keys()
+    return {name.split("-v2")[0] for name, job in first.jobs.items() if second.jobs[name].key != job.key}
+
+
+def test_a_changed_flag_affects_the_jobs_that_depend_on_it_only():
+    graph = plan()
+    assert changed(graph, plan()) == set()
+    assert changed(graph, plan("--evaluate_flags=--resamples=30")) == {"evaluate"}
+    adapted = plan("--adapt_flags=--backbone=resnet_tiny --weights=none --image_size=32 --steps=3 --eval_every=2")
+    assert changed(graph, adapted) == {"train-dcan", "evaluate"}
+    assert sum(adapted.jobs[name].key != job.key for name, job in graph.jobs.items()) == 2
+    everything_after = {"generate-synthetic", "train-baseline", "train-dcan", "evaluate"}
+    assert changed(graph, plan("--generate_flags=--per_class=11")) == everything_after
+    assert changed(graph, plan("--jobs=2", "--question=Another?", "--workspace=elsewhere")) == set()
+
+
+def test_the_version_is_part_of_every_key(monkeypatch):
+    graph = plan()
+    monkeypatch.setattr("tfcxr.__version__", "0.2.0")
+    assert all(plan().jobs[name].key != job.key for name, job in graph.jobs.items())
+
+
+def test_a_preset_counts_by_its_values_not_its_name():
+    def key(flags):
+        return plan(f"--generate_flags={flags}").jobs["generate-synthetic-v2"].key
+
+    assert key("demo/generate") == key("--label_source=balanced --per_class=1250")
+    assert key("demo/generate") != key("demo/generate --per_class=10")
+
+
+def test_real_data_count_by_their_tables(tmp_path):
+    root = fakes.make_chexpert(tmp_path)
+    flags = ["--records=c: --dataset=chexpert", f"--data={tmp_path}", "--cells=c -> c: none"]
+    without = ["--records", "--phantom", "--synthetic", "--cells"]
+    before = plan(*flags, without=without)
+    assert before.jobs["build-records-c-v2"].external == {"data_dir": tmp_path}
+    assert plan(*flags, without=without).jobs["evaluate-v2-c-none-sched-seed0-on-c"].key == (
+        before.jobs["evaluate-v2-c-none-sched-seed0-on-c"].key
+    )
+    with (root / "train.csv").open("a") as stream:
+        stream.write("\n")
+    assert changed(before, plan(*flags, without=without)) == {"build-records-c", "train-baseline", "evaluate"}
+
+
+def test_a_generator_takes_the_place_of_the_gan(tmp_path):
+    graph = plan(f"--generators=synthetic:{tmp_path}")
+    assert graph.jobs["generate-synthetic-v2"].external == {"generator": tmp_path}
+    (tmp_path / "config.json").write_text("{}")
+    again = plan(f"--generators=synthetic:{tmp_path}")
+    assert again.jobs["generate-synthetic-v2"].external == {"run_dir": tmp_path}
+    assert not {"train-gan-a", "phantom-a"} & set(again.jobs)
+    assert graph.jobs["generate-synthetic-v2"].key != again.jobs["generate-synthetic-v2"].key
+
+
+def test_seeds_and_variants_multiply_the_trainings_only():
+    graph = plan("--seeds=0,1,2", "--cells=synthetic -> b, synthetic: none/plain", without=["--cells"])
+    kinds = [job.kind for job in graph.jobs.values()]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "phantom": 2, "build-records": 2, "train-gan": 1, "generate": 1, "train-baseline": 3, "evaluate": 6,
+    }  # fmt: skip
+    assert "--seed=2" in graph.jobs["train-baseline-v2-synthetic-none-plain-seed2"].flags
+
+
+def test_label_stats_takes_the_flags_of_the_records_that_it_knows():
+    lines = ["--label_stats", "--records=a: --dataset=chexpert --split_fractions=0.7,0.2,0.1 --num_shards=3"]
+    graph = plan(*lines, without=["--records=a"])
+    job = graph.jobs["label-stats-a"]
+    assert set(job.flags) == {"--split_fractions=0.7,0.2,0.1", "--dataset=chexpert"}
+    assert job.inputs == {"data_dir": "phantom-a"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "without", "message"),
+    [
+        (["--label_versions=v9"], [], r"--label_version=v9: unknown; choose one of v1_0s"),
+        (["--label_versions=multilabel"], [], "--label_versions=multilabel: has no classes"),
+        (["--cells=c -> b: none"], [], "--cells: there is no set c; known: a, b, synthetic"),
+        (["--cells=a -> a, b: dcan"], [], "--cells: dcan from a to itself"),
+        (["--phantom=c: --hospital=a"], [], "--phantom=c: is in no --records=c"),
+        (["--synthetic=more: c"], [], "--synthetic=more: c: there is no --records=c"),
+        (["--synthetic=a: b"], [], "--synthetic=a: is the name of a set of --records"),
+        ([], ["--cells", "--synthetic"], "--cells is required"),
+        ([], ["--label_versions"], "--label_versions is required"),
+        ([], ["--phantom=b"], "--data: has no folder for b; give --data=b:FOLDER"),
+        (["--generators=gan:."], [], "--generators=gan:.: gan has no use for a folder; known: synthetic"),
+        (["--gan_flags=demo/train_gna"], [], "flags of train-gan: --flagfile=demo/train_gna: no such file"),
+        (["--gan_flags=--stpes=3"], [], "flags of train-gan: Unknown command line flag 'stpes'"),
+        (["--adapt_flags=--alpha=-1"], [], "flags of train-dcan: flag --alpha=-1"),
+        (["--baseline_flags=--seed=3"], [], "--seed=3: is among the flags of train-baseline, but .* the study has 0"),
+        (["--gan_flags=demo/train_gan"], [], "--resolution=32: is among the flags of train-gan, but .* has 8"),
+        (["--baseline_flags=thesis/baseline_{variant}"], [], "none needs a variant, such as none/plain"),
+        (["--table=5.7"], [], "--table=5.7: must be one of 5.8, 5.9, 5.10"),
+        (["--seeds=0,x"], [], "--seeds=0,x: must be whole numbers"),
+        (["--name=a/b"], [], "--name=a/b: must be of letters"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(flags, without, message):
+    with pytest.raises(InputError, match=message):
+        plan(*flags, without=without)
+
+
+def test_every_alignment_of_train_dcan_is_a_method():
+    assert study._methods()[0] == "none"
+    assert {"dcan", "ours"} < set(study._methods())
+
+
+@pytest.fixture
+def emitted(capsys, tmp_path):
+    """Emits the tiny study as a script and returns it, checked by bash."""
+
+    def emit(backend, *flags):
+        assert cli.main(["study", *TINY, f"--workspace={tmp_path}", *flags, f"--emit={backend}"]) == 0
+        script = capsys.readouterr().out
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        return script
+
+    return emit
+
+
+def test_the_shell_script_runs_every_job_once_in_order(emitted, tmp_path):
+    script = emitted("shell")
+    # A tool that only says what it is called with, and leaves a result for what it was told to make.
+    fake = tmp_path / "fake"
+    fake.write_text(
+        '#!/usr/bin/env bash\necho "$*"\nfor a; do case $a in --output_dir=*|--run_dir=*) out=${a#*=};; esac; done\n'
+        '[ "$1" = study ] || { mkdir -p "$out"; touch "$out/result.json"; }\n'
+    )
+    fake.chmod(0o755)
+
+    def run():
+        environment = {"TFCXR": str(fake), "PATH": "/usr/bin:/bin"}
+        ran = subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True, env=environment)
+        return [line.split()[0] for line in ran.stdout.splitlines()]
+
+    kinds = [job.kind for job in plan().jobs.values()]
+    assert [kind for kind in run() if kind != "study"] == kinds
+    assert run() == ["study"]  # finished jobs are skipped
+
+
+def test_a_failing_job_stops_the_shell_script(emitted):
+    ran = subprocess.run(
+        ["bash"], input=emitted("shell"), text=True, check=False, env={"TFCXR": "false", "PATH": "/usr/bin:/bin"}
+    )
+    assert ran.returncode == 1
+
+
+def test_the_slurm_script_has_an_array_per_level_after_the_one_before(emitted, tmp_path):
+    fake = tmp_path / "sbatch"
+    fake.write_text('#!/usr/bin/env bash\necho "$*" >&2\ncat >&2\necho $RANDOM\n')
+    fake.chmod(0o755)
+    script = emitted("slurm")
+    for number, level in enumerate(plan().levels(), 1):
+        after = f" --dependency=afterany:$level{number - 1}" if number > 1 else ""
+        assert f"level{number}=$(sbatch --parsable --job-name=tiny-{number} --array=1-{len(level)}{after} <<" in script
+    for job in plan().jobs.values():
+        assert script.count(f") # {job.id}\n") == 1
+    assert script.count("--dependency=afterany:$level7 <<'EOF'\n#!/usr/bin/env bash\n$TFCXR study --name=tiny") == 1
+    ran = subprocess.run(
+        ["bash"], input=script, text=True, check=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    # What sbatch gets is valid bash, whose tasks are those of the array.
+    scripts = ran.stderr.split("#!/usr/bin/env bash\n")[1:]
+    assert len(scripts) == 8
+    for text, level in zip(scripts, plan().levels(), strict=False):
+        body = text[: text.index("esac\n") + 5]
+        for task, job in enumerate(level, 1):
+            done = subprocess.run(
+                ["bash"], input=body, text=True, check=True, capture_output=True,
+                env={"SLURM_ARRAY_TASK_ID": str(task), "TFCXR": "echo", "PATH": "/usr/bin:/bin"},
+            )  # fmt: skip
+            assert done.stdout.split()[0] == job.kind
+            assert job.output in done.stdout
