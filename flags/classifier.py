@@ -1,5 +1,7 @@
 """Flags of the classifiers' networks and training."""
 
+from collections.abc import Mapping
+
 from absl import flags
 
 BACKBONES = ("resnet50", "densenet121", "resnet_tiny")
@@ -78,20 +80,30 @@ def define_baseline(fv: flags.FlagValues) -> None:
     flags.DEFINE_boolean("class_weights", False, "weigh rare classes up in the loss", flag_values=fv)
 
 
-def define_dcan(fv: flags.FlagValues) -> None:
-    """Losses, optimizer and selection of DCAN."""
+def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
+    """Method, losses, optimizer and selection of adaptation; `alignments`: the methods, and what each does."""
     flags.DEFINE_enum(
-        "alignment", "dcan", ["dcan", "ours", "none"],
-        "dcan: all losses; ours: without the regulariser; none: classification loss, plain backbone", flag_values=fv,
+        "alignment", "dcan", list(alignments),
+        "; ".join(f"{name}: {what}" for name, what in alignments.items()), flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "select", "source", ["source", "entropy", "target"],
-        "keep the weights best on: source validation, low entropy on target validation, or target labels (marked so)",
+        "select", "source", ["source", "entropy", "density", "target"],
+        "keep the weights best on: source validation; low entropy, or dense soft neighbourhoods (Saito 2021), of what "
+        "is predicted for target validation, without labels; or target labels (marked so)",
         flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "ten_crop", False, "evaluate on four corners, the centre and their mirror images; ten times as slow",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "embeddings_every", 10,
+        "evaluations between t-SNE pictures (samples/) and projector points (TensorBoard) of the features; 0: none",
+        lower_bound=0, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
         "reg", "paper", ["paper", "reference", "reference_index_fixed"],
-        "form of the regulariser; reference repeats the reference implementation for comparison", flag_values=fv,
+        "form of dcan's regulariser; reference repeats the reference implementation for comparison", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
         "batch_size", 36, "source images per step, and as many target images", lower_bound=2, flag_values=fv
@@ -101,12 +113,15 @@ def define_dcan(fv: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "learning_rate",
         1e-4,
-        "of the backbone at step 0; the head's is 10 times that",
+        "of the backbone at step 0; that of head and domain discriminator is 10 times as high",
         lower_bound=1e-9,
         flag_values=fv,
     )
-    flags.DEFINE_float("alpha", 1.5, "weight of MMD and regulariser", lower_bound=0.0, flag_values=fv)
-    flags.DEFINE_float("beta", 0.1, "weight of the target entropy", lower_bound=0.0, flag_values=fv)
+    flags.DEFINE_float(
+        "alpha", None, "weight of the alignment's losses; default: the paper's (dcan and ours 1.5, others 1)",
+        lower_bound=0.0, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float("beta", 0.1, "weight of the target entropy (dcan, ours)", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_integer(
         "reduction", 16, "channels per squeezed channel in the attention", lower_bound=1, flag_values=fv
     )

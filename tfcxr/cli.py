@@ -15,7 +15,7 @@ COMMANDS = {
     "train-gan": ("tfcxr.train_gan", "train the class-conditional GAN"),
     "generate": ("tfcxr.generate", "draw a labelled synthetic record set from a GAN"),
     "train-baseline": ("tfcxr.train_baseline", "train the classifier without adaptation"),
-    "train-dcan": ("tfcxr.train_dcan", "train the classifier with domain adaptation (DCAN, ours)"),
+    "train-dcan": ("tfcxr.train_dcan", "train the classifier with domain adaptation (DCAN, DANN, ...)"),
     "evaluate": ("tfcxr.evaluate", "recall per class and balanced accuracy, with intervals"),
     "compare-sets": ("tfcxr.compare_sets", "FID, KID, precision, recall, density and coverage of synthetic images"),
     "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),

@@ -1,6 +1,7 @@
-"""Adapts a classifier from labelled source to unlabelled target records: DCAN, and "ours" (without its regulariser).
+"""Adapts a classifier from labelled source to unlabelled target records, by the method that --alignment names.
 
 The target's labels are not used, except to report, and to choose weights if --select=target (marked so in the result).
+Writes checkpoints, the weights that --select keeps, TensorBoard events, curves.png and pictures of the features.
 Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_records=workspace/records/nih
 --run_dir=workspace/runs/dcan --init_from=workspace/runs/baseline
 """
@@ -8,6 +9,7 @@ Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_
 import sys
 
 from flags import app, classifier, common
+from tfcxr.classifiers import methods
 
 
 def define_flags(fv):
@@ -20,7 +22,7 @@ def define_flags(fv):
     common.define_seed(fv)
     classifier.define_network(fv, weights="imagenet")
     classifier.define_training(fv, flip=True)
-    classifier.define_dcan(fv)
+    classifier.define_dcan(fv, {name: what for name, (_, _, what) in methods.METHODS.items()})
 
 
 def main(fv):
@@ -28,13 +30,14 @@ def main(fv):
     import dataclasses
 
     from tfcxr import data, runs
-    from tfcxr.classifiers import dcan, loop
+    from tfcxr.classifiers import adaptation, loop
 
-    config = dcan.DcanConfig(**{field.name: fv[field.name].value for field in dataclasses.fields(dcan.DcanConfig)})
+    names = [field.name for field in dataclasses.fields(adaptation.AdaptationConfig)]
+    config = adaptation.AdaptationConfig(**{name: fv[name].value for name in names})
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    training = dcan.Dcan(config, source, target, load_weights=fresh)
+    training = adaptation.Adaptation(config, source, target, load_weights=fresh)
     with runs.RunFolder.open(
         fv.run_dir,
         kind="dcan",
@@ -43,7 +46,7 @@ def main(fv):
         overwrite=fv.overwrite,
     ) as run:
         app.write_flags(fv, run.path)
-        result = training.train(run)
+        result = training.train(run, embeddings_every=fv.embeddings_every)
     best = result["best"]
     print(
         f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "

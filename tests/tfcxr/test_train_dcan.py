@@ -87,8 +87,9 @@ def assert_same_end(first, second):
 def test_a_run_reports_all_criteria_and_losses(run_dir):
     result = json.loads((run_dir / "result.json").read_text())
     assert [row["step"] for row in result["evaluations"]] == [4, 8]
-    assert all(row.keys() == {"step", "source", "entropy", "target"} for row in result["evaluations"])
-    assert result["best_by"].keys() == {"source", "entropy", "target"}
+    assert all(row.keys() == {"step", "source", "entropy", "density", "target"} for row in result["evaluations"])
+    assert result["best_by"].keys() == {"source", "entropy", "density", "target"}
+    assert all(chosen in result["evaluations"] for chosen in result["best_by"].values())
     assert result["select"] == "source"
     assert not result["selected_on_target_labels"]
     last = result["last"]
@@ -99,12 +100,31 @@ def test_a_run_reports_all_criteria_and_losses(run_dir):
         "mmd/after_correction",
         "feature_norm/target",
         "target/predicted/Pneumothorax",
+        "target/marginal_distance",
+        "attention/conv2/source/mean",
+        "attention/conv4/target/spread",
     ):
         assert name in last
     expected = last["train/cls"] + 0.1 * last["train/entropy"]
     expected += 1.5 * (last["train/mmd_features"] + last["train/mmd_probabilities"] + last["train/reg"])
     assert last["train/total"] == pytest.approx(expected, rel=1e-4)
     assert last["learning_rate"] == pytest.approx(1e-3 * (1 + 7 / 8) ** -0.75, rel=1e-5)  # of the last of 8 steps
+    assert json.loads((run_dir / "config.json").read_text())["config"]["alpha"] == 1.5
+
+
+def test_a_run_leaves_pictures_and_events(run_dir):
+    import tensorflow as tf
+
+    assert sorted(path.name for path in (run_dir / "samples").iterdir()) == ["features_000008.png"]
+    assert tf.io.decode_png((run_dir / "curves.png").read_bytes()).shape[1] > 800
+    metadata = (run_dir / "tensorboard/metadata_000008.tsv").read_text().splitlines()
+    assert len(metadata) == 1 + 20 + 14
+    assert (run_dir / "tensorboard/projector_config.pbtxt").exists()
+    tags = set()
+    for path in (run_dir / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {"train/reg", "mmd/after_correction", "attention/conv3/source/mean", "select/density", "features"} <= tags
 
 
 def test_both_paths_load(run_dir):
@@ -118,7 +138,8 @@ def test_both_paths_load(run_dir):
     assert loading.load_classifier_config(run_dir)["kind"] == "dcan"
 
 
-def test_a_stopped_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path, monkeypatch):
+def train_with_a_stop(sets, folder, monkeypatch, *flags):
+    """Trains until a signal comes in the second call for steps, then to the end."""
     from tfcxr.classifiers import loop
 
     guarded, calls = loop._guarded, []
@@ -132,15 +153,30 @@ def test_a_stopped_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_guarded", stopping)
-        assert train(sets, tmp_path / "run") == 143
-    assert train(sets, tmp_path / "run") == 0
-    assert_same_end(run_dir, tmp_path / "run")
+        assert train(sets, folder, *flags) == 143
+    assert train(sets, folder, *flags) == 0
 
 
-def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, tmp_path):
+def test_a_stopped_run_goes_on_with_its_domain_discriminator(sets, tmp_path, monkeypatch):
+    flags = ("--alignment=cdan", "--embeddings_every=0", "--steps=6", "--eval_every=3", "--ten_crop")
+    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *flags)
+    assert train(sets, tmp_path / "unbroken", *flags) == 0
+    assert_same_end(tmp_path / "unbroken", tmp_path / "stopped")
+    weights = weights_of(tmp_path / "unbroken")
+    assert sum(value.shape == (512, 1024) for value in weights.values()) == 2  # of the discriminator; its velocity
+    last = json.loads((tmp_path / "unbroken/result.json").read_text())["last"]
+    assert last["train/total"] == pytest.approx(last["train/cls"] + last["train/domain"], rel=1e-5)
+    assert not any((tmp_path / "unbroken/samples").iterdir())
+
+
+def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, tmp_path, capsys):
     from tfcxr.classifiers import loading
 
     assert train(sets, tmp_path / "run", "--alignment=none", "--select=target", "--steps=4") == 0
+    assert (
+        "note: --target_records: the labels of its 14 training images are ignored; those of its validation images only "
+        "report and choose the weights (--select=target)"
+    ) in capsys.readouterr().out
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["selected_on_target_labels"]
     network = loading.load_network(tmp_path / "run")
@@ -167,6 +203,35 @@ def test_domains_of_different_label_versions_are_refused(sets, tmp_path, capsys)
     other = fakes.make_records(tmp_path / "other", resolution=16, label_version="v2", per_class=2)
     assert train((sets[0], other, sets[2]), tmp_path / "run") == 2
     assert "is of label version v2" in capsys.readouterr().err
+
+
+def test_an_empty_class_of_the_source_is_named(sets, tmp_path, capsys, monkeypatch):
+    from tfcxr import data
+
+    labels = {"vector": np.zeros([4, 14], np.float32), "class": np.zeros([4], np.int64)}
+    monkeypatch.setattr(data.RecordSet, "labels", lambda self, split: labels)
+    assert train(sets, tmp_path / "run") == 2
+    assert "the train split has no image of class Pneumothorax" in capsys.readouterr().err
+
+
+def test_batches_have_the_labels_of_the_source_only(sets):
+    import types
+
+    from tfcxr import data
+    from tfcxr.classifiers import adaptation
+
+    source, target = (data.RecordSet(path) for path in sets[:2])
+    config = adaptation.AdaptationConfig(image_size=16, batch_size=4, seed=5)
+    run = types.SimpleNamespace(source=source, target=target, config=config)
+    batches = list(adaptation.Adaptation._stream(run, 2).take(6))
+    assert batches[0].keys() == {"source", "class", "target", "number"}
+    assert [int(batch["number"]) for batch in batches] == list(range(2, 8))
+    expected = data.training_stream(source, "train", batch_size=4, seed=5, start=8).take(6)
+    for batch, plain in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(batch["class"], plain["class"])
+    later = next(iter(adaptation.Adaptation._stream(run, 5)))
+    np.testing.assert_array_equal(later["target"], batches[3]["target"])
+    np.testing.assert_array_equal(later["source"], batches[3]["source"])
 
 
 @pytest.mark.large

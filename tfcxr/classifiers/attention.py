@@ -45,7 +45,11 @@ class ChannelAttention(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, path: str = "target") -> tf.Tensor:
-        """Scales the channels.
+        """Scales the channels of float [N, H, W, C]; arguments as of `scales`."""
+        return inputs * self.scales(inputs, path)[:, tf.newaxis, tf.newaxis, :]
+
+    def scales(self, inputs: tf.Tensor, path: str = "target") -> tf.Tensor:
+        """The factors in 0..1, float [N, C].
 
         Args:
           inputs: float [N, H, W, C].
@@ -60,7 +64,7 @@ class ChannelAttention(tf.keras.layers.Layer):
             squeezed = (self.source if path == "source" else self.target)(pooled)
         else:
             raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
-        return inputs * self.shared(squeezed)[:, tf.newaxis, tf.newaxis, :]
+        return self.shared(squeezed)
 
     def get_config(self) -> dict:
         """Adds `reduction`."""
@@ -102,17 +106,27 @@ class AttendedBackbone(tf.keras.layers.Layer):
         Returns:
           What `base` returns: features [N, F].
         """
+        return self._run(images, path, training)[0]
+
+    def scales(self, images: tf.Tensor, path: str) -> list[tf.Tensor]:
+        """The factors of each of `attentions`, float [N, C]; arguments as of `call`."""
+        return self._run(images, path, False)[1]
+
+    def _run(self, images: tf.Tensor, path: str, training: bool) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Features, and the factors of each attention."""
+        scales: list[tf.Tensor] = []
         values = {self._input_id: images}
         for layer, inputs, output in self._walk:
             arguments = [values[i] for i in inputs]
             if layer.name in self._attention_of:
-                arguments[1] = self.attentions[self._attention_of[layer.name]](arguments[1], path=path)
+                scales.append(self.attentions[self._attention_of[layer.name]].scales(arguments[1], path))
+                arguments[1] *= scales[-1][:, tf.newaxis, tf.newaxis, :]
             argument = arguments if len(arguments) > 1 else arguments[0]
             if isinstance(layer, tf.keras.layers.BatchNormalization):
                 values[output] = layer(argument, training=training)
             else:
                 values[output] = layer(argument)
-        return values[self._output_id]
+        return values[self._output_id], scales
 
 
 def _node(layer: tf.keras.layers.Layer) -> tuple[tf.keras.layers.Layer, list[int], int]:

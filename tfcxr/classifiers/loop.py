@@ -1,4 +1,4 @@
-"""The training loop that baseline and DCAN share: phases, evaluation, best weights, checkpoints, exact resume."""
+"""The training loop that baseline and adaptation share: phases, evaluation, best weights, checkpoints, exact resume."""
 
 import dataclasses
 import math
@@ -36,6 +36,7 @@ class Phase:
       step: batch -> scalar tensors by name (`log_names`); changes the weights.
       log_names: what `step` returns.
       optimizer: its state belongs to the checkpoint.
+      layers: trained besides the classifier's own; they belong to the checkpoint, not to the best weights.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Phase:
     step: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
     log_names: Sequence[str]
     optimizer: tf.Module
+    layers: Sequence[tf.keras.layers.Layer] = ()
 
 
 def has_checkpoint(run_dir: str) -> bool:
@@ -93,6 +95,7 @@ class Trainer:
             classifier=classifier,
             step=self._step,
             optimizers=[phase.optimizer for phase in self.phases],
+            layers=[list(phase.layers) for phase in self.phases],
             means=[list(means.values()) for means in self._means],
         )
         self._manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
@@ -185,6 +188,9 @@ class Trainer:
 
     def _check_finite(self, means: Mapping[str, tf.keras.metrics.Mean]) -> None:
         bad = [name for name, mean in means.items() if not math.isfinite(float(mean.result()))]
+        # The last update may have spoilt them after the losses were taken.
+        if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
+            bad = ["a weight"]
         if bad:
             raise RunError(
                 f"training diverged: {', '.join(bad)} is not finite before step {self.step}; "
@@ -221,8 +227,8 @@ class Outputs:
 
     Attributes:
       labels: int64 [N].
-      features: float32 [N, F], before correction.
-      logits: float32 [N, K].
+      features: float32 [N, F], before correction; of several crops: their mean.
+      logits: float32 [N, K]; of several crops: the logarithms of their mean probabilities.
     """
 
     labels: np.ndarray
@@ -253,17 +259,40 @@ class SplitRunner:
     """Runs a network over a split of a record set, as often as wanted, with one traced function."""
 
     def __init__(
-        self, classifier: models.Classifier, record_set: data.RecordSet, split: str, *, path: str, batch_size: int
+        self,
+        classifier: models.Classifier,
+        record_set: data.RecordSet,
+        split: str,
+        *,
+        path: str,
+        batch_size: int,
+        ten_crop: bool = False,
     ):
-        """`path`: source or target, of attention and correction."""
-        self._record_set, self._split, self._batch_size = record_set, split, batch_size
+        """Makes the function.
+
+        Args:
+          classifier: the network.
+          record_set: what to run it on.
+          split: of the record set.
+          path: source or target, of attention and correction.
+          batch_size: images or crops at once.
+          ten_crop: average the probabilities (and features) over preprocessing.ten_crops instead of taking the centre.
+        """
+        crops = preprocessing.NUM_CROPS if ten_crop else 1
+        self._record_set, self._split, self._batch_size = record_set, split, max(1, batch_size // crops)
         size = classifier.config.image_size
 
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
         def run(images):
-            framed = preprocessing.frame(preprocessing.to_unit(images), size)
+            unit = preprocessing.to_unit(images)
+            framed = preprocessing.ten_crops(unit, size) if ten_crop else preprocessing.frame(unit, size)
             features = classifier.features(framed, path=path)
-            return features, classifier.classify(features, path=path)
+            logits = classifier.classify(features, path=path)
+            if not ten_crop:
+                return features, logits
+            by_image = tf.reshape(tf.nn.log_softmax(logits), [-1, crops, logits.shape[1]])
+            mean = tf.reduce_logsumexp(by_image, axis=1) - math.log(crops)
+            return tf.reduce_mean(tf.reshape(features, [-1, crops, features.shape[1]]), axis=1), mean
 
         self._run = run
 

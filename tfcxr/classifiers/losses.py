@@ -1,7 +1,8 @@
-"""Losses of domain conditioned adaptation (DCAN), vectorised.
+"""What losses are made of, vectorised: discrepancies of two samples, entropy, cross entropy, DCAN's regulariser.
 
-Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717. The maximum mean discrepancy and its
-multi-kernel, linear-time estimate: Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 6.
+The regulariser: Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717. The
+maximum mean discrepancy and its multi-kernel, linear-time estimate: Gretton et al., "A Kernel Two-Sample Test",
+JMLR 2012, section 6.
 """
 
 import tensorflow as tf
@@ -163,6 +164,15 @@ def entropies(probabilities: tf.Tensor) -> tf.Tensor:
     # The inner `where` keeps the gradient of log finite in the branch that the outer one drops.
     logarithms = tf.math.log(tf.where(positive, probabilities, 1.0))
     return -tf.reduce_sum(tf.where(positive, probabilities * logarithms, 0.0), axis=1)
+
+
+def certainty_weights(probabilities: tf.Tensor) -> tf.Tensor:
+    """1 + exp(-entropy) of each row of float32 [n, K], scaled to a mean of 1, without gradient: [n].
+
+    The weights of CDAN+E (Long et al. 2018, arXiv 1705.10667) and MCC (Jin et al. 2020, arXiv 1912.03699).
+    """
+    weights = 1.0 + tf.exp(-entropies(probabilities))
+    return tf.stop_gradient(weights / tf.reduce_mean(weights))
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, class_weights: tf.Tensor | None = None) -> tf.Tensor:

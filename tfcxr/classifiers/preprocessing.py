@@ -11,6 +11,7 @@ from tfrecords_builder import images as images_lib
 from tfrecords_builder.errors import InputError
 
 NORMALISATIONS = ("caffe", "torch")
+NUM_CROPS = 10
 
 # Keras's ImageNet statistics. Caffe's ResNet-50 was trained on BGR in 0..255 less the mean; "torch" is RGB in 0..1.
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
@@ -37,6 +38,28 @@ def frame(images: tf.Tensor, image_size: int) -> tf.Tensor:
     start = (side - image_size) // 2
     resized = images_lib.resize(images, side, side)
     return resized[:, start : start + image_size, start : start + image_size]
+
+
+def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Framing of 10-crop evaluation: resize, then crop the four corners and the centre, and mirror each of them.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012, section 4.1.
+
+    Args:
+      images: floating [N, H, W, 1] in any range.
+      image_size: S.
+
+    Returns:
+      float32 [10 N, S, S, 1] in the same range; the ten of an image follow each other: top left, top right, bottom
+      left, bottom right, centre, then the mirrored five.
+    """
+    side = framed_size(image_size)
+    resized = images_lib.resize(images, side, side)
+    last, middle = side - image_size, (side - image_size) // 2
+    starts = ((0, 0), (0, last), (last, 0), (last, last), (middle, middle))
+    crops = [resized[:, y : y + image_size, x : x + image_size] for y, x in starts]
+    crops += [tf.reverse(crop, axis=[2]) for crop in crops]
+    return tf.reshape(tf.stack(crops, axis=1), [-1, image_size, image_size, 1])
 
 
 def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, flip: bool) -> tf.Tensor:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcxr import runs
-from tfcxr.classifiers import loading, loop, optimizers
+from tests import fakes
+from tfcxr import data, runs
+from tfcxr.classifiers import loading, loop, models, optimizers, preprocessing
 from tfrecords_builder.errors import RunError
 
 
@@ -17,16 +18,17 @@ def run(tmp_path):
         yield run
 
 
-def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select="source"):
-    """Each step adds 1 to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
+def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select="source", gradient=-1.0):
+    """Each step adds -gradient to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
     network.set_weights([np.zeros([1, 1])])
     (weight,) = network.trainable_variables
     optimizer = optimizers.GroupedSGD([optimizers.Group([network])], learning_rate=1.0, steps=1, momentum=0.0)
 
     def step(batch):
-        optimizer.apply([-tf.ones([1, 1])])
-        return {"loss": loss(weight[0, 0])}
+        value = loss(weight[0, 0])
+        optimizer.apply([gradient * tf.ones([1, 1])])
+        return {"loss": value}
 
     phase = loop.Phase(
         "only", 2 * len(scores), 2, lambda first: tf.data.Dataset.range(first, 10**6), step, ["loss"], optimizer
@@ -56,7 +58,7 @@ def test_the_first_of_the_best_is_kept(run):
     assert trainer.best["step"] == 4
     assert kept_weight(run) == 4.0
     rows = json.loads((run.path / loop.HISTORY).read_text())
-    assert [row["train/loss"] for row in rows] == [1.5, 3.5, 5.5, 7.5]
+    assert [row["train/loss"] for row in rows] == [0.5, 2.5, 4.5, 6.5]
 
 
 def test_patience_ends_training(run):
@@ -73,8 +75,31 @@ def test_an_evaluation_without_a_value_is_never_best(run):
 
 
 def test_divergence_names_the_term_and_keeps_the_last_checkpoint(run):
-    trainer = make_trainer(run, [0.5, 0.6, 0.7], loss=lambda weight: tf.math.log(3.5 - weight))
-    with pytest.raises(RunError, match="loss is not finite before step 4"):
+    trainer = make_trainer(run, [0.5, 0.6, 0.7], loss=lambda weight: tf.math.log(2.5 - weight))
+    with pytest.raises(RunError, match="loss is not finite before step 4; the last good checkpoint is kept"):
         trainer.fit()
     assert tf.train.latest_checkpoint(str(run.checkpoints)).endswith("ckpt-2")
     assert kept_weight(run) == 2.0
+
+
+def test_weights_spoilt_by_the_last_update_are_not_kept(run):
+    trainer = make_trainer(run, [0.5, 0.6], gradient=np.inf, loss=lambda weight: tf.constant(1.0))
+    with pytest.raises(RunError, match="a weight is not finite before step 2"):
+        trainer.fit()
+    assert not (run.path / loading.WEIGHTS).exists()
+
+
+def test_ten_crops_average_probabilities(tmp_path):
+    records = data.RecordSet(fakes.make_records(tmp_path, resolution=16, per_class=6))
+    classifier = models.Classifier(models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny"), seed=0)
+    kernel, bias = classifier.head.get_weights()
+    classifier.head.set_weights([kernel * 100, bias])
+    images = np.stack([r["image"] for r in records.dataset("validation").as_numpy_iterator()])
+    crops = preprocessing.ten_crops(preprocessing.to_unit(images), 16)
+    by_crop = tf.nn.softmax(classifier(crops)).numpy().reshape(12, 10, 2)
+    arguments = {"path": "source", "batch_size": 50}
+    outputs = loop.SplitRunner(classifier, records, "validation", ten_crop=True, **arguments)()
+    np.testing.assert_allclose(outputs.probabilities, by_crop.mean(axis=1), rtol=1e-4)
+    centre = loop.SplitRunner(classifier, records, "validation", **arguments)()
+    np.testing.assert_allclose(centre.probabilities, by_crop[:, 4], rtol=1e-4)
+    assert np.abs(centre.probabilities - outputs.probabilities).max() > 1e-3

@@ -17,6 +17,15 @@ def test_evaluation_is_the_centre_of_the_resized_image():
     np.testing.assert_allclose(preprocessing.frame(image, 14), image[:, 1:15, 1:15])
 
 
+def test_ten_crops_are_corners_centre_and_their_mirrors():
+    images = tf.random.stateless_uniform([2, 16, 16, 1], [0, 0])  # 16 is what a crop of 14 is resized to
+    crops = preprocessing.ten_crops(images, 14).numpy().reshape(2, 10, 14, 14, 1)
+    for image, of_image in zip(images.numpy(), crops, strict=True):
+        five = [image[y : y + 14, x : x + 14] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
+        for crop, expected in zip(of_image, [*five, *(part[:, ::-1] for part in five)], strict=True):
+            np.testing.assert_array_equal(crop, expected)
+
+
 def test_crops_lie_inside_and_depend_on_seed_and_index_only():
     images = tf.reshape(tf.range(16.0 * 16), [1, 16, 16, 1])
     many = tf.repeat(images, 40, axis=0)

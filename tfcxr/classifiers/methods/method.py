@@ -1,0 +1,82 @@
+"""What a method of domain adaptation is: terms that are added to the classification loss of the source images."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a method is made for.
+
+    Attributes:
+      num_classes: K.
+      feature_width: F.
+      alpha: weight of the alignment; None for the method's own.
+      beta: weight of the target entropy, in methods that have it.
+      reg: form of DCAN's regulariser, one of losses.REGULARISERS.
+      seed: of layers and of what is drawn at random.
+    """
+
+    num_classes: int
+    feature_width: int
+    alpha: float | None = None
+    beta: float = 0.1
+    reg: str = "paper"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What the network made of one batch: n images of each domain.
+
+    Attributes:
+      labels: int64 [n], of the source images.
+      source_features: float32 [n, F].
+      source_logits: float32 [n, K].
+      target_features: float32 [n, F]; corrected, where the network has corrections.
+      target_logits: float32 [n, K]; likewise.
+      correct: features [n, F] -> corrected features [n, F] and logits [n, K]; only where the network has corrections.
+      number: int64 scalar, the step.
+      progress: float32 scalar, step / steps, from 0 to 1.
+    """
+
+    labels: tf.Tensor
+    source_features: tf.Tensor
+    source_logits: tf.Tensor
+    target_features: tf.Tensor
+    target_logits: tf.Tensor
+    correct: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    number: tf.Tensor
+    progress: tf.Tensor
+
+
+class Method(tf.Module):
+    """A method of adaptation; subclasses say what they differ in.
+
+    Attributes:
+      corrected: whether the network has domain conditioned channel attention and feature corrections.
+      uses_target: whether `losses` looks at the target images; otherwise they do not go through the network.
+      default_alpha: weight of the alignment in the paper.
+      alpha: weight of the alignment.
+      weights: weight of each term in the total loss, by the names that `losses` returns.
+      layers: the method's own trainable layers, built; they belong to checkpoints, not to the classifier.
+    """
+
+    corrected: ClassVar[bool] = False
+    uses_target: ClassVar[bool] = True
+    default_alpha: ClassVar[float] = 1.0
+
+    def __init__(self, setting: Setting):
+        """Makes the layers."""
+        super().__init__(name=type(self).__name__.lower())
+        self.setting = setting
+        self.alpha = self.default_alpha if setting.alpha is None else setting.alpha
+        self.weights: Mapping[str, float] = {}
+        self.layers: Sequence[tf.keras.layers.Layer] = []
+
+    def losses(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """The terms, scalars by the names of `weights`, unweighted."""
+        raise NotImplementedError
