@@ -6,7 +6,7 @@ WORKSPACE ?= workspace
 .PHONY: demo test test-large lint bench clean
 
 demo: $(VENV)/.ready
-	$(BIN)/python -m tools.demo --workspace=$(WORKSPACE)
+	$(BIN)/tfcxr study --flagfile=study/phantom --workspace=$(WORKSPACE)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not large"

@@ -29,6 +29,6 @@ def tiny_study(tmp_path_factory) -> pathlib.Path:
 
     folder = tmp_path_factory.mktemp("study")
     path = study_runs.write_definition(folder)
-    arguments = [f"--flagfile={path}", f"--workspace={folder / 'workspace'}"]
+    arguments = [f"--flagfile={path}", f"--workspace={folder / 'workspace'}", "--jobs=2"]
     assert app.run(study.main, study.define_flags, ["study", *arguments]) == 0
     return folder
