@@ -192,7 +192,7 @@ def _described(study: Definition) -> Iterator[str]:
         both = set(group.sources) & set(group.targets)
         if adapted and both:
             yield f"--cells: {adapted[0]} from {min(both)} to itself: nothing to adapt to"
-    if study.cells and not study.label_versions:
-        yield "--label_versions is required: with --cells there is something to classify"
+    if (study.cells or study.synthetic) and not study.label_versions:
+        yield "--label_versions is required: --cells and --synthetic are made for each"
     if not (study.cells or study.label_stats or study.synthetic):
         yield "--cells is required: without it, --label_stats or --synthetic there is nothing to do"

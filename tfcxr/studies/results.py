@@ -37,12 +37,12 @@ def fill(
 
     Args:
       cells: (cell, id of its training, id of its evaluation).
-      outcomes: of all jobs; only a done evaluation is read, so that no number stands without its run.
+      outcomes: of all jobs; an evaluation is read if it and its training are done: no number stands without its run.
       results: job id -> its result.json.
     """
     filled = []
-    for cell, _, evaluation in cells:
-        outcome = outcomes[evaluation]
+    for cell, training, evaluation in cells:
+        outcome = outcomes[evaluation if outcomes[training].status == DONE else training]
         result = files.read_json(results[evaluation]) if outcome.status == DONE else None
         filled.append(Filled(cell, result, f"{outcome.status}: {outcome.error}" if outcome.error else outcome.status))
     return filled

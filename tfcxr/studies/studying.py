@@ -157,10 +157,11 @@ class Study:
 
     def _write(self) -> None:
         """study.json and results.csv as things stand."""
-        files.write_json(self._folder / "study.json", self._described())
-        files.write_text(self._folder / "results.csv", results.to_csv(self._filled(), self._definition.table))
+        filled = self._filled()
+        files.write_json(self._folder / "study.json", self._described(filled))
+        files.write_text(self._folder / "results.csv", results.to_csv(filled, self._definition.table))
 
-    def _described(self) -> dict[str, Any]:
+    def _described(self, filled: Sequence[results.Filled]) -> dict[str, Any]:
         assert self._runner is not None
         outcomes = self._runner.outcomes
         cells = [
@@ -169,11 +170,9 @@ class Study:
                 **dataclasses.asdict(cell),
                 "train_job": training,
                 "job": evaluation,
-                "result": f"{self.graph.jobs[evaluation].output}/result.json"
-                if outcomes[evaluation].status == running.DONE
-                else None,
+                "result": f"{self.graph.jobs[evaluation].output}/result.json" if each.result else None,
             }
-            for cell, training, evaluation in self.graph.cells
+            for (cell, training, evaluation), each in zip(self.graph.cells, filled, strict=True)
         ]
         return {
             "schema_version": SCHEMA_VERSION,

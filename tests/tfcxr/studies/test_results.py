@@ -40,6 +40,7 @@ def fill(tmp_path, *cells):
         accuracy = 0.99 if isinstance(given, Outcome) else given
         paths[f"evaluate{number}"].write_text(json.dumps(make_result(accuracy, [accuracy - 0.05, accuracy + 0.05])))
         outcomes[f"evaluate{number}"] = given if isinstance(given, Outcome) else Outcome("done", 3.0)
+        outcomes[f"train{number}"] = Outcome("done", 3.0)
     return results.fill(planned, outcomes, paths)
 
 
@@ -88,7 +89,7 @@ def test_what_5_10_says_of_the_baseline_is_the_figure_of_5_8_or_5_9():
 
 
 def test_csv_holds_finished_cells_and_marks_the_others(tmp_path):
-    failed = Outcome("blocked", None, "train failed: no space")
+    failed = Outcome("blocked", None, "records failed: no space")
     filled = fill(tmp_path, (make_cell("dcan"), 0.75), (make_cell("ours"), failed))
     rows = list(csv.DictReader(io.StringIO(results.to_csv(filled, "5.10"))))
     assert tuple(rows[0]) == results.COLUMNS
@@ -108,7 +109,15 @@ def test_csv_holds_finished_cells_and_marks_the_others(tmp_path):
     last = rows[-1]
     assert [last[name] for name in ("method", "value", "lo", "num_images")] == ["ours", "", "", ""]
     assert last["published"] == "0.7398"
-    assert last["status"] == "blocked: train failed: no space"
+    assert last["status"] == "blocked: records failed: no space"
+
+
+def test_an_evaluation_whose_training_is_not_there_is_not_read(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(make_result(0.9)))
+    outcomes = {"train": Outcome("failed", 1.0, "disk full"), "evaluate": Outcome("done", 2.0)}
+    [filled] = results.fill([(make_cell(), "train", "evaluate")], outcomes, {"evaluate": path})
+    assert filled == results.Filled(make_cell(), None, "failed: disk full")
 
 
 def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
