@@ -22,7 +22,7 @@ from tfrecords_builder.errors import InputError
 
 SCHEMA_VERSION = 1
 
-_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "scikit-learn", "pandas")
+_PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pandas")
 # What a study that was stopped at once leaves in its folder.
 _OWN = ("flags.txt", "logs")
 
@@ -117,9 +117,7 @@ class Study:
             self._runner.run(parallel, lock_handle)
         finally:
             self._write()
-        text = results.to_markdown(self._filled(), self._definition.table)
-        files.write_text(self._folder / "results.md", text + "\n")
-        print(f"\n{text}\n" if text else "", flush=True)
+        print(f"\n{results.to_markdown(self._filled(), self._definition.table)}\n", flush=True)
         self._finish(time.monotonic() - start)
 
     def failed(self) -> list[str]:
@@ -156,10 +154,11 @@ class Study:
         return results.fill(self.graph.cells, self._runner.outcomes, paths)
 
     def _write(self) -> None:
-        """study.json and results.csv as things stand."""
+        """study.json, results.csv and results.md as things stand."""
         filled = self._filled()
         files.write_json(self._folder / "study.json", self._described(filled))
         files.write_text(self._folder / "results.csv", results.to_csv(filled, self._definition.table))
+        files.write_text(self._folder / "results.md", results.to_markdown(filled, self._definition.table) + "\n")
 
     def _described(self, filled: Sequence[results.Filled]) -> dict[str, Any]:
         assert self._runner is not None
@@ -199,12 +198,16 @@ class Study:
         }
 
     def _finish(self, seconds: float) -> None:
-        outcomes = self._runner.outcomes.values() if self._runner else ()
-        counts = {status: sum(outcome.status == status for outcome in outcomes) for status in running.STATUSES}
+        assert self._runner is not None
+        outcomes = self._runner.outcomes
+        counts = {status: sum(each.status == status for each in outcomes.values()) for status in running.STATUSES}
         files.write_json(
             self._folder / "result.json",
             {"schema_version": SCHEMA_VERSION, "jobs": counts, "seconds": round(seconds, 1)},
         )
+        for job in self.graph.jobs.values():
+            if job.kind == "label-stats" and outcomes[job.id].status == running.DONE:
+                print(f"Label counts: {self._outputs[job.id]}/report.html")
         print(f"Results: {self._folder}/results.csv, results.md, study.json ({seconds / 60:.1f} minutes)")
         print(f"Curves, samples, HParams: tensorboard --logdir={self._workspace / 'runs'}", flush=True)
 
