@@ -42,7 +42,12 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
 
 
 def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
-    """What baseline and DCAN share; `flip` is the default of --flip."""
+    """What baseline and adaptation share; `flip` is the default of --flip."""
+    flags.DEFINE_enum(
+        "strategy", "default", ["default", "mirrored"],
+        "mirrored: all GPUs of this machine share each batch; batch statistics and discrepancies are those of a share",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_boolean(
         "flip", flip, "flip half of the training images left-right (mirrors the anatomy)", flag_values=fv
     )

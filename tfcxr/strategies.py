@@ -35,6 +35,40 @@ def make(name: str) -> tf.distribute.Strategy:
         raise InputError(f"--strategy=multiworker: the workers of TF_CONFIG do not meet ({reason(error)})") from error
 
 
+def check_shares(strategy: tf.distribute.Strategy, batch_size: int) -> None:
+    """Raises InputError if the devices cannot share a batch equally."""
+    devices = strategy.num_replicas_in_sync
+    if batch_size % devices:
+        raise InputError(
+            f"--batch_size={batch_size}: {devices} devices cannot share it equally; give a multiple of {devices}"
+        )
+
+
+def share_batches(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
+    """Gives each device of this machine its rows of every batch; scalars go to all.
+
+    Args:
+      strategy: default or mirrored.
+      batches: of dicts of tensors [B, ...] or []; B is divisible by the number of devices.
+
+    Returns:
+      Dataset of what `strategy.run` takes.
+    """
+    shares = strategy.num_replicas_in_sync
+    if shares == 1:
+        return batches
+
+    def split(batch):
+        def part(tensor):
+            if tensor.shape.rank == 0:
+                return tf.repeat(tensor, shares)
+            return tf.reshape(tensor, tf.concat([[shares, -1], tf.shape(tensor)[1:]], axis=0))
+
+        return tf.data.Dataset.from_tensor_slices({name: part(tensor) for name, tensor in batch.items()})
+
+    return strategy.distribute_datasets_from_function(lambda _: batches.flat_map(split).prefetch(shares))
+
+
 def num_workers(strategy: tf.distribute.Strategy) -> int:
     """Programs that train together."""
     resolver = strategy.cluster_resolver

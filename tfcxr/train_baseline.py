@@ -23,23 +23,25 @@ def main(fv):
     """Trains."""
     import dataclasses
 
-    from tfcxr import data, runs
+    from tfcxr import data, runs, strategies
     from tfcxr.classifiers import baseline, loop
 
+    strategy = strategies.make(fv.strategy)
     names = [field.name for field in dataclasses.fields(baseline.BaselineConfig)]
     config = baseline.BaselineConfig(**{name: fv[name].value for name in names})
     record_set = data.RecordSet(fv.records)
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    training = baseline.Baseline(config, record_set, load_weights=fresh)
-    with runs.RunFolder.open(
-        fv.run_dir,
-        kind="baseline",
-        config=training.run_config(),
-        records_digests={"records": record_set.info.digest},
-        overwrite=fv.overwrite,
-    ) as run:
-        app.write_flags(fv, run.path)
-        result = training.train(run)
+    with strategy.scope():
+        training = baseline.Baseline(config, record_set, load_weights=fresh)
+        with runs.RunFolder.open(
+            fv.run_dir,
+            kind="baseline",
+            config=training.run_config(),
+            records_digests={"records": record_set.info.digest},
+            overwrite=fv.overwrite,
+        ) as run:
+            app.write_flags(fv, run.path)
+            result = training.train(run)
     best = result["best"]
     print(
         f"Best balanced accuracy on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"

@@ -29,24 +29,26 @@ def main(fv):
     """Trains."""
     import dataclasses
 
-    from tfcxr import data, runs
+    from tfcxr import data, runs, strategies
     from tfcxr.classifiers import adaptation, loop
 
+    strategy = strategies.make(fv.strategy)
     names = [field.name for field in dataclasses.fields(adaptation.AdaptationConfig)]
     config = adaptation.AdaptationConfig(**{name: fv[name].value for name in names})
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    training = adaptation.Adaptation(config, source, target, load_weights=fresh)
-    with runs.RunFolder.open(
-        fv.run_dir,
-        kind="dcan",
-        config=training.run_config(),
-        records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
-        overwrite=fv.overwrite,
-    ) as run:
-        app.write_flags(fv, run.path)
-        result = training.train(run, embeddings_every=fv.embeddings_every)
+    with strategy.scope():
+        training = adaptation.Adaptation(config, source, target, load_weights=fresh)
+        with runs.RunFolder.open(
+            fv.run_dir,
+            kind="dcan",
+            config=training.run_config(),
+            records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
+            overwrite=fv.overwrite,
+        ) as run:
+            app.write_flags(fv, run.path)
+            result = training.train(run, embeddings_every=fv.embeddings_every)
     best = result["best"]
     print(
         f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "

@@ -234,6 +234,46 @@ def test_batches_have_the_labels_of_the_source_only(sets):
     np.testing.assert_array_equal(later["source"], batches[3]["source"])
 
 
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+from flags import app
+from tfcxr import train_dcan
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
+"""
+
+
+def start_on_two_devices(sets, folder, *flags):
+    command = [sys.executable, "-c", TWO_DEVICES, *arguments(sets, folder, "--strategy=mirrored", *flags)[1:]]
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_two_devices_end_as_one(sets, tmp_path):
+    """Classification and domain loss are means over images: those of the shares make those of the batch."""
+    flags = ("--alignment=dann", "--steps=4", "--embeddings_every=0")
+    done = start_on_two_devices(sets, tmp_path / "two", *flags)
+    assert done.returncode == 0, done.stderr
+    assert train(sets, tmp_path / "one", *flags) == 0
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+    rows = [json.loads((tmp_path / name / "history.json").read_text())[-1] for name in ("one", "two")]
+    for name in ("train/cls", "train/domain", "train/accuracy", "learning_rate", "source/loss"):
+        assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-5), name
+
+
+def test_a_batch_that_devices_cannot_share(sets, tmp_path):
+    done = start_on_two_devices(sets, tmp_path / "run", "--batch_size=5")
+    assert done.returncode == 2
+    assert "--batch_size=5: 2 devices cannot share it equally; give a multiple of 2" in done.stderr
+
+
 @pytest.mark.large
 def test_a_killed_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path):
     command = [sys.executable, "-m", "tfcxr.train_dcan", *arguments(sets, tmp_path / "run", "--checkpoint_steps=1")[1:]]

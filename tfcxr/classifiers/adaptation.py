@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import data, runs
+from tfcxr import data, runs, strategies
 from tfcxr.classifiers import (
     adaptation_curves,
     baseline,
@@ -93,6 +93,10 @@ class AdaptationConfig:
 class Adaptation:
     """An adaptation run: checks and makes everything when constructed, trains when told to.
 
+    Made and trained in the scope of a MirroredStrategy, it shares batches among devices. Losses that are means over
+    images are those of the whole batch; discrepancies, confusion and CDAN+E's weights are taken within each share, and
+    averaged.
+
     Attributes:
       config: AdaptationConfig.
       classifier: the network.
@@ -113,6 +117,7 @@ class Adaptation:
         Raises:
           InputError: records or weights that cannot be used, or do not fit each other.
         """
+        strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.source, self.target = config, source, target
         counts = _check(config, source, target)
         self._source_shares = counts / counts.sum()

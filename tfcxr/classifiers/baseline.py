@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import data, runs
+from tfcxr import data, runs, strategies
 from tfcxr.classifiers import loading, loop, losses, models, optimizers, preprocessing
 from tfrecords_builder import files
 
@@ -98,6 +98,7 @@ class Baseline:
         Raises:
           InputError: records or weights that cannot be used.
         """
+        strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.record_set = config, record_set
         self._counts = loop.check_classes(record_set, flag="--records", split="train")
         loop.check_classes(record_set, flag="--records", split="validation", every_class=False)

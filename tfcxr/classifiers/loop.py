@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from tfcxr import data, metrics, runs
+from tfcxr import data, metrics, runs, strategies
 from tfcxr.classifiers import loading, models, preprocessing
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
@@ -60,6 +60,9 @@ class Trainer:
     After each evaluation a row goes to history.json and TensorBoard, and the weights are kept as best if the row's
     criterion is the highest so far. A checkpoint holds weights, optimizers, step and running means; it is written
     after each evaluation, every `checkpoint_steps` steps, and when a signal asks to stop.
+
+    Made in the scope of a MirroredStrategy, as the classifier and the optimizers must be too, it gives each device its
+    share of every batch; means and gradients are those over all devices.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Trainer:
           patience: evaluations of the last phase without a better one before it stops; 0 for never.
           describe: history row -> line to print.
         """
+        self._strategy = tf.distribute.get_strategy()
         self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
         self._evaluate, self._select, self._describe = evaluate, f"select/{select}", describe
         self._checkpoint_steps, self._patience = checkpoint_steps, patience
@@ -140,14 +144,17 @@ class Trainer:
 
     def _run_phase(self, number: int, first: int, stop: runs.StopSignals, bar) -> None:
         phase, means = self.phases[number], self._means[number]
-        iterator = iter(phase.stream(self.step - first))
+        iterator = iter(strategies.share_batches(self._strategy, phase.stream(self.step - first)))
+
+        def step(batch):
+            logs = phase.step(batch)
+            for name, mean in means.items():
+                mean.update_state(logs[name])
 
         @tf.function
         def run_steps(iterator, count):
             for _ in tf.range(count):
-                logs = phase.step(next(iterator))
-                for name, mean in means.items():
-                    mean.update_state(logs[name])
+                self._strategy.run(step, (next(iterator),))
 
         per_call, epoch_start = 1, time.monotonic()
         while (done := self.step - first) < phase.steps:

@@ -1,17 +1,10 @@
-"""SGD as PyTorch defines it, with learning-rate and decay multipliers per group of layers.
-
-The only module that uses tensorflow-addons (archived): replace `grouped_sgd` to be rid of it.
-"""
+"""SGD as PyTorch defines it, with learning-rate and decay multipliers per group of layers."""
 
 import dataclasses
-import warnings
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that it has ended development; setup.cfg pins what works
-    import tensorflow_addons as tfa
 
 
 class CoupledSGD(tf.keras.optimizers.Optimizer):
@@ -124,12 +117,13 @@ def make_schedule(
 
 
 class GroupedSGD(tf.Module):
-    """One CoupledSGD for each group behind tfa's MultiOptimizer.
+    """One CoupledSGD for each group.
 
-    A `tf.train.Checkpoint` of this object holds the velocities and step counts of all groups: MultiOptimizer itself
-    leaves its optimizers out of a checkpoint, so they are attributes here.
+    A `tf.train.Checkpoint` of this object holds the velocities and step counts of all groups. tensorflow-addons'
+    MultiOptimizer would leave them out, and tells variables apart by names, which differ on a second device.
 
     Attributes:
+      optimizers: of the groups that have something to train.
       variables_to_train: what `apply` expects gradients of, in that order.
     """
 
@@ -156,12 +150,12 @@ class GroupedSGD(tf.Module):
           weight_decay: coupled decay of a group with multiplier 1.
 
         Raises:
-          ValueError: a variable in two groups, or two variables of one name (MultiOptimizer matches by name).
+          ValueError: a variable in two groups.
         """
         super().__init__(name="grouped_sgd")
         self.variables_to_train: list[tf.Variable] = []
         self.optimizers = []
-        pairs = []
+        self._sizes = []
         for group in groups:
             variables = [v for layer in group.layers for v in layer.trainable_variables]
             if not variables:
@@ -171,19 +165,25 @@ class GroupedSGD(tf.Module):
             optimizer.build(variables)
             self.optimizers.append(optimizer)
             self.variables_to_train += variables
-            pairs.append((optimizer, list(group.layers)))
-        names = [v.name for v in self.variables_to_train]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"groups: variables of the same name: {', '.join(twice[:3])}")
-        self._multi = tfa.optimizers.MultiOptimizer(pairs)
-        self._multi.iterations  # noqa: B018  (makes the counter now: a tf.function may not)
+            self._sizes.append(len(variables))
+        places = [id(v) for v in self.variables_to_train]
+        if len(set(places)) < len(places):
+            twice = sorted({v.name for v in self.variables_to_train if places.count(id(v)) > 1})
+            raise ValueError(f"groups: in two of them: {', '.join(twice[:3])}")
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Takes one step; `gradients` belong to `variables_to_train`."""
-        self._multi.apply_gradients(zip(gradients, self.variables_to_train, strict=True))
+        """Takes one step; `gradients` belong to `variables_to_train`.
+
+        On several devices, each gives the gradients of the mean loss of its share, and the step is along their mean.
+        """
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        if devices > 1:
+            gradients = [gradient / devices for gradient in gradients]  # Keras sums over the devices
+        pairs = zip(gradients, self.variables_to_train, strict=True)
+        for optimizer, size in zip(self.optimizers, self._sizes, strict=True):
+            optimizer.apply_gradients(list(itertools.islice(pairs, size)))
 
     @property
     def rate(self) -> tf.Tensor:
         """Current learning rate of the first group."""
-        return self.optimizers[0].learning_rate
+        return tf.convert_to_tensor(self.optimizers[0].learning_rate)
