@@ -137,7 +137,7 @@ def _version_table(version: str, filled: Sequence[Filled], table: str | None, pu
         results = [each.result for each in seeds if each.result]
         for name in classes:
             cells.append(_mean([result["recall"][name]["value"] for result in results]))
-        cells.append(", ".join(sorted({_images(result) for result in results})) or "–")
+        cells.append("; ".join(sorted({_images(result) for result in results})) or "–")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -164,4 +164,6 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _images(result: Mapping[str, Any]) -> str:
-    return f"{result['num_images']} {result['split']}"
+    patients = f" of {result['num_patients']} patients" if result["num_patients"] else ""
+    fold = "the fold that chose the weights" if result["selection_fold"] else result["split"]
+    return f"{result['num_images']}{patients}, {fold}"

@@ -16,6 +16,8 @@ def make_result(accuracy, ci95=None):
     recall = {"value": accuracy - 0.1, "ci95": None, "support": 30}
     return {
         "num_images": 40,
+        "num_patients": 12,
+        "selection_fold": False,
         "split": "test",
         "classes": ["No Finding", "Pneumothorax"],
         "balanced_accuracy": {"value": accuracy, "ci95": ci95},
@@ -134,8 +136,8 @@ def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
     assert lines[0].startswith("Label version v1_0s, the thesis's table 5.10")
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]] == [
         ["synthetic -> chexpert", "none/layer_lr_sched", "65.0", "60.0–70.0 of 2 seeds; 1 of 3 failed: a/b", "63.3",
-         "55.0", "–", "40 test"],
-        ["synthetic -> chexpert", "dcan", "80.0", "75.0–85.0", "73.0", "70.0", "–", "40 test"],
+         "55.0", "–", "40 of 12 patients, test"],
+        ["synthetic -> chexpert", "dcan", "80.0", "75.0–85.0", "73.0", "70.0", "–", "40 of 12 patients, test"],
         ["synthetic -> chexpert", "ours", "–", "failed: a/b", "74.0", "–", "–", "–"],
     ]  # fmt: skip
     assert "published" not in results.to_markdown(filled, None)
