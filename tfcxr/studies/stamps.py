@@ -48,9 +48,16 @@ class Stamps:
         self._study = study
 
     def read(self, job: Job) -> Stamp | None:
-        """The stamp of the job's output, whatever key it has."""
+        """The stamp of the job's output, whatever key it has. Raises InputError if it cannot be read."""
         path = self._path(job)
-        return Stamp(**files.read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return Stamp(**files.read_json(path))
+        except TypeError as error:
+            raise InputError(
+                f"{path}: is no stamp of this version of tfcxr; delete it with the output beside"
+            ) from error
 
     def write(self, job: Job, *, started: float, seconds: float | None, finished: bool) -> None:
         """Stamps the output."""

@@ -141,3 +141,13 @@ def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
         ["synthetic -> chexpert", "ours", "–", "failed: a/b", "74.0", "–", "–", "–"],
     ]  # fmt: skip
     assert "published" not in results.to_markdown(filled, None)
+
+
+def test_a_result_of_the_selection_fold_says_so(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(
+        json.dumps(make_result(0.9) | {"selection_fold": True, "split": "validation", "num_patients": None})
+    )
+    outcomes = dict.fromkeys(("train", "evaluate"), Outcome("done"))
+    filled = results.fill([(make_cell(), "train", "evaluate")], outcomes, {"evaluate": path})
+    assert results.to_markdown(filled, None).endswith("| 40, the fold that chose the weights |")

@@ -91,6 +91,14 @@ def test_a_result_that_was_altered_counts_as_changed_and_a_deleted_one_as_missin
     assert arguments(tmp_path, "a") == ["--overwrite"]  # the folder is still there
 
 
+@pytest.mark.parametrize("text", ['{"key": "1"}', "[]", "{"])
+def test_a_damaged_stamp_is_named(tmp_path, text):
+    run(tmp_path, job("a"))
+    (tmp_path / "out" / ".a.job.json").write_text(text)
+    with pytest.raises(InputError, match=r"\.a\.job\.json: is no(t valid JSON| stamp)"):
+        Stamps(tmp_path, "s").state(job("a"))
+
+
 def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path):
     broken = job("b", "a", code="import sys; print('start'); sys.exit('error: --flag=3: too many')")
     lines = []
