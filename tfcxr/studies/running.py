@@ -21,7 +21,7 @@ from tfrecords_builder.errors import InputError, Interrupted
 STATUSES = DONE, FAILED, BLOCKED, MISSING = "done", "failed", "blocked", "missing"
 
 _POLL_SECONDS = 0.1
-_SHOW_SECONDS = 60.0
+_SHOW_SECONDS = 30.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
