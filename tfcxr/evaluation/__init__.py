@@ -5,6 +5,5 @@ subgroups.py and comparing.py make JSON values of predictions; tables.py, figure
 """
 
 from tfcxr.evaluation.evaluating import evaluate
-from tfcxr.evaluation.tables import results_table
 
-__all__ = ["evaluate", "results_table"]
+__all__ = ["evaluate"]

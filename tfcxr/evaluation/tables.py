@@ -173,28 +173,6 @@ def _subgroups(result: Mapping[str, Any]) -> list[str]:
     return ["\n".join(lines), notes]
 
 
-def results_table(rows: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> str:
-    """Results side by side as a Markdown table, in percent.
-
-    Args:
-      rows: (source, target, method, content of result.json), all with the same classes.
-    """
-    classes = rows[0][3]["classes"]
-    recalls = "".join(f" recall {_cell(name)} |" for name in classes)
-    lines = [
-        f"| source -> target | method | balanced accuracy, % | 95% interval |{recalls} images | patients |",
-        "|---|---|---|---|" + "---|" * (len(classes) + 2),
-    ]
-    for source, target, method, result in rows:
-        recalls = "".join(f" {_percent(result['recall'][name]['value'])} |" for name in classes)
-        fold = " (selection fold)" if result["selection_fold"] else ""
-        lines.append(
-            f"| {source} -> {target}{fold} | {method} | {format_percent(result['balanced_accuracy'])} |{recalls}"
-            f" {result['num_images']} | {result['num_patients'] or '–'} |"
-        )
-    return "\n".join(lines)
-
-
 def format_percent(metric: Mapping[str, Any]) -> str:
     """`71.3 | 65.0–77.1` of {"value": 0.713, "ci95": [...]}; dashes for what is null."""
     ends = metric["ci95"]

@@ -124,17 +124,3 @@ def test_empty_cells_stand_for_nulls(made, tmp_path):
     compared = pd.read_csv(tmp_path / "comparison.csv").set_index(["metric", "class"])
     # The other model calls everything No Finding.
     assert compared.loc[("recall", "No Finding"), "other"] == 1
-
-
-def test_results_side_by_side():
-    result = {
-        "classes": ["a", "b"],
-        "balanced_accuracy": {"value": 0.6543, "ci95": [0.5, 0.75]},
-        "recall": {"a": {"value": 1.0, "ci95": None}, "b": {"value": None, "ci95": None}},
-        "selection_fold": True,
-        "num_images": 7,
-        "num_patients": None,
-    }
-    assert tables.results_table([("s", "t", "m", result)]).splitlines()[2] == (
-        "| s -> t (selection fold) | m | 65.4 | 50.0–75.0 | 100.0 | – | 7 | – |"
-    )
