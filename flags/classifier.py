@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from absl import flags
 
-BACKBONES = ("resnet50", "densenet121", "resnet_tiny")
+BACKBONES = ("resnet50", "densenet121", "se_resnet50", "resnet_tiny")
 VARIANTS = ("plain", "sched", "layer_lr", "layer_lr_sched")
 
 
@@ -14,7 +14,7 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         "backbone",
         "resnet50",
         BACKBONES,
-        "resnet_tiny is for tests and quick looks; no ImageNet weights",
+        "se_resnet50: what the DCAN reference starts from; resnet_tiny: for tests and quick looks, no ImageNet weights",
         flag_values=fv,
     )
     flags.DEFINE_enum(
@@ -27,11 +27,17 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         lower_bound=8, upper_bound=1024, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_string(
-        "weights", weights, "first weights of the backbone: imagenet, none, an .h5 file or a run folder", flag_values=fv
-    )
+        "weights", weights,
+        "first weights of the backbone: imagenet (from the Keras cache; nothing is downloaded), none, or a path: .h5, "
+        ".weights.h5, .keras or SavedModel of the same Keras network, .pth of SE-ResNet-50 (se_resnet50), run folder",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_string(
-        "init_from", None, "run folder to start from: backbone, and head if the classes are the same", flag_values=fv
-    )
+        "init_from", None,
+        "classifier run to start from, such as one trained on synthetic images: backbone, and head if the classes are "
+        "the same; wins over --weights",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "dtype",
         "float32",

@@ -2,8 +2,12 @@
 
 Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717, section 3.2: squeeze-and-excitation
 (Hu et al. 2018) whose squeezing layer is one per domain, so that each domain may weigh the shared channels its own way.
+With one squeezing layer for both domains it is squeeze-and-excitation itself.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
 PATHS = ("source", "target", "both")
@@ -20,17 +24,27 @@ class ChannelAttention(tf.keras.layers.Layer):
     Input and output: float [N, H, W, C]. The attention starts near identity (factors near sigmoid(4) = 0.98).
     """
 
-    def __init__(self, *, reduction: int = 16, **kwargs):
-        """`reduction`: the squeezed width is C // reduction, at least 1."""
+    def __init__(self, *, reduction: int = 16, per_domain: bool = True, **kwargs):
+        """Makes the layer.
+
+        Args:
+          reduction: the squeezed width is C // reduction, at least 1.
+          per_domain: whether source and target have squeezing layers of their own.
+          **kwargs: of any Keras layer.
+        """
         super().__init__(**kwargs)
-        self.reduction = reduction
+        self.reduction, self.per_domain = reduction, per_domain
 
     def build(self, input_shape) -> None:
-        """Makes the three dense layers for C = input_shape[-1]."""
+        """Makes the dense layers for C = input_shape[-1]."""
         channels = int(input_shape[-1])
         squeezed = max(1, channels // self.reduction)
-        self.source = tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name="source")
-        self.target = tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name="target")
+
+        def squeezing(name: str) -> tf.keras.layers.Dense:
+            return tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name=name)
+
+        self.source = squeezing("source" if self.per_domain else "squeeze")
+        self.target = squeezing("target") if self.per_domain else self.source
         self.shared = tf.keras.layers.Dense(
             channels,
             "sigmoid",
@@ -38,8 +52,11 @@ class ChannelAttention(tf.keras.layers.Layer):
             bias_initializer=tf.keras.initializers.Constant(OPEN_BIAS),
             name="shared",
         )
-        for layer, width in ((self.source, channels), (self.target, channels), (self.shared, squeezed)):
-            # Scopes make the variables' names unique: tfa's MultiOptimizer tells variables apart by name.
+        widths = [(self.source, channels), (self.shared, squeezed)]
+        if self.per_domain:
+            widths.insert(1, (self.target, channels))
+        for layer, width in widths:
+            # Scopes make the variables' names unique.
             with tf.name_scope(f"{self.name}/{layer.name}"):
                 layer.build([None, width])
         super().build(input_shape)
@@ -66,9 +83,22 @@ class ChannelAttention(tf.keras.layers.Layer):
             raise ValueError(f"path={path!r}: must be one of {', '.join(PATHS)}")
         return self.shared(squeezed)
 
+    def set_paths(
+        self, *, source: Sequence[np.ndarray], target: Sequence[np.ndarray], shared: Sequence[np.ndarray]
+    ) -> None:
+        """Sets kernels [in, out] and biases of the dense layers; without `per_domain` those of `target` for both."""
+        self.source.set_weights(source)
+        self.target.set_weights(target)
+        self.shared.set_weights(shared)
+
+    def copy_paths(self, other: "ChannelAttention") -> None:
+        """Takes the weights of another one of the same widths; what that has for both domains goes to each path."""
+        layers = {"source": other.source, "target": other.target, "shared": other.shared}
+        self.set_paths(**{name: layer.get_weights() for name, layer in layers.items()})
+
     def get_config(self) -> dict:
-        """Adds `reduction`."""
-        return {**super().get_config(), "reduction": self.reduction}
+        """Adds `reduction` and `per_domain`."""
+        return {**super().get_config(), "reduction": self.reduction, "per_domain": self.per_domain}
 
 
 class AttendedBackbone(tf.keras.layers.Layer):
@@ -78,8 +108,15 @@ class AttendedBackbone(tf.keras.layers.Layer):
     residual input of each `*_add` layer goes through attention first.
     """
 
-    def __init__(self, base: tf.keras.Model, *, reduction: int = 16, **kwargs):
-        """`base`: functional model, one input and output, with sums named `<block>_add` of [shortcut, residual]."""
+    def __init__(self, base: tf.keras.Model, *, reduction: int = 16, per_domain: bool = True, **kwargs):
+        """Adds the attention.
+
+        Args:
+          base: functional model, one input and output, with sums named `<block>_add` of [shortcut, residual].
+          reduction: see ChannelAttention.
+          per_domain: see ChannelAttention.
+          **kwargs: of any Keras layer.
+        """
         super().__init__(**kwargs)
         self.base = base
         self._walk = [_node(layer) for layer in base.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
@@ -88,7 +125,8 @@ class AttendedBackbone(tf.keras.layers.Layer):
         self._attention_of = {}
         for layer, _, _ in self._walk:
             if layer.name.endswith("_add"):
-                attention = ChannelAttention(reduction=reduction, name=layer.name.replace("_add", "_attention"))
+                name = layer.name.replace("_add", "_attention")
+                attention = ChannelAttention(reduction=reduction, per_domain=per_domain, name=name)
                 attention.build(layer.input[1].shape)
                 self._attention_of[layer.name] = len(self.attentions)
                 self.attentions.append(attention)

@@ -1,14 +1,14 @@
-"""Feature extractors: Keras ResNet-50 and DenseNet-121, and a small residual network for tests and quick looks.
+"""Feature extractors: ResNet-50, DenseNet-121 (both of Keras), SE-ResNet-50, and a small network for quick looks.
 
-ResNet: He et al. 2016, arXiv 1512.03385; DenseNet: Huang et al. 2017, arXiv 1608.06993.
+ResNet: He et al. 2016, arXiv 1512.03385; squeeze-and-excitation (SE): Hu et al. 2018, arXiv 1709.01507; DenseNet: Huang
+et al. 2017, arXiv 1608.06993.
 """
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import h5py
 import tensorflow as tf
 
 from tfrecords_builder.errors import InputError
@@ -24,8 +24,9 @@ class Backbone:
       make: function without arguments -> functional model of images [N, H, W, 3], normalised -> features [N, F].
       normalisation: of its ImageNet weights, see preprocessing.Normalise.
       min_size: smallest side of the input in pixels.
-      imagenet: file name of the ImageNet weights in the Keras cache; None if there are none.
+      imagenet: address of its ImageNet weights; the file is looked for in the Keras cache. None if there are none.
       attention: whether its blocks end in residual sums of bottlenecks, where channel attention fits.
+      squeeze_excite: whether channel attention is part of it, in every classifier.
     """
 
     make: Callable[[], tf.keras.Model]
@@ -33,28 +34,40 @@ class Backbone:
     min_size: int
     imagenet: str | None
     attention: bool
+    squeeze_excite: bool = False
 
 
-_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
-_EPSILON = 1.001e-5  # of Keras's ResNet
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 BACKBONES = {
     "resnet50": Backbone(
         make=lambda: tf.keras.applications.ResNet50(include_top=False, weights=None, pooling="avg"),
         normalisation="caffe",
         min_size=32,
-        imagenet="resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        imagenet=f"{KERAS_URL}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
         attention=True,
     ),
     "densenet121": Backbone(
         make=lambda: tf.keras.applications.DenseNet121(include_top=False, weights=None, pooling="avg"),
         normalisation="torch",
         min_size=32,
-        imagenet="densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        imagenet=f"{KERAS_URL}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         attention=False,
     ),
+    "se_resnet50": Backbone(
+        make=lambda: residual_network("se_resnet50", 64, ((64, 3), (128, 4), (256, 6), (512, 3)), torch_style=True),
+        normalisation="torch",
+        min_size=32,
+        imagenet="http://data.lip6.fr/cadene/pretrainedmodels/se_resnet50-ce0d4300.pth",
+        attention=True,
+        squeeze_excite=True,
+    ),
     "resnet_tiny": Backbone(
-        make=lambda: _resnet_tiny(), normalisation="torch", min_size=8, imagenet=None, attention=True
+        make=lambda: residual_network("resnet_tiny", 32, ((16, 2), (32, 2), (64, 2))),
+        normalisation="torch",
+        min_size=8,
+        imagenet=None,
+        attention=True,
     ),
 }
 # PyTorch's 0.1, seen from the other side. Keras's 0.99 needs some 500 steps before the stored statistics are those of
@@ -73,7 +86,8 @@ def build(name: str, stem: str = "imagenet") -> tf.keras.Model:
         about 16 times as much.
 
     Returns:
-      Functional model of images [N, H, W, 3], normalised -> features [N, F].
+      Functional model of images [N, H, W, 3], normalised -> features [N, F]; without channel attention, which
+      attention.AttendedBackbone adds.
     """
     if name not in BACKBONES:
         raise ValueError(f"name={name!r}: must be one of {', '.join(BACKBONES)}")
@@ -99,11 +113,11 @@ def imagenet_path(name: str) -> pathlib.Path:
     return find_cached(weights, "--weights", "--weights=none")
 
 
-def find_cached(weights: str, flag: str, instead: str) -> pathlib.Path:
-    """Where the Keras cache has a weights file of keras.applications.
+def find_cached(url: str, flag: str, instead: str) -> pathlib.Path:
+    """Where the Keras cache has a published file.
 
     Args:
-      weights: folder and name below the address where Keras publishes them.
+      url: where it is published.
       flag: that asked for the ImageNet weights, for the message.
       instead: flag and value that do without them.
 
@@ -111,34 +125,10 @@ def find_cached(weights: str, flag: str, instead: str) -> pathlib.Path:
       InputError: the file is not there (nothing is downloaded).
     """
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-    path = home / "models" / pathlib.Path(weights).name
+    path = home / "models" / url.rsplit("/", 1)[1]
     if not path.is_file():
-        raise InputError(
-            f"{flag}=imagenet: put {_URL}/{weights} at {path} (nothing is downloaded by itself), or give {instead}"
-        )
+        raise InputError(f"{flag}=imagenet: put {url} at {path} (nothing is downloaded by itself), or give {instead}")
     return path
-
-
-def load_h5(model: tf.keras.Model, path: str | os.PathLike) -> None:
-    """Loads the weights of a Keras `.h5` file (weights or whole model) into a backbone by layer name.
-
-    Raises InputError naming the file if it cannot be read or is of another architecture.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
-            names = {n.decode() if isinstance(n, bytes) else n for n in root.attrs.get("layer_names", [])}
-    except OSError as error:
-        raise InputError(f"--weights={path}: is not a readable .h5 file ({error})") from error
-    missing = [layer.name for layer in model.layers if layer.weights and layer.name not in names]
-    if missing:
-        raise InputError(
-            f"--weights={path}: is not of this backbone: it lacks {len(missing)} layers, such as {missing[0]}"
-        )
-    try:
-        model.load_weights(str(path), by_name=True)
-    except (ValueError, OSError) as error:
-        raise InputError(f"--weights={path}: does not fit this backbone ({str(error).splitlines()[0]})") from error
 
 
 def _without_stem_strides(model: tf.keras.Model) -> tf.keras.Model:
@@ -156,29 +146,43 @@ def _without_stem_strides(model: tf.keras.Model) -> tf.keras.Model:
     return tf.keras.models.clone_model(model, clone_function=clone)
 
 
-def _resnet_tiny() -> tf.keras.Model:
-    """ResNet v1 of 3 stages of 2 bottlenecks, 256 features, 0.2 M weights; layers named as in Keras's ResNet-50."""
+def residual_network(
+    name: str, stem: int, stages: Sequence[tuple[int, int]], *, torch_style: bool = False
+) -> tf.keras.Model:
+    """ResNet v1 of bottlenecks whose first 1x1 convolution has the stride, with layers named as in Keras's ResNet-50.
+
+    Args:
+      name: of the model.
+      stem: filters of the first convolution.
+      stages: filters and number of blocks of each; a block has 4 times as many channels as filters.
+      torch_style: as the reference's SE-ResNet-50: convolutions without bias, epsilon 1e-5, and pooling without padding
+        in ceil mode. Otherwise as Keras's ResNet-50.
+
+    Returns:
+      Functional model of images [N, H, W, 3] -> features [N, F], F = 4 times the last filters.
+    """
+
+    def convolution(y, width, size, strides, part):
+        padding = "valid" if part == "conv1" else "same"
+        y = layers.Conv2D(width, size, strides, padding, use_bias=not torch_style, name=f"{part}_conv")(y)
+        return layers.BatchNormalization(epsilon=1e-5 if torch_style else 1.001e-5, name=f"{part}_bn")(y)
+
+    def bottleneck(y, filters, strides, project, part):
+        shortcut = convolution(y, 4 * filters, 1, strides, f"{part}_0") if project else y
+        y = layers.Activation("relu", name=f"{part}_1_relu")(convolution(y, filters, 1, strides, f"{part}_1"))
+        y = layers.Activation("relu", name=f"{part}_2_relu")(convolution(y, filters, 3, 1, f"{part}_2"))
+        y = layers.Add(name=f"{part}_add")([shortcut, convolution(y, 4 * filters, 1, 1, f"{part}_3")])
+        return layers.Activation("relu", name=f"{part}_out")(y)
+
     inputs = layers.Input([None, None, 3])
     x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
-    x = layers.Conv2D(32, 7, strides=2, name="conv1_conv")(x)
-    x = layers.BatchNormalization(epsilon=_EPSILON, name="conv1_bn")(x)
-    x = layers.Activation("relu", name="conv1_relu")(x)
-    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = layers.Activation("relu", name="conv1_relu")(convolution(x, stem, 7, 2, "conv1"))
+    # Ceil mode adds a row and a column after the last ones where the windows do not come out even. A zero never is the
+    # maximum of what ReLU gives, and where they come out even it is in no window.
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)) if torch_style else 1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
-    for stage, filters in enumerate((16, 32, 64), start=2):
-        for block in (1, 2):
-            stride = 2 if block == 1 and stage > 2 else 1
-            x = _bottleneck(x, filters, stride, block == 1, f"conv{stage}_block{block}")
-    return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(name="avg_pool")(x), name="resnet_tiny")
-
-
-def _bottleneck(x, filters: int, stride: int, project: bool, name: str):
-    def convolution(y, width, size, strides, part):
-        y = layers.Conv2D(width, size, strides, padding="same", name=f"{name}_{part}_conv")(y)
-        return layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_{part}_bn")(y)
-
-    shortcut = convolution(x, 4 * filters, 1, stride, 0) if project else x
-    y = layers.Activation("relu", name=f"{name}_1_relu")(convolution(x, filters, 1, stride, 1))
-    y = layers.Activation("relu", name=f"{name}_2_relu")(convolution(y, filters, 3, 1, 2))
-    y = layers.Add(name=f"{name}_add")([shortcut, convolution(y, 4 * filters, 1, 1, 3)])
-    return layers.Activation("relu", name=f"{name}_out")(y)
+    for stage, (filters, blocks) in enumerate(stages, start=2):
+        for block in range(1, blocks + 1):
+            strides = 2 if block == 1 and stage > 2 else 1
+            x = bottleneck(x, filters, strides, block == 1, f"conv{stage}_block{block}")
+    return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(name="avg_pool")(x), name=name)

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr import runs
-from tfcxr.classifiers import backbones, models
+from tfcxr.classifiers import backbones, models, reference_weights, weight_files
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
@@ -61,7 +61,8 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
 
     Args:
       classifier: changed in place.
-      weights: imagenet, none, an `.h5` file of Keras for the backbone, or a run folder (its backbone only).
+      weights: imagenet; none; or a path, for the backbone only: a file of Keras or a SavedModel (see weight_files), the
+        reference's `.pth` (see reference_weights) for se_resnet50, or a run folder or export of ours.
       init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
 
     Returns:
@@ -74,19 +75,17 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
         return models.copy_weights(load_network(init_from), classifier)
     if weights == "none":
         return []
-    if weights == "imagenet":
-        backbones.load_h5(classifier.base, backbones.imagenet_path(classifier.config.backbone))
-    elif pathlib.Path(weights).is_dir():
-        source = load_network(weights)
-        if source.config.backbone != classifier.config.backbone:
-            raise InputError(
-                f"--weights={weights}: its backbone is {source.config.backbone}, not {classifier.config.backbone}"
-            )
-        classifier.base.set_weights(source.base.get_weights())
-    elif pathlib.Path(weights).is_file():
-        backbones.load_h5(classifier.base, weights)
-    else:
-        raise InputError(
-            f"--weights={weights}: must be imagenet, none, an .h5 file or a run folder; no such file is there"
-        )
-    return ["backbone"]
+    name = classifier.config.backbone
+    path = backbones.imagenet_path(name) if weights == "imagenet" else pathlib.Path(weights)
+    if not path.exists():
+        raise InputError(f"--weights={weights}: must be imagenet, none or {weight_files.FORMS}; nothing is there")
+    if (path / "config.json").is_file():
+        return models.copy_backbone(load_network(path), classifier, f"--weights={weights}")
+    is_torch_file = path.suffix == ".pth"
+    if is_torch_file != backbones.BACKBONES[name].squeeze_excite:
+        raise InputError(f"--weights={path}: is not of {name}: .pth files are of se_resnet50, others are not")
+    if not is_torch_file:
+        weight_files.load(classifier.base, path)
+        return ["backbone"]
+    reference_weights.assign(classifier.backbone, reference_weights.read(path), path)
+    return ["backbone", "attention"]

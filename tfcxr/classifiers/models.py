@@ -33,7 +33,8 @@ class ModelConfig:
       image_size: side of what the backbone sees.
       backbone: one of backbones.BACKBONES.
       stem: one of backbones.STEMS.
-      attention: whether blocks end in domain conditioned channel attention.
+      attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
+        channel attention that is the same for both domains.
       reduction: of the attention.
       correction: whether there are feature corrections (DCAN and "ours").
       dtype: float32 or mixed_bfloat16 (computation in bfloat16, weights in float32).
@@ -96,7 +97,11 @@ class Classifier(tf.keras.Model):
         with _policy(config.dtype):
             self.normalise = preprocessing.Normalise(known.normalisation)
             base = backbones.build(config.backbone, config.stem)
-            self.backbone = attention.AttendedBackbone(base, reduction=config.reduction) if config.attention else base
+            self.backbone = base
+            if config.attention or known.squeeze_excite:
+                self.backbone = attention.AttendedBackbone(
+                    base, reduction=config.reduction, per_domain=config.attention
+                )
         self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head")
         self.feature_correction: tf.keras.Model | None = None
         self.logit_correction: tf.keras.Model | None = None
@@ -109,7 +114,12 @@ class Classifier(tf.keras.Model):
     @property
     def base(self) -> tf.keras.Model:
         """The backbone as Keras made it, without attention."""
-        return self.backbone.base if self.config.attention else self.backbone
+        return self.backbone.base if self.is_attended else self.backbone
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether the backbone is an attention.AttendedBackbone."""
+        return isinstance(self.backbone, attention.AttendedBackbone)
 
     def features(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
         """Pooled features before correction.
@@ -123,7 +133,7 @@ class Classifier(tf.keras.Model):
           float32 [N, F].
         """
         normalised = self.normalise(images)
-        if self.config.attention:
+        if self.is_attended:
             features = self.backbone(normalised, path=path, training=training)
         else:
             features = self.backbone(normalised, training=training)
@@ -213,7 +223,7 @@ def load_weights(classifier: Classifier, path: str | os.PathLike) -> None:
 
 
 def copy_weights(source: Classifier, target: Classifier) -> list[str]:
-    """Copies what both classifiers have: backbone always; attention; head and corrections if the classes agree.
+    """Copies what both classifiers have: backbone always; head and corrections if the classes agree.
 
     Returns:
       Names of the parts copied.
@@ -221,17 +231,8 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
     Raises:
       InputError: the backbones differ.
     """
-    if source.config.backbone != target.config.backbone:
-        raise InputError(
-            f"--init_from: its backbone is {source.config.backbone}, not {target.config.backbone}; "
-            "give the same --backbone"
-        )
-    target.base.set_weights(source.base.get_weights())
-    copied = ["backbone"]
+    copied = copy_backbone(source, target, "--init_from")
     parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
-    if source.config.attention and target.config.attention and source.config.reduction == target.config.reduction:
-        parts += zip(source.backbone.attentions, target.backbone.attentions, strict=True)
-        copied.append("attention")
     if source.config.classes == target.config.classes:
         parts.append((source.head, target.head))
         copied.append("head")
@@ -242,6 +243,31 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
     for a, b in parts:
         b.set_weights(a.get_weights())
     return copied
+
+
+def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str]:
+    """Copies the backbone, and its channel attention if both have one of the same reduction.
+
+    Returns:
+      Names of the parts copied.
+
+    Raises:
+      InputError: the backbones differ, or the reductions where attention is part of the backbone; begins with `flag`.
+    """
+    ours, theirs = target.config, source.config
+    if theirs.backbone != ours.backbone:
+        raise InputError(
+            f"{flag}: its backbone is {theirs.backbone}, not {ours.backbone}; give --backbone={theirs.backbone}"
+        )
+    same = theirs.reduction == ours.reduction
+    if not same and backbones.BACKBONES[ours.backbone].squeeze_excite:
+        raise InputError(f"{flag}: its --reduction is {theirs.reduction}, not {ours.reduction}")
+    target.base.set_weights(source.base.get_weights())
+    if not (source.is_attended and target.is_attended and same):
+        return ["backbone"]
+    for a, b in zip(source.backbone.attentions, target.backbone.attentions, strict=True):
+        b.copy_paths(a)
+    return ["backbone", "attention"]
 
 
 def _dense(width: int, stddev: float, bias: float, name: str, activation: str | None = None) -> tf.keras.layers.Dense:
