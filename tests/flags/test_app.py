@@ -107,7 +107,8 @@ def test_every_preset_parses_with_its_binary():
         command = next((c for c in cli.COMMANDS if named.startswith(c.replace("-", "_"))), None)
         if command is None:  # presets of the thesis and the GANs are named after their settings
             names = {"gan": "train-gan", "prog": "train-gan", "baseline": "train-baseline", "records": "build-records"}
-            command = names.get(preset.stem.split("_")[0], "train-dcan")
+            default = "study" if preset.parent.name == "study" else "train-dcan"
+            command = names.get(preset.stem.split("_")[0], default)
         module = __import__(cli.COMMANDS[command][0], fromlist=["define_flags"])
         fv = flags.FlagValues()
         module.define_flags(fv)

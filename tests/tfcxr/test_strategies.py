@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -124,6 +125,12 @@ def test_two_devices_end_as_one(records, alone, tmp_path):
     codes, lines = ended([process])
     assert codes == [0], lines
     assert_same_weights(alone, tmp_path / "run")
+
+
+def test_a_classifiers_batch_that_devices_cannot_share():
+    strategies.check_shares(tf.distribute.get_strategy(), 5)
+    with pytest.raises(InputError, match="--batch_size=5: 2 devices cannot share it equally; give a multiple of 2"):
+        strategies.check_shares(types.SimpleNamespace(num_replicas_in_sync=2), 5)
 
 
 def test_a_batch_that_devices_cannot_share(records, tmp_path):

@@ -157,16 +157,54 @@ def train_with_a_stop(sets, folder, monkeypatch, *flags):
     assert train(sets, folder, *flags) == 0
 
 
-def test_a_stopped_run_goes_on_with_its_domain_discriminator(sets, tmp_path, monkeypatch):
-    flags = ("--alignment=cdan", "--embeddings_every=0", "--steps=6", "--eval_every=3", "--ten_crop")
-    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *flags)
-    assert train(sets, tmp_path / "unbroken", *flags) == 0
-    assert_same_end(tmp_path / "unbroken", tmp_path / "stopped")
-    weights = weights_of(tmp_path / "unbroken")
+CDAN = ("--alignment=cdan", "--embeddings_every=0", "--steps=6", "--eval_every=3", "--ten_crop")
+
+
+@pytest.fixture(scope="module")
+def cdan_run(sets, tmp_path_factory):
+    """A run with a domain discriminator."""
+    folder = tmp_path_factory.mktemp("cdan") / "unbroken"
+    assert train(sets, folder, *CDAN) == 0
+    return folder
+
+
+def test_a_stopped_run_goes_on_with_its_domain_discriminator(sets, cdan_run, tmp_path, monkeypatch):
+    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *CDAN)
+    assert_same_end(cdan_run, tmp_path / "stopped")
+    weights = weights_of(cdan_run)
     assert sum(value.shape == (512, 1024) for value in weights.values()) == 2  # of the discriminator; its velocity
-    last = json.loads((tmp_path / "unbroken/result.json").read_text())["last"]
+    last = json.loads((cdan_run / "result.json").read_text())["last"]
     assert last["train/total"] == pytest.approx(last["train/cls"] + last["train/domain"], rel=1e-5)
-    assert not any((tmp_path / "unbroken/samples").iterdir())
+    assert not any((cdan_run / "samples").iterdir())
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+from flags import app
+from tfcxr import train_dcan
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
+"""
+
+
+def test_two_devices_end_as_one(sets, cdan_run, tmp_path):
+    """Classification and domain loss are means over images: those of the shares make those of the batch."""
+    flags = arguments(sets, tmp_path / "run", *CDAN, "--strategy=mirrored")[1:]
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
+    command = [sys.executable, "-c", TWO_DEVICES, *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = weights_of(cdan_run), weights_of(tmp_path / "run")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+    rows = [json.loads((folder / "history.json").read_text())[-1] for folder in (cdan_run, tmp_path / "run")]
+    for name in ("train/cls", "train/domain", "train/accuracy", "learning_rate", "source/loss"):
+        assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-5), name
 
 
 def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, tmp_path, capsys):
@@ -232,46 +270,6 @@ def test_batches_have_the_labels_of_the_source_only(sets):
     later = next(iter(adaptation.Adaptation._stream(run, 5)))
     np.testing.assert_array_equal(later["target"], batches[3]["target"])
     np.testing.assert_array_equal(later["source"], batches[3]["source"])
-
-
-TWO_DEVICES = """
-import sys
-import tensorflow as tf
-from flags import app
-from tfcxr import train_dcan
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
-"""
-
-
-def start_on_two_devices(sets, folder, *flags):
-    command = [sys.executable, "-c", TWO_DEVICES, *arguments(sets, folder, "--strategy=mirrored", *flags)[1:]]
-    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_two_devices_end_as_one(sets, tmp_path):
-    """Classification and domain loss are means over images: those of the shares make those of the batch."""
-    flags = ("--alignment=dann", "--steps=4", "--embeddings_every=0")
-    done = start_on_two_devices(sets, tmp_path / "two", *flags)
-    assert done.returncode == 0, done.stderr
-    assert train(sets, tmp_path / "one", *flags) == 0
-    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        if value.dtype == np.float32:
-            np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
-    rows = [json.loads((tmp_path / name / "history.json").read_text())[-1] for name in ("one", "two")]
-    for name in ("train/cls", "train/domain", "train/accuracy", "learning_rate", "source/loss"):
-        assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-5), name
-
-
-def test_a_batch_that_devices_cannot_share(sets, tmp_path):
-    done = start_on_two_devices(sets, tmp_path / "run", "--batch_size=5")
-    assert done.returncode == 2
-    assert "--batch_size=5: 2 devices cannot share it equally; give a multiple of 2" in done.stderr
 
 
 @pytest.mark.large

@@ -37,7 +37,7 @@ def plot(
 
     for name in (n for n in history[-1] if n.startswith("train/") and n != "train/accuracy"):
         curve(terms, name, name.removeprefix("train/"))
-    terms.set_ylabel("loss (mean since the last evaluation)")
+    terms.set_title("losses, means since the last evaluation")
     for number, domain in enumerate(("source", "target")):
         curve(accuracies, f"{domain}/balanced_accuracy", f"{domain} validation", color=f"C{number}")
     for number, (criterion, chosen) in enumerate(best_by.items()):
@@ -46,16 +46,17 @@ def plot(
                 chosen["step"], chosen["target"], 90 + 60 * number, facecolors="none", edgecolors=f"C{number + 2}",
                 label=f"chosen by {criterion}",
             )  # fmt: skip
-    accuracies.set_ylabel("balanced accuracy")
+    accuracies.set_title("balanced accuracy")
+    accuracies.set_ylim(0, 1.03)
     curve(distances, "mmd/before_correction", "before correction" if "mmd/after_correction" in history[-1] else "MMD")
     if "mmd/after_correction" in history[-1]:
         curve(distances, "mmd/after_correction", "after correction")
-    distances.set_ylabel("MMD between source and target features")
+    distances.set_title("MMD between source and target features")
     distances.set_ylim(bottom=0)
     for number, (name, share) in enumerate(source_shares.items()):
         curve(shares, f"target/predicted/{name}", name, color=f"C{number % 10}")
         shares.axhline(share, color=f"C{number % 10}", linestyle="--", linewidth=1)
-    shares.set_ylabel("predicted shares of target (dashed: source labels)")
+    shares.set_title("predicted shares of target (dashed: of source labels)")
     shares.set_ylim(-0.03, 1.03)
     for axis in panels.flat:
         axis.set_xlabel("step")

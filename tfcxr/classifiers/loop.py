@@ -199,9 +199,12 @@ class Trainer:
         if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
             bad = ["a weight"]
         if bad:
+            kept = (
+                "the last good checkpoint is kept" if self._manager.latest_checkpoint else "there is no checkpoint yet"
+            )
             raise RunError(
-                f"training diverged: {', '.join(bad)} is not finite before step {self.step}; "
-                "the last good checkpoint is kept; try a smaller --learning_rate"
+                f"training diverged: {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite before step "
+                f"{self.step}; {kept}; try a smaller --learning_rate"
             )
 
     def _log(self, number: int, means: Mapping[str, tf.keras.metrics.Mean], seconds: float) -> None:
