@@ -71,7 +71,7 @@ def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
 
 
 def define_baseline(fv: flags.FlagValues) -> None:
-    """The two stages of the baseline."""
+    """The two stages of the baseline, and what it trains on besides or instead of all images."""
     flags.DEFINE_enum(
         "variant", "layer_lr_sched", VARIANTS,
         "stage 2: layer_lr: head 10 times as fast, weight decay, nesterov; sched: cosine to 0", flag_values=fv,
@@ -89,6 +89,25 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "learning_rate", None, "of stage 2; default: the variant's (0.001 or 0.0001)", lower_bound=1e-9, flag_values=fv
     )
     flags.DEFINE_boolean("class_weights", False, "weigh rare classes up in the loss", flag_values=fv)
+    flags.DEFINE_integer(
+        "labelled_per_class", None,
+        "train on so many images of each class, chosen by --seed (more hold those of fewer); validation stays whole",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "extra_records", None,
+        "record set, such as a synthetic one, whose training images are mixed in; validation is that of --records",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "extra_ratio", 1.0, "images of --extra_records for each training image of --records in an epoch",
+        lower_bound=1e-6, upper_bound=1000.0, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "duplicate_control", False,
+        "repeat images of --records where those of --extra_records would come: as many steps, the same class shares",
+        flag_values=fv,
+    )  # fmt: skip
 
 
 def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:

@@ -1,9 +1,12 @@
 """The only reader of records for models: parse, decode, shuffle, balance, batch, and a position to resume from."""
 
 import contextlib
+import dataclasses
+import functools
+import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +20,7 @@ _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _READ_SHARDS_AT_ONCE = 16
 _GRAPH_SEED = 87654321  # any number but 0; this is the one that TensorFlow takes where none is set
+_EXTRA_SEED = 1_000_003  # keeps the order of extra images apart from that of the others, should both be of one set
 
 
 def read_records(path: str | os.PathLike, split: str) -> tf.data.Dataset:
@@ -105,6 +109,22 @@ class RecordSet:
         return {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
 
 
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """Images that a training stream draws besides those of its record set, evenly among them.
+
+    Attributes:
+      record_set: of the same resolution and classes; its train split is meant, of which an epoch is as long as it is.
+      per_pass: how many for each pass over the main images.
+      duplicate: draw none of these images, but main images again instead, with their classes in the shares that these
+        have: the control that tells what more steps and another class balance do by themselves.
+    """
+
+    record_set: RecordSet
+    per_pass: int
+    duplicate: bool = False
+
+
 def training_stream(
     record_set: RecordSet,
     split: str,
@@ -114,6 +134,8 @@ def training_stream(
     start: int = 0,
     balanced: bool = False,
     filter_labels: Sequence[int] | None = None,
+    only: np.ndarray | None = None,
+    extra: Extra | None = None,
     shares: int = 1,
     own: Sequence[int] = (0,),
 ) -> tf.data.Dataset:
@@ -129,6 +151,8 @@ def training_stream(
       start: images already drawn: the stream goes on exactly as an unbroken one would.
       balanced: draw each class equally often (each class is shuffled on its own).
       filter_labels: label indices; leaves out images whose vector is zero in all of them.
+      only: bool [N]; the images to draw from, in the order of `RecordSet.labels`.
+      extra: images drawn besides; with `balanced`, each class equally often as well.
       shares: number of devices that share a batch (see `share_rows`).
       own: the shares wanted, one batch of `batch_size / shares` images each; the others are not decoded.
 
@@ -140,15 +164,22 @@ def training_stream(
       InputError: no such split, no image, or with `balanced` no image of some class.
     """
     table = record_set.labels(split)
-    keep = np.ones(len(table["class"]), bool)
+    keep = np.ones(len(table["class"]), bool) if only is None else only
     if filter_labels is not None:
-        keep &= has_any(table["vector"], filter_labels)
+        keep = keep & has_any(table["vector"], filter_labels)
     if not keep.any():
         raise InputError(f"{record_set.path}: the {split} split has no image to train on")
-    if balanced:
-        stream = _balanced(record_set, split, table["class"][keep], filter_labels, seed, start)
+    draw = functools.partial(_draw, record_set, split, table["class"], keep)
+    shares_of_classes = np.ones(record_set.num_classes, np.int64) if balanced else None
+    if extra is None:
+        stream = draw(shares_of_classes, seed, start)
     else:
-        stream = _epochs(record_set, split, int(keep.sum()), seed, start, filter_labels, None)
+        again = _draw_extra(extra, draw, shares_of_classes)
+        parts = [
+            (int(keep.sum()), functools.partial(draw, shares_of_classes, seed)),
+            (extra.per_pass, functools.partial(again, seed + _EXTRA_SEED)),
+        ]
+        stream = _in_turn(parts, start)
     counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), stream))
     if balanced:
         # Classes come in turn: shuffling the batch keeps a loss that pairs neighbours from pairing classes.
@@ -171,6 +202,33 @@ def training_stream(
 
     dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def choose_per_class(classes: np.ndarray, number: int, num_classes: int, seed: int) -> np.ndarray:
+    """Which images to take for a set with few labels: `number` of each class, drawn without regard to patients.
+
+    For each class its images, in the order of the records, are permuted by `seed`, and the first ones taken: with one
+    seed a larger number holds what a smaller one does.
+
+    Args:
+      classes: int [N].
+      number: images of each class.
+      num_classes: K.
+      seed: of the permutations.
+
+    Returns:
+      bool [N].
+
+    Raises:
+      ValueError: a class has fewer.
+    """
+    chosen = np.zeros(len(classes), bool)
+    for k in range(num_classes):
+        rows = np.flatnonzero(classes == k)
+        if len(rows) < number:
+            raise ValueError(f"class {k} has {len(rows)} images, fewer than {number}")
+        chosen[np.random.default_rng([seed, k]).permutation(rows)[:number]] = True
+    return chosen
 
 
 def has_any(vectors: np.ndarray, labels: Sequence[int]) -> np.ndarray:
@@ -230,66 +288,91 @@ def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[
     )
 
 
-def _balanced(
+# (seed, first) -> endless dataset of serialized examples, from draw number `first` on.
+_Draws = Callable[[int, int], tf.data.Dataset]
+
+
+def _draw(
     record_set: RecordSet,
     split: str,
     classes: np.ndarray,
-    filter_labels: Sequence[int] | None,
+    keep: np.ndarray,
+    class_shares: np.ndarray | None,
     seed: int,
     start: int,
 ) -> tf.data.Dataset:
-    number = record_set.num_classes
-    if number < 2:
+    """Draws the images of `keep`: one epoch after the other, or each class in the ratio of `class_shares`."""
+    if class_shares is None:
+        return _epochs(record_set, split, keep, seed, start)
+    if record_set.num_classes < 2:
         raise InputError(f"{record_set.path}: --balanced needs classes, and label version multilabel has none")
-    counts = np.bincount(classes, minlength=number)
-    for k, count in enumerate(counts):
-        if count == 0:
+    parts = []
+    for k, share in enumerate(class_shares):
+        of_class = keep & (classes == k)
+        if share and not of_class.any():
             raise InputError(f"{record_set.path}: the {split} split has no image of class {record_set.info.classes[k]}")
-    # Draw i is of class i mod K, so each class's own position follows from the start.
-    streams = [
-        _epochs(record_set, split, int(counts[k]), seed + 1 + k, (start + number - 1 - k) // number, filter_labels, k)
-        for k in range(number)
-    ]
-    choice = tf.data.Dataset.range(start, tf.int64.max).map(lambda i: i % number)
+        if share:
+            parts.append((int(share), functools.partial(_epochs, record_set, split, of_class, seed + 1 + k)))
+    return _in_turn(parts, start)
+
+
+def _draw_extra(extra: Extra, draw_main: Callable[..., tf.data.Dataset], class_shares: np.ndarray | None) -> _Draws:
+    classes = extra.record_set.labels("train")["class"]
+    if extra.duplicate:
+        if class_shares is None:
+            class_shares = np.bincount(classes, minlength=extra.record_set.num_classes)
+        return functools.partial(draw_main, class_shares)
+    return functools.partial(_draw, extra.record_set, "train", classes, np.ones(len(classes), bool), class_shares)
+
+
+def _in_turn(parts: Sequence[tuple[int, Callable[[int], tf.data.Dataset]]], start: int) -> tf.data.Dataset:
+    """Draws from several streams in a fixed ratio, each spread evenly; from draw number `start` on.
+
+    Args:
+      parts: (share, function of the number of the stream's first draw); shares are positive.
+      start: draws of all streams together that are done.
+    """
+    counts = np.array([share for share, _ in parts])
+    counts //= math.gcd(*counts.tolist())
+    # Draw j of n is due at (j + 1/2) / n of a cycle; of those due at once the first stream comes first.
+    due = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    cycle = np.repeat(np.arange(len(counts)), counts)[np.argsort(due, kind="stable")]
+    cycles, rest = divmod(start, len(cycle))
+    firsts = cycles * counts + np.bincount(cycle[:rest], minlength=len(counts))
+    streams = [make(int(first)) for (_, make), first in zip(parts, firsts, strict=True)]
+    order = tf.constant(cycle, tf.int64)
+    choice = tf.data.Dataset.range(start, tf.int64.max).map(lambda i: order[i % len(cycle)])
     return tf.data.Dataset.choose_from_datasets(streams, choice)
 
 
-def _epochs(
-    record_set: RecordSet,
-    split: str,
-    num_examples: int,
-    seed: int,
-    start: int,
-    filter_labels: Sequence[int] | None,
-    only_class: int | None,
-) -> tf.data.Dataset:
-    """Serialized examples of one shuffled epoch after the other, from draw number `start` on."""
+def _epochs(record_set: RecordSet, split: str, keep: np.ndarray, seed: int, start: int) -> tf.data.Dataset:
+    """Serialized examples of one shuffled epoch of the images `keep` after the other, from draw number `start` on."""
+    info = record_set.info.split(split)
     paths = record_set.info.shard_paths(split)
-    mean_bytes = record_set.info.split(split).num_bytes / max(record_set.num_examples(split), 1)
+    first_rows = np.cumsum([0, *info.shard_lengths[:-1]])
+    num_examples = int(keep.sum())
+    mean_bytes = info.num_bytes / max(info.num_examples, 1)
     buffer = int(max(_MIN_SHUFFLE, min(num_examples, _SHUFFLE_BYTES / max(mean_bytes, 1))))
+    everything = bool(keep.all())
+    kept = tf.constant(keep)
 
-    def wanted(serialized):
-        record = records.parse_example(serialized, decode=False)
-        keep = tf.constant(True)
-        if filter_labels is not None:
-            keep &= tf.reduce_any(tf.gather(record["label/vector"], list(filter_labels)) > 0)
-        if only_class is not None:
-            keep &= record["label/class"] == only_class
-        return keep
+    def read(path, first_row):
+        examples = tf.data.TFRecordDataset(path)
+        return examples if everything else examples.enumerate(first_row)
 
     def epoch(number):
         # `shuffle` mixes TensorFlow's global seed into its own; the order must not depend on who set that.
         tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
         seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, 2**31, tf.int64)
-        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seeds[0], reshuffle_each_iteration=False)
-        examples = shards.interleave(
-            tf.data.TFRecordDataset,
+        shards = tf.data.Dataset.from_tensor_slices((paths, first_rows))
+        examples = shards.shuffle(len(paths), seeds[0], reshuffle_each_iteration=False).interleave(
+            read,
             cycle_length=min(len(paths), _READ_SHARDS_AT_ONCE),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        if filter_labels is not None or only_class is not None:
-            examples = examples.filter(wanted)
+        if not everything:
+            examples = examples.filter(lambda row, _: kept[row]).map(lambda _, serialized: serialized)
         return examples.shuffle(buffer, seeds[1], reshuffle_each_iteration=False)
 
     first = start // num_examples

@@ -2,6 +2,7 @@
 
 Writes checkpoints, the weights best on the validation fold, TensorBoard events and training curves into the run folder.
 Example: tfcxr train-baseline --records=workspace/records/nih/v1_0s/64 --run_dir=workspace/runs/baseline --weights=none
+From synthetic to real: --init_from=RUN_ON_SYNTHETIC --labelled_per_class=50, or --extra_records=SYNTHETIC to mix.
 """
 
 import sys
@@ -30,14 +31,18 @@ def main(fv):
     names = [field.name for field in dataclasses.fields(baseline.BaselineConfig)]
     config = baseline.BaselineConfig(**{name: fv[name].value for name in names})
     record_set = data.RecordSet(fv.records)
+    extra_set = data.RecordSet(fv.extra_records) if fv.extra_records else None
+    digests = {"records": record_set.info.digest}
+    if extra_set:
+        digests["extra_records"] = extra_set.info.digest
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
     with strategy.scope():
-        training = baseline.Baseline(config, record_set, load_weights=fresh)
+        training = baseline.Baseline(config, record_set, extra_set, load_weights=fresh)
         with runs.RunFolder.open(
             fv.run_dir,
             kind="baseline",
             config=training.run_config(),
-            records_digests={"records": record_set.info.digest},
+            records_digests=digests,
             overwrite=fv.overwrite,
         ) as run:
             app.write_flags(fv, run.path)

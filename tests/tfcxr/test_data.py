@@ -77,6 +77,78 @@ def test_balanced_draws_each_class_equally_often(tmp_path):
     assert not np.array_equal(classes[:8], np.arange(8) % 4)
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """5 + 5 other images of the same two classes."""
+    return data.RecordSet(fakes.make_records(tmp_path_factory.mktemp("others"), per_class=5, seed=9))
+
+
+def images_of(record_set):
+    return [record["image"].numpy().tobytes() for record in read_records(record_set.path, "train")]
+
+
+def test_extra_images_are_drawn_evenly_and_in_their_number(two_classes, others):
+    main, extra = images_of(two_classes), images_of(others)
+    assert not set(main) & set(extra)
+    # 32 of the main set and 12 others for each pass over it; 5 passes, in which 60 others are 6 of their own.
+    shown = fingerprints(take(two_classes, 5, batch_size=44, extra=data.Extra(others, 12)))
+    for number in range(5):
+        of_pass = shown[44 * number : 44 * (number + 1)]
+        assert sorted(image for image in of_pass if image in main) == sorted(main)
+    assert sorted(image for image in shown if image in extra) == sorted(6 * extra)
+    in_windows = [sum(image in extra for image in shown[i : i + 11]) for i in range(0, 220, 11)]
+    assert in_windows == [3] * 20
+
+
+def test_the_duplicate_control_repeats_main_images_with_the_others_classes(two_classes, others, monkeypatch):
+    classes = np.array([0, 0, 0, 1])
+    monkeypatch.setattr(others, "labels", lambda split: {"class": classes})
+    batches = take(two_classes, 4, batch_size=44, extra=data.Extra(others, 12, duplicate=True))
+    shown, main = fingerprints(batches), images_of(two_classes)
+    assert set(shown) == set(main)
+    # 16 of each class once, and 9 + 3 of them again, in each pass.
+    for batch in batches:
+        np.testing.assert_array_equal(np.bincount(batch["class"]), [16 + 9, 16 + 3])
+    # Repeats are shuffled too: after 4 passes, 36 repeats of 16 images are 2 or 3 of each, 12 of 16 none or one.
+    repeats = [shown.count(image) - 4 for image in main]
+    assert sorted(repeats) == [0] * 4 + [1] * 12 + [2] * 12 + [3] * 4
+
+
+def test_balanced_goes_for_main_and_extra_images(two_classes, others):
+    batches = take(two_classes, 3, batch_size=24, balanced=True, extra=data.Extra(others, 16))
+    extra = images_of(others)
+    for batch in batches:
+        is_extra = np.array([image.tobytes() in extra for image in batch["image"]])
+        np.testing.assert_array_equal(np.bincount(batch["class"][is_extra]), [4, 4])
+        np.testing.assert_array_equal(np.bincount(batch["class"][~is_extra]), [8, 8])
+
+
+@pytest.mark.parametrize("duplicate", [False, True])
+@pytest.mark.parametrize("start", [1, 7, 30])
+def test_a_mixed_stream_started_late_goes_on_as_the_unbroken_one(two_classes, others, duplicate, start):
+    arguments = {"extra": data.Extra(others, 7, duplicate), "only": np.arange(32) % 3 > 0}
+    whole = take(two_classes, start + 4, **arguments)
+    late = take(two_classes, 4, start=5 * start, **arguments)
+    for a, b in zip(whole[start:], late, strict=True):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_a_few_of_each_class(two_classes):
+    classes = two_classes.labels("train")["class"]
+    few, more = [data.choose_per_class(classes, number, 2, seed=1) for number in (3, 5)]
+    np.testing.assert_array_equal(np.bincount(classes[few]), [3, 3])
+    np.testing.assert_array_equal(np.bincount(classes[more]), [5, 5])
+    assert more[few].all()
+    assert (few != data.choose_per_class(classes, 3, 2, seed=2)).any()
+    everything = np.array(images_of(two_classes))
+    shown = fingerprints(take(two_classes, 4, batch_size=3, only=few))
+    for epoch in (shown[:6], shown[6:]):
+        assert sorted(epoch) == sorted(everything[few])
+    with pytest.raises(ValueError, match="class 0 has 16 images, fewer than 17"):
+        data.choose_per_class(classes, 17, 2, seed=1)
+
+
 def test_filter_labels_leaves_out_rows_without_them(tmp_path):
     record_set = data.RecordSet(fakes.make_records(tmp_path / "r", label_version="multilabel", per_class=4))
     pneumonia = 7

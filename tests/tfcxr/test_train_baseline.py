@@ -111,13 +111,51 @@ def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, mon
         )
 
 
-def test_init_from_trains_the_head_first(records, run_dir, tmp_path, capsys):
-    flags = (f"--init_from={run_dir}", "--stage1_epochs=1", "--stage2_epochs=1", "--variant=plain")
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """10 + 10 images of the same classes."""
+    return fakes.make_records(tmp_path_factory.mktemp("synthetic"), resolution=16, per_class=10, seed=1)
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_a_run_starts_from_another_with_few_labels_and_other_images(
+    records, run_dir, synthetic, tmp_path, capsys, control
+):
+    flags = [f"--init_from={run_dir}", "--stage1_epochs=1", "--stage2_epochs=1", "--variant=plain"]
+    flags += ["--labelled_per_class=8", f"--extra_records={synthetic}", "--extra_ratio=1.5", "--class_weights"]
+    flags += ["--duplicate_control"] if control else ["--dtype=mixed_bfloat16"]
     assert train(records, tmp_path / "run", *flags) == 0
-    assert "backbone, head loaded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "backbone, head loaded" in said
+    assert f"an epoch: 16 images of --records and 24 {'repeated' if control else 'extra'} ones" in said
     rows = json.loads((tmp_path / "run/history.json").read_text())
-    assert [row["phase"] for row in rows] == ["head", "network"]
+    assert [(row["phase"], row["step"]) for row in rows] == [("head", 5), ("network", 10)]
     assert rows[0]["learning_rate"] == pytest.approx(0.01)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["images_per_epoch"] == {"records": 16, "extra": 24}
+    digests = json.loads((tmp_path / "run/config.json").read_text())["records"]
+    expected = {"records": records, "extra_records": synthetic}
+    assert digests == {
+        flag: json.loads((folder / "tfcxr_info.json").read_text())["digest"] for flag, folder in expected.items()
+    }
+
+
+def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
+    other_version = fakes.make_records(tmp_path / "v2", resolution=16, label_version="v2", per_class=2)
+    other_size = fakes.make_records(tmp_path / "small", resolution=8, per_class=2)
+    for flags, message in [
+        (["--labelled_per_class=21"], "has 20 of No Finding, 20 of Pneumothorax"),
+        ([f"--extra_records={other_version}"], "its label version is v2, not v1_0s as that of --records"),
+        ([f"--extra_records={other_size}"], "its resolution is 8, not 16"),
+        ([f"--extra_records={records}", "--extra_ratio=0.001"], "is less than one image for 40 of --records"),
+        (["--duplicate_control"], "--duplicate_control: repeats as many images as --extra_records"),
+        ([f"--extra_records={tmp_path}"], "expected a record set"),
+    ]:
+        assert train(records, tmp_path / "run", *flags) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("flags, message", [

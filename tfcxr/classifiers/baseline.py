@@ -1,7 +1,8 @@
 """The baseline ("No Alignment"): a classifier fine-tuned on labelled records in two stages.
 
 Stage 1 trains the head on frozen features, stage 2 the whole network; the four variants differ in the learning rate of
-the layers and its schedule.
+the layers and its schedule. The records may be cut down to a few images of each class, to fine-tune a classifier of
+synthetic images, or mixed with others, such as synthetic ones.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfcxr import data, runs, strategies
 from tfcxr.classifiers import loading, loop, losses, models, optimizers, preprocessing
 from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -60,6 +62,10 @@ class BaselineConfig:
       class_weights: weigh each image by N / (K n_class) in the loss.
       balanced: draw each class equally often.
       flip: flip half of the training images left-right.
+      labelled_per_class: train on so many images of each class, chosen by `seed` (see data.choose_per_class); None for
+        all.
+      extra_ratio: images of the extra set for each image of the records, if there is an extra set.
+      duplicate_control: repeat images of the records instead of those of the extra set (see data.Extra).
       patience: epochs of stage 2 without a better one before it stops; 0 for never.
       checkpoint_steps: steps between checkpoints within an epoch; 0 for none.
       seed: of weights, order and augmentation.
@@ -79,6 +85,9 @@ class BaselineConfig:
     class_weights: bool = False
     balanced: bool = False
     flip: bool = False
+    labelled_per_class: int | None = None
+    extra_ratio: float = 1.0
+    duplicate_control: bool = False
     patience: int = 0
     checkpoint_steps: int = 500
     seed: int = 0
@@ -87,12 +96,20 @@ class BaselineConfig:
 class Baseline:
     """A baseline run: checks and makes everything when constructed, trains when told to."""
 
-    def __init__(self, config: BaselineConfig, record_set: data.RecordSet, *, load_weights: bool = True):
+    def __init__(
+        self,
+        config: BaselineConfig,
+        record_set: data.RecordSet,
+        extra_set: data.RecordSet | None = None,
+        *,
+        load_weights: bool = True,
+    ):
         """Checks the input and makes the network.
 
         Args:
           config: settings.
           record_set: source of train and validation images.
+          extra_set: of train images mixed in.
           load_weights: whether to load the first weights; a resumed run has its own.
 
         Raises:
@@ -100,7 +117,14 @@ class Baseline:
         """
         strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.record_set = config, record_set
-        self._counts = loop.check_classes(record_set, flag="--records", split="train")
+        loop.check_classes(record_set, flag="--records", split="train")
+        classes = record_set.labels("train")["class"]
+        self._only = _choose(record_set, classes, config)
+        self._extra = _make_extra(config, record_set, extra_set, int(self._only.sum()))
+        # Images of each class in an epoch.
+        self._counts = np.bincount(classes[self._only], minlength=record_set.num_classes)
+        if self._extra:
+            self._counts = self._counts + _extra_counts(self._extra)
         loop.check_classes(record_set, flag="--records", split="validation", every_class=False)
         loop.note_resolution(record_set, config.image_size, "--records")
         self.model_config = models.ModelConfig(
@@ -146,6 +170,7 @@ class Baseline:
             "kind": "baseline",
             "variant": self.config.variant,
             "steps": trainer.step,
+            "images_per_epoch": self._images_per_epoch,
             "select": "source",
             "selected_on_target_labels": False,
             "best": trainer.best,
@@ -156,8 +181,12 @@ class Baseline:
         return result
 
     @property
+    def _images_per_epoch(self) -> dict[str, int]:
+        return {"records": int(self._only.sum()), "extra": self._extra.per_pass if self._extra else 0}
+
+    @property
     def _steps_per_epoch(self) -> int:
-        return max(1, round(self.record_set.num_examples("train") / self.config.batch_size))
+        return max(1, round(sum(self._images_per_epoch.values()) / self.config.batch_size))
 
     @property
     def _skips_stage1(self) -> bool:
@@ -220,6 +249,8 @@ class Baseline:
                 flip=self.config.flip,
                 seed=seed,
                 start_step=first,
+                only=self._only,
+                extra=self._extra,
             ),
             step=step,
             log_names=_LOGS,
@@ -246,14 +277,25 @@ def training_batches(
     flip: bool,
     seed: int,
     start_step: int,
+    only: np.ndarray | None = None,
+    extra: data.Extra | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches of the train split, augmented; a function of (records, seed, step).
+
+    `only` and `extra`: see data.training_stream.
 
     Returns:
       Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}.
     """
     stream = data.training_stream(
-        record_set, "train", batch_size=batch_size, seed=seed, start=start_step * batch_size, balanced=balanced
+        record_set,
+        "train",
+        batch_size=batch_size,
+        seed=seed,
+        start=start_step * batch_size,
+        balanced=balanced,
+        only=only,
+        extra=extra,
     )
 
     def convert(batch):
@@ -262,6 +304,53 @@ def training_batches(
         return {"image": framed, "class": batch["class"]}
 
     return stream.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def _choose(record_set: data.RecordSet, classes: np.ndarray, config: BaselineConfig) -> np.ndarray:
+    """Which training images to use: bool [N]."""
+    number = config.labelled_per_class
+    if number is None:
+        return np.ones(len(classes), bool)
+    names = record_set.info.classes
+    counts = np.bincount(classes, minlength=len(names))
+    if counts.min() < number:
+        has = ", ".join(f"{count} of {name}" for name, count in zip(names, counts, strict=True))
+        raise InputError(f"--labelled_per_class={number}: the train split of {record_set.path} has {has}")
+    return data.choose_per_class(classes, number, len(names), config.seed)
+
+
+def _make_extra(
+    config: BaselineConfig, record_set: data.RecordSet, extra_set: data.RecordSet | None, num_images: int
+) -> data.Extra | None:
+    """Checks the extra set, and says how many images are mixed in."""
+    if extra_set is None:
+        if config.duplicate_control:
+            raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
+        return None
+    ours, theirs, flag = record_set.info, extra_set.info, f"--extra_records={extra_set.path}"
+    for what, a, b in (
+        ("label version", ours.label_version, theirs.label_version),
+        ("classes", ", ".join(ours.classes), ", ".join(theirs.classes)),
+        ("resolution", ours.resolution, theirs.resolution),
+    ):
+        if a != b:
+            raise InputError(f"{flag}: its {what} is {b}, not {a} as that of --records; build or generate it again")
+    if config.balanced:
+        loop.check_classes(extra_set, flag="--extra_records", split="train")
+    elif not extra_set.num_examples("train"):
+        raise InputError(f"{flag}: the train split has no image")
+    extra = data.Extra(extra_set, round(config.extra_ratio * num_images), config.duplicate_control)
+    if not extra.per_pass:
+        raise InputError(f"--extra_ratio={config.extra_ratio:g}: is less than one image for {num_images} of --records")
+    kind = "repeated" if extra.duplicate else "extra"
+    print(f"an epoch: {num_images} images of --records and {extra.per_pass} {kind} ones", flush=True)
+    return extra
+
+
+def _extra_counts(extra: data.Extra) -> np.ndarray:
+    """Mean number of extra images of each class in an epoch, float [K]."""
+    classes = extra.record_set.labels("train")["class"]
+    return extra.per_pass * np.bincount(classes, minlength=extra.record_set.num_classes) / len(classes)
 
 
 def plot_curves(history: list[dict[str, Any]], steps_per_epoch: int, path) -> None:
