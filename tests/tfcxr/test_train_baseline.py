@@ -1,5 +1,6 @@
 """train-baseline through its flags: files, learning, exact resume, bad input."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -92,8 +93,9 @@ def test_the_loaded_classifier_takes_any_size(run_dir):
 def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, monkeypatch):
     flags = ("--stage2_epochs=8", "--balanced", "--class_weights")
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        stop_after(patch, 2)
         assert train(records, tmp_path / "run", *flags) == 143
+    assert weights_of(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"] in (2, 3)  # an epoch has 5 steps
     assert not (tmp_path / "run" / "result.json").exists()
     assert train(records, tmp_path / "run", *flags) == 0
     first, second = weights_of(run_dir), weights_of(tmp_path / "run")
@@ -109,6 +111,21 @@ def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, mon
         a.visititems(
             lambda name, item: isinstance(item, h5py.Group) or np.testing.assert_array_equal(item[()], b[name][()])
         )
+
+
+def test_a_backbone_comes_from_a_run_or_its_weights_file(run_dir):
+    from tfcxr.classifiers import loading, models
+    from tfrecords_builder.errors import InputError
+
+    trained = loading.load_network(run_dir)
+    for path in (run_dir, run_dir / "checkpoints/best.weights.h5"):
+        fresh = models.Classifier(trained.config, seed=8)
+        assert loading.initialise(fresh, weights=str(path)) == ["backbone"]
+        for a, b in zip(trained.base.get_weights(), fresh.base.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    fresh.config = dataclasses.replace(fresh.config, image_size=32, backbone="resnet50")
+    with pytest.raises(InputError, match=rf"--weights={run_dir}: its backbone is resnet_tiny, not resnet50"):
+        loading.initialise(fresh, weights=str(run_dir))
 
 
 @pytest.fixture(scope="module")
