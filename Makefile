@@ -32,7 +32,7 @@ $(VENV)/.ready: setup.cfg
 	if [ -z "$$python" ]; then \
 	  echo "error: no Python 3.11 or 3.10 with the venv module on PATH; TensorFlow 2.15 needs one" >&2; exit 1; fi; \
 	set -e; $$python -m venv --clear $(VENV); \
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,onnx,test]'
 	@touch $@
 
 clean:

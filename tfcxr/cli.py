@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import pathlib
 import sys
 
 from flags import app
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         advice = f"did you mean {near[0]}?" if near else "`tfcxr` lists the commands"
         print(f"error: {command}: is not a command; {advice}", file=sys.stderr)
         return 2
+    # Before site-packages, where tf2onnx puts a package called `tools`, too.
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
     module = importlib.import_module(COMMANDS[command][0])
     return app.run(module.main, module.define_flags, [f"tfcxr {command}", *rest])
 

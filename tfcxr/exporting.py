@@ -1,41 +1,58 @@
 """Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with all that its use needs inside."""
 
+import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 
+from tfcxr import model_cards, warm_up
 from tfcxr.classifiers import loading, preprocessing
+from tfcxr.gan import loading as gan_loading
 from tfrecords_builder import files, images
+from tfrecords_builder.errors import InputError
+
+_SAVED_MODEL = "saved_model.pb"
 
 
 class ServedClassifier(tf.Module):
-    """The signatures of an exported classifier; `predict` uses them as well, so both give the same numbers.
+    """The signatures of an exported classifier; `predict` uses them for runs as well.
+
+    Each returns {"probabilities": float [N, K], "class_id": int64 [N], "class_name": string [N]}.
 
     Attributes:
-      model: Keras model of images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
+      functions: signature -> tf.function.
     """
 
-    def __init__(self, model: tf.keras.Model, classes: list[str], resolution: int):
+    def __init__(self, model: tf.keras.Model, classes: Sequence[str], resolution: int):
         """Makes the signatures.
 
         Args:
-          model: the classifier.
+          model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
           classes: K class names.
           resolution: side in pixels of the records it was trained on: images of another size are resized to that
             first, as build-records would have done, and rounded to 8 bits.
         """
         super().__init__(name="classifier")
-        self.model = model
+        # Not the model itself: a SavedModel would hold a graph of each of its layers, too, at several times the size.
+        self._weights = list(model.variables)
+        self._classify = lambda batch: model(batch, training=False)
+        self.functions = {
+            "serving_default": self.image_bytes,
+            "image_tensor": self.image_tensor,
+            "tf_example": self.tf_example,
+        }
         self._resolution = resolution
         self._classes = tf.constant(classes)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """PNG or JPEG of any size, grey or RGB, 8 bits; string [N]."""
+        """PNG of 8 or 16 bits or JPEG of 8, of any size, grey or RGB; string [N]."""
         decoded = tf.map_fn(self._decode, image_bytes, fn_output_signature=tf.float32)
         decoded = tf.ensure_shape(decoded, [None, self._resolution, self._resolution, 1])
         return self._outputs(decoded)
@@ -49,13 +66,19 @@ class ServedClassifier(tf.Module):
         with tf.control_dependencies([check]):
             return self._outputs(tf.identity(images))
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def tf_example(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialised tf.train.Example, such as our records, of which `image/encoded` is read; string [N]."""
+        parsed = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return self.image_bytes(parsed["image/encoded"])
+
     def _decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        image = images.decode_grey(encoded)
+        image = images.decode_grey_float(encoded)
         resized = images.resize(image, self._resolution, self._resolution)
         return preprocessing.to_unit(images.to_uint8(resized))
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = tf.cast(self.model(batch, training=False), tf.float32)
+        probabilities = tf.cast(self._classify(batch), tf.float32)
         class_id = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,
@@ -64,81 +87,97 @@ class ServedClassifier(tf.Module):
         }
 
 
-def load_served(path: str | os.PathLike) -> tuple[ServedClassifier, dict[str, Any]]:
-    """The signatures of a run or export, rebuilt from its configuration and weights, and its configuration."""
-    config = loading.load_classifier_config(path)
-    return ServedClassifier(loading.load_classifier(path), list(config["classes"]), config["resolution"]), config
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """As `loading.load_classifier_config`; of an exported generator the InputError says what it is."""
+    if (pathlib.Path(path) / gan_loading.EXPORT_FILE).is_file():
+        raise InputError(f"--model={path}: is an exported generator; give a classifier's run folder or export")
+    return loading.load_classifier_config(path)
 
 
-def export_classifier(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, Any]:
+def load_image_bytes(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The function behind the signature `serving_default` of an export, or of what a run's export would be.
+
+    Raises InputError: not of a classifier, without weights yet, or a damaged SavedModel.
+    """
+    config = load_config(path)
+    if not (pathlib.Path(path) / _SAVED_MODEL).exists():
+        served = ServedClassifier(loading.load_classifier(path), config["classes"], config["resolution"])
+        return lambda encoded: served.image_bytes(encoded)  # keeps `served`, which its method alone does not
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"--model={path}: its SavedModel cannot be read ({reason}); export the run again") from error
+    return lambda encoded: loaded.signatures["serving_default"](image_bytes=encoded)
+
+
+def export_classifier(
+    run_dir: str | os.PathLike, folder: pathlib.Path, evaluations: Sequence[str | os.PathLike] = ()
+) -> dict[str, Any]:
     """Writes a run's classifier as a SavedModel into `folder`.
 
-    The folder gets the SavedModel with the signatures `serving_default` (image_bytes) and `image_tensor`, the files
-    of the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt,
+    The folder gets the SavedModel with the signatures of `ServedClassifier`, a warm-up request for each, the files of
+    the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt,
     label_names.txt and model_card.md.
 
     Args:
       run_dir: a baseline or DCAN run that has weights.
       folder: existing folder to write into.
+      evaluations: output folders of evaluations of this run, for the model card.
 
     Returns:
       What result.json should hold.
 
     Raises:
-      InputError: not a run of a classifier, or one without weights yet.
+      InputError: not a run of a classifier, or one without weights yet; an evaluation of another model.
     """
     run_dir = pathlib.Path(run_dir)
-    served, config = load_served(run_dir)
+    config = loading.load_classifier_config(run_dir)
+    classes, resolution = list(config["classes"]), config["resolution"]
+    measured = [_read_evaluation(path, run_dir) for path in evaluations]
+    result_path = run_dir / "result.json"
+    card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
+    served = ServedClassifier(loading.load_classifier(run_dir), classes, resolution)
     for name in loading.FILES:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run_dir / name, target)
-    classes = list(config["classes"])
-    signatures = {"serving_default": served.image_bytes, "image_tensor": served.image_tensor}
     with tempfile.TemporaryDirectory() as temporary:
         assets = pathlib.Path(temporary)
         files.write_text(assets / "class_names.txt", "".join(f"{name}\n" for name in classes))
         files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in config["labels"]))
-        files.write_text(assets / "model_card.md", model_card(run_dir, config))
+        files.write_text(assets / "model_card.md", card)
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
-        tf.saved_model.save(served, str(folder), signatures=signatures)
+        tf.saved_model.save(served, str(folder), signatures=served.functions)
+    warm_up.write_requests(folder, "classifier", _requests(resolution))
     return {
         "kind": "classifier",
         "run": str(run_dir),
         "classes": classes,
-        "signatures": list(signatures),
-        "resolution": config["resolution"],
+        "signatures": list(served.functions),
+        "resolution": resolution,
     }
 
 
-def model_card(run_dir: pathlib.Path, config: dict[str, Any]) -> str:
-    """Markdown: what the model is, what it was trained on, what it is for, what was measured."""
-    result_path = run_dir / "result.json"
-    result = files.read_json(result_path) if result_path.exists() else {}
-    chosen = result.get("select", "source")
-    lines = [
-        f"# {config['kind']} classifier, label version {config['label_version']}",
-        "",
-        "## Output",
-        "",
-        *[f"{k}. {name}" for k, name in enumerate(config["classes"])],
-        "",
-        "## Input",
-        "",
-        f"Frontal chest radiographs. `image_bytes`: PNG or JPEG of any size, grey or RGB, 8 bits, resized to "
-        f"{config['resolution']} px. `image_tensor`: float [N, H, W, 1] in [0, 1].",
-        "",
-        "## Training data",
-        "",
-        *[f"- {flag}: digest {digest}" for flag, digest in config["records"].items()],
-        "",
-        "## Selection",
-        "",
-        f"Weights chosen on: {chosen}."
-        + (" This used labels of the target domain." if result.get("selected_on_target_labels") else ""),
-        "",
-        "## Intended use",
-        "",
-        "Research on learning from synthetic images. Not a medical device; not for diagnosis.",
-    ]
-    return "\n".join(lines) + "\n"
+def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
+    """A request of one black image for each signature."""
+    png = images.encode_png(tf.zeros([resolution, resolution, 1], tf.uint8)).numpy()
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))
+    example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
+    return {
+        "serving_default": {"image_bytes": tf.make_tensor_proto([png])},
+        # One value and a shape: stored once, not for each pixel.
+        "image_tensor": {"images": tf.make_tensor_proto(0.0, shape=[1, resolution, resolution, 1])},
+        "tf_example": {"examples": tf.make_tensor_proto([example.SerializeToString()])},
+    }
+
+
+def _read_evaluation(path: str | os.PathLike, run_dir: pathlib.Path) -> dict[str, Any]:
+    """result.json of an evaluation of this run's weights. Raises InputError if it is none."""
+    result = files.read_json(pathlib.Path(path) / "result.json")
+    if not isinstance(result, dict) or "balanced_accuracy" not in result:
+        raise InputError(f"--evaluations={path}: is no output folder of evaluate")
+    digest = hashlib.sha256((run_dir / loading.WEIGHTS).read_bytes()).hexdigest()
+    if result.get("model_digest") != digest:
+        raise InputError(f"--evaluations={path}: is of another model ({result.get('model')}) or of earlier weights")
+    return result

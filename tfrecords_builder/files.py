@@ -47,34 +47,36 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
 
 
-def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> pathlib.Path:
+def check_output(path: str | os.PathLike, *, overwrite: bool = False, flag: str = "--output_dir") -> pathlib.Path:
     """Returns `path` as an absolute one if a program may write its output there.
 
     Raises InputError if it exists, is not an empty folder, and `overwrite` is False; also if it would overwrite a
-    folder that no tfcxr program wrote (one without flags.txt).
+    folder that no tfcxr program wrote (one without flags.txt). `flag` is the one that named it.
     """
     path = pathlib.Path(path).absolute()
     try:
         if path.exists() and not path.is_dir():
-            raise InputError(f"--output_dir={path}: is a file, not a folder")
+            raise InputError(f"{flag}={path}: is a file, not a folder")
         if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise InputError(f"--output_dir={path}: is not empty; choose another folder or give --overwrite")
+            raise InputError(f"{flag}={path}: is not empty; choose another folder or give --overwrite")
         if path.is_symlink() or path.is_mount():  # neither can be replaced by a finished folder
             kind = "a link" if path.is_symlink() else "a mount point"
-            raise InputError(f"--output_dir={path}: is {kind}; give a folder inside it")
-        refuse_foreign(path, "--output_dir")
+            raise InputError(f"{flag}={path}: is {kind}; give a folder inside it")
+        refuse_foreign(path, flag)
     except OSError as error:
-        raise InputError(f"--output_dir={path}: cannot be looked at ({error.strerror})") from error
+        raise InputError(f"{flag}={path}: cannot be looked at ({error.strerror})") from error
     return path
 
 
 @contextlib.contextmanager
-def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+def output_folder(
+    path: str | os.PathLike, *, overwrite: bool = False, flag: str = "--output_dir"
+) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
 
     Raises InputError where `check_output` does, and if the folder cannot be made.
     """
-    path = check_output(path, overwrite=overwrite)
+    path = check_output(path, overwrite=overwrite, flag=flag)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     missing = _missing_parents(path)
     try:
@@ -83,12 +85,12 @@ def output_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterat
         temporary.mkdir()
         handle = os.open(temporary, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
+        raise InputError(f"{flag}={path}: cannot be made ({error.strerror})") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with naming_failures(path, "--output_dir"):
+        with naming_failures(path, flag):
             yield temporary
-            _put_in_place(temporary, path, overwrite)
+            _put_in_place(temporary, path, overwrite, flag)
     finally:
         os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,7 +133,7 @@ def resumable_folder(
         try:
             with naming_failures(path, "--output_dir"):
                 yield partial
-                _put_in_place(partial, path, overwrite)
+                _put_in_place(partial, path, overwrite, "--output_dir")
         except RunError as error:
             if not worth_keeping(partial):
                 raise
@@ -168,9 +170,9 @@ def _remove_empty(folders: Sequence[pathlib.Path]) -> None:
             folder.rmdir()
 
 
-def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool) -> None:
+def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool, flag: str) -> None:
     try:
-        check_output(path, overwrite=overwrite)
+        check_output(path, overwrite=overwrite, flag=flag)
     except InputError as error:  # written by others meanwhile
         raise RunError(str(error)) from error
     if path.exists():

@@ -30,6 +30,20 @@ def decode_grey(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.shape(image)[-1] >= 3, lambda: luma(image), lambda: image[..., :1])
 
 
+def decode_grey_float(encoded: tf.Tensor) -> tf.Tensor:
+    """As `decode_grey`, but 16-bit PNGs keep their precision, as in the records: float32 [H, W, 1] in [0, 255]."""
+    # The header's 25th byte has the depth; zeros make shorter strings long enough to look.
+    start = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])
+    is_png = tf.strings.substr(start, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    is_deep = is_png & (tf.strings.substr(start, 24, 1) == b"\x10")
+
+    def decode_deep() -> tf.Tensor:
+        image = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.float32) / 257.0
+        return tf.minimum(tf.tensordot(image, tf.constant(LUMA), axes=1)[..., tf.newaxis], 255.0)
+
+    return tf.cond(is_deep, decode_deep, lambda: tf.cast(decode_grey(encoded), tf.float32))
+
+
 def luma(image: tf.Tensor) -> tf.Tensor:
     """Grey of uint8 [H, W, 3 or more], of which the first three channels are R, G and B: uint8 [H, W, 1]."""
     weighted = tf.tensordot(tf.cast(image[..., :3], tf.float32), tf.constant(LUMA), axes=1)

@@ -1,5 +1,8 @@
 """The command list and unknown commands."""
 
+import subprocess
+import sys
+
 from tfcxr import cli
 
 
@@ -25,3 +28,13 @@ def test_every_command_has_help(capsys):
 def test_a_bad_flag_of_a_command_exits_2(capsys):
     assert cli.main(["evaluate", "--model=/no/such/folder"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_foreign_package_called_tools_does_not_hide_ours(tmp_path):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from tfcxr import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "import-reference", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: tfcxr import-reference" in done.stdout

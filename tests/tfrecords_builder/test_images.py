@@ -35,6 +35,19 @@ def test_decode_grey_refuses_other_bytes():
         images.decode_grey(b"no image")
 
 
+def test_decode_grey_float_keeps_16_bits():
+    deep = np.array([[0, 1, 257], [32768, 65278, 65535]], np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(deep).save(stream, "PNG")
+    decode = tf.function(images.decode_grey_float)
+    np.testing.assert_allclose(decode(stream.getvalue())[..., 0], deep / 257, atol=1e-4)
+    shallow = images.encode_png(np.array([[[7], [200]]], np.uint8))
+    np.testing.assert_array_equal(decode(shallow)[..., 0], [[7, 200]])
+    for damaged in (b"", b"\x89PNG", stream.getvalue()[:40]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(damaged)
+
+
 def test_resize_is_antialiased():
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))[..., None]  # the highest frequency there is
     small = images.resize(stripes, 8, 8).numpy()

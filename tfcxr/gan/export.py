@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 
+from tfcxr import model_cards, warm_up
 from tfcxr.gan import loading, reference, sampling, steps
 from tfrecords_builder import files
 from tfrecords_builder import images as images_lib
@@ -18,14 +20,18 @@ class ServedGenerator(tf.Module):
     """The signatures of an exported generator.
 
     Attributes:
-      model: Keras model of (latents, labels) -> images in [-1, 1].
+      seen: names of the labels that it was conditioned on.
+      functions: signature -> tf.function.
     """
 
     def __init__(self, generator: loading.Generator):
         super().__init__(name="generator")
-        self.model = generator.model
+        # Not the model itself: a SavedModel would hold a graph of each of its layers, too.
+        self._weights = list(generator.model.variables)
+        self._generate = lambda inputs: generator.model(inputs, training=False)
+        self._latent_size = generator.network.latent_size
         self._seen = list(generator.network.condition_labels or range(generator.network.num_labels))
-        self._names = ", ".join(LABELS[index] for index in self._seen)
+        self.seen = tuple(LABELS[index] for index in self._seen)
         network = generator.network
         self.functions = {
             "serving_default": self._signature(
@@ -46,7 +52,7 @@ class ServedGenerator(tf.Module):
     def _images(self, labels, seed):
         """uint8 [N, R, R, 1] of labels float [N, 14] in {0, 1}; row i depends on `seed`, i and its labels only."""
         numbers = tf.range(tf.shape(labels, out_type=tf.int64)[0])
-        latents = sampling.numbered_latents(seed, numbers, self.model.input_shape[0][1])
+        latents = sampling.numbered_latents(seed, numbers, self._latent_size)
         return {"images": steps.to_uint8(self._from_latents(latents, labels)["images"])}
 
     def _png(self, labels, seed):
@@ -60,18 +66,21 @@ class ServedGenerator(tf.Module):
         seen = tf.reduce_any(tf.gather(labels, self._seen, axis=1) > 0, axis=1)
         checks = [
             tf.debugging.Assert(binary, ["labels must be 0 or 1"]),
-            tf.debugging.Assert(tf.reduce_all(seen), [f"each row of labels needs at least one 1 among: {self._names}"]),
+            tf.debugging.Assert(
+                tf.reduce_all(seen), [f"each row of labels needs at least one 1 among: {', '.join(self.seen)}"]
+            ),
         ]
         with tf.control_dependencies(checks):
-            return {"images": self.model([tf.identity(latents), labels], training=False)}
+            return {"images": self._generate([tf.identity(latents), labels])}
 
 
 def save_generator(source: str | os.PathLike | loading.Generator, folder: str | os.PathLike) -> dict[str, Any]:
     """Writes the generator of a run (or a loaded one) as a SavedModel into an existing folder.
 
-    Signatures: `serving_default` (labels float [N, 14], seed int64 []) -> images uint8 [N, R, R, 1]; `png`, the same
-      encoded; `from_latents` (latents float [N, nf(0)], labels) -> images float in [-1, 1]. Assets: generator.json and
-      weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt and model_card.md.
+    Signatures, each with a warm-up request: `serving_default` (labels float [N, 14], seed int64 []) -> images uint8
+    [N, R, R, 1]; `png`, the same encoded; `from_latents` (latents float [N, nf(0)], labels) -> images float in [-1, 1].
+    Assets: generator.json and weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt
+    and model_card.md.
 
     Returns:
       What result.json should hold.
@@ -80,16 +89,17 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
       InputError: not a GAN's run, or one without a checkpoint yet.
     """
     generator = source if isinstance(source, loading.Generator) else loading.load(source)
-    served = ServedGenerator(generator)
+    served, description = ServedGenerator(generator), loading.description(generator)
     with tempfile.TemporaryDirectory() as temporary:
         assets = pathlib.Path(temporary)
-        files.write_json(assets / "generator.json", loading.description(generator))
+        files.write_json(assets / "generator.json", description)
         variables = reference.reference_variables(generator.model)
         np.savez(assets / "weights.npz", **{name: variable.numpy() for name, variable in variables.items()})
         files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in LABELS))
-        files.write_text(assets / "model_card.md", model_card(generator))
+        files.write_text(assets / "model_card.md", model_cards.generator_card(description, served.seen))
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
+    warm_up.write_requests(folder, "generator", _requests(served, generator.network.latent_size))
     return {
         "kind": "generator",
         "run": generator.name,
@@ -100,33 +110,13 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
     }
 
 
-def model_card(generator: loading.Generator) -> str:
-    """Markdown: what the generator is, what it was trained on, what it is for."""
-    network = generator.network
-    seen = [LABELS[index] for index in network.condition_labels] or list(LABELS)
-    kind = "prog-GAN generator" if network.arch == "prog" else f"cpD-GAN generator ({network.g_arch} architecture)"
-    lines = [
-        f"# Chest radiograph generator {generator.name}",
-        "",
-        f"A {kind} of grey images of {network.resolution} x "
-        f"{network.resolution} pixels, with averaged weights after {generator.kimg:g} thousand real images.",
-        "",
-        "## Input",
-        "",
-        "Labels [N, 14] in {0, 1} in the order of label_names.txt, at least one 1 among those that it was conditioned "
-        f"on: {', '.join(seen)}. A seed, or latents [N, {network.latent_size}] from N(0, I).",
-        "",
-        "## Training data",
-        "",
-        *[f"- {flag}: digest {digest}" for flag, digest in generator.records.items()],
-        *[f"- {row['count']} images: {row['labels'].replace('|', ', ')}" for row in generator.combinations[:10]],
-        "",
-        "## Intended use",
-        "",
-        "Research on learning from synthetic images. The images show no patient, are no evidence of any disease, and "
-        "may repeat features of training images. Not a medical device; not for diagnosis.",
-    ]
-    return "\n".join(lines) + "\n"
+def _requests(served: ServedGenerator, latent_size: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
+    """A request of one image for each signature."""
+    labels = tf.make_tensor_proto([[float(name == served.seen[0]) for name in LABELS]])
+    seed = tf.make_tensor_proto(0, tf.int64)
+    latents = tf.make_tensor_proto(0.0, shape=[1, latent_size])
+    numbered = {"labels": labels, "seed": seed}
+    return {"serving_default": numbered, "png": numbered, "from_latents": {"latents": latents, "labels": labels}}
 
 
 def _labels(network):

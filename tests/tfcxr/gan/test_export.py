@@ -7,18 +7,26 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 import tfcxr
 from tests import gan_runs
+from tfcxr import warm_up
 from tfcxr.gan import export, loading, sampling, steps
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
 PLAIN_TENSORFLOW = """
 import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tfcxr", "tfrecords_builder", "flags"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
 import numpy as np
 import tensorflow as tf
-assert not any(name.startswith("tfcxr") for name in sys.modules)
 model = tf.saved_model.load(sys.argv[1])
 latents, labels = (tf.constant(array) for array in np.load(sys.argv[2]).values())
 signatures = model.signatures
@@ -59,7 +67,15 @@ def test_saved_model_in_a_fresh_process_equals_the_keras_model(exported, tmp_pat
     model = tfcxr.load_generator(run)
     latents, labels = batch(model)
     np.savez(tmp_path / "in.npz", latents=latents, labels=labels)
-    command = [sys.executable, "-c", PLAIN_TENSORFLOW, str(folder), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        PLAIN_TENSORFLOW,
+        str(folder),
+        str(tmp_path / "in.npz"),
+        str(tmp_path / "out.npz"),
+    ]
     subprocess.run(command, check=True, cwd=tmp_path)
     out = np.load(tmp_path / "out.npz")
     images = model([latents, labels]).numpy()
@@ -81,7 +97,27 @@ def test_export_rebuilds_the_keras_model_and_describes_itself(exported):
     assert value["kimg"] == 2
     assert value["combinations"][0] == {"labels": "No Finding", "count": 50}
     assert (folder / "assets/label_names.txt").read_text().splitlines() == list(LABELS)
-    assert "not for diagnosis" in (folder / "assets/model_card.md").read_text()
+    card = (folder / "assets/model_card.md").read_text()
+    for words in (
+        "generator run",
+        "after 2 thousand",
+        "50 images: No Finding",
+        "not for diagnosis",
+        "guarantees privacy",
+    ):
+        assert words in card, words
+
+
+def test_warm_up_requests_call_every_signature(exported):
+    _, folder = exported
+    model = tf.saved_model.load(str(folder))
+    shapes = {}
+    for record in tf.data.TFRecordDataset(str(folder / warm_up.FILE)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        name = request.model_spec.signature_name
+        shapes[name] = next(iter(model.signatures[name](**inputs).values())).shape
+    assert shapes == {"serving_default": [1, 16, 16, 1], "png": [1], "from_latents": [1, 16, 16, 1]}
 
 
 def test_discriminator_of_a_run(exported):
