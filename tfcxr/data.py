@@ -114,7 +114,8 @@ class Extra:
     """Images that a training stream draws besides those of its record set, evenly among them.
 
     Attributes:
-      record_set: of the same resolution and classes; its train split is meant, of which an epoch is as long as it is.
+      record_set: whose train split they are of, shuffled anew after each time through; resolution and classes are those
+        of the main set.
       per_pass: how many for each pass over the main images.
       duplicate: draw none of these images, but main images again instead, with their classes in the shares that these
         have: the control that tells what more steps and another class balance do by themselves.
