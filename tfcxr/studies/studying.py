@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import importlib
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import platform
@@ -212,9 +210,6 @@ class Study:
                 print(f"Label counts: {self._outputs[job.id]}/report.html")
         print(f"Results: {self._folder}/results.csv, results.md, study.json ({seconds / 60:.1f} minutes)")
         print(f"Curves, samples, HParams: tensorboard --logdir={self._workspace / 'runs'}", flush=True)
-        if importlib.util.find_spec("tfcxr.reporting"):
-            path = importlib.import_module("tfcxr.reporting.report").write(self._folder, self._workspace)
-            print(f"Report: {path}", flush=True)
 
 
 def _refuse_foreign(folder: pathlib.Path, name: str) -> None:
