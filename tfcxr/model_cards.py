@@ -131,12 +131,12 @@ def _selection(result: Mapping[str, Any]) -> str:
     lines = [f"Weights of step {best['step']}, chosen by: {criterion}."]
     if result.get("selected_on_target_labels"):
         lines.append("This used labels of the target domain.")
-    lines += [
-        f"Balanced accuracy there, {domain} validation images: {100 * best[key]:.1f}%"
-        + (" (the fold they were chosen on, so optimistic)." if domain == criterion else ".")
-        for domain in ("source", "target")
-        if best.get(key := f"{domain}/balanced_accuracy") is not None
-    ]
+    # A baseline has one validation fold, of its source.
+    for fold in ("validation", "source", "target"):
+        if (accuracy := best.get(f"{fold}/balanced_accuracy")) is not None:
+            images = "validation images" if fold == "validation" else f"{fold} validation images"
+            optimistic = " (chosen on them, so optimistic)" if fold in (criterion, "validation") else ""
+            lines.append(f"Balanced accuracy there on {images}: {100 * accuracy:.1f}%{optimistic}.")
     return " ".join(lines)
 
 

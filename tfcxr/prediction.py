@@ -136,7 +136,7 @@ class _Overlays:
                 pictures.read_grey(path.read_bytes()),
                 one,
                 self._part,
-                f"{path.name[:100]}: {self._classes[values.argmax()]}, {values.max():.3f}",
+                f"{'/'.join(path.parts[-3:])[-100:]}: {self._classes[values.argmax()]}, {values.max():.3f}",
             )
         return names
 
