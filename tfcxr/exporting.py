@@ -134,10 +134,10 @@ def export_classifier(
     run_dir = pathlib.Path(run_dir)
     config = loading.load_classifier_config(run_dir)
     classes, resolution = list(config["classes"]), config["resolution"]
+    served = ServedClassifier(loading.load_classifier(run_dir), classes, resolution)
     measured = [_read_evaluation(path, run_dir) for path in evaluations]
     result_path = run_dir / "result.json"
     card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
-    served = ServedClassifier(loading.load_classifier(run_dir), classes, resolution)
     for name in loading.FILES:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

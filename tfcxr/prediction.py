@@ -28,15 +28,18 @@ def find_images(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
-            if not inside:
-                raise InputError(f"--images={path}: no PNG, JPEG or DICOM file in this folder")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InputError(f"--images={path}: there is no such file or folder")
+        try:
+            if path.is_dir():
+                inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
+                if not inside:
+                    raise InputError(f"--images={path}: no PNG, JPEG or DICOM file in this folder")
+                found += inside
+            elif path.is_file():
+                found.append(path)
+            else:
+                raise InputError(f"--images={path}: there is no such file or folder")
+        except OSError as error:
+            raise InputError(f"--images={path}: cannot be looked at ({error.strerror})") from error
     if not found:
         raise InputError("--images is required: files or folders, separated by commas")
     return list(dict.fromkeys(found))

@@ -219,8 +219,8 @@ def test_flags_that_do_not_fit_the_run_are_refused(baseline, dcan, tmp_path, cap
         ([f"--run_dir={gan}", evaluation], "--evaluations: is for classifiers"),
         ([f"--run_dir={baseline[0]}", "--onnx"], "pip install 'tfcxr[onnx]'"),
         ([f"--run_dir={dcan[0]}", evaluation], "is of another model"),
-        ([f"--run_dir={dcan[0]}", f"--evaluations={tmp_path}"], "result.json: cannot be read"),
-        ([f"--run_dir={dcan[0]}", f"--evaluations={dcan[1]}"], "is no output folder of evaluate"),
+        ([f"--run_dir={baseline[0]}", f"--evaluations={tmp_path}"], "result.json: cannot be read"),
+        ([f"--run_dir={baseline[0]}", f"--evaluations={dcan[1]}"], "is no output folder of evaluate"),
     ]
     for arguments, words in cases:
         assert call_export(*arguments, out) == 2
@@ -228,7 +228,11 @@ def test_flags_that_do_not_fit_the_run_are_refused(baseline, dcan, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_export_of_nothing_is_refused(tmp_path, capsys):
+def test_export_of_nothing_is_refused(baseline, tmp_path, capsys):
+    run = shutil.copytree(baseline[0], tmp_path / "run")
+    (run / loading.WEIGHTS).unlink()
+    assert call_export(f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}") == 2
+    assert "the run has no weights yet" in capsys.readouterr().err
     assert call_export(f"--run_dir={tmp_path}", f"--output_dir={tmp_path / 'out'}") == 2
     assert "not a run folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -335,6 +339,7 @@ def test_predict_names_bad_flags(baseline, tmp_path, capsys):
     cases = [
         ([], "--images is required"),
         ([f"--images={tmp_path / 'none.png'}"], "no such file"),
+        ([f"--images={tmp_path / ('x' * 300)}"], "cannot be looked at (File name too long)"),
         ([f"--images={tmp_path / 'empty'}"], "no PNG, JPEG or DICOM file"),
         ([f"--images={image}", f"--output={tmp_path / 'empty'}"], "is a folder; name a CSV file"),
         ([f"--images={image}", f"--output={tmp_path / 'file' / 'out.csv'}"], "cannot be written"),
