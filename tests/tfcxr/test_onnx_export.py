@@ -1,4 +1,4 @@
-"""The constant matrix that stands for resize and crop in ONNX; the whole file is tested in test_export_and_predict.py."""
+"""The constant matrix that stands for resize and crop in ONNX; test_export_and_predict.py tests the whole file."""
 
 import numpy as np
 import pytest
