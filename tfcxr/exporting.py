@@ -1,6 +1,5 @@
 """Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with all that its use needs inside."""
 
-import hashlib
 import os
 import pathlib
 import shutil
@@ -177,7 +176,6 @@ def _read_evaluation(path: str | os.PathLike, run_dir: pathlib.Path) -> dict[str
     result = files.read_json(pathlib.Path(path) / "result.json")
     if not isinstance(result, dict) or "balanced_accuracy" not in result:
         raise InputError(f"--evaluations={path}: is no output folder of evaluate")
-    digest = hashlib.sha256((run_dir / loading.WEIGHTS).read_bytes()).hexdigest()
-    if result.get("model_digest") != digest:
+    if result.get("model_digest") != loading.weights_digest(run_dir, "--run_dir"):
         raise InputError(f"--evaluations={path}: is of another model ({result.get('model')}) or of earlier weights")
     return result

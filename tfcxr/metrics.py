@@ -109,3 +109,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
         return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0)
 
     return Reliability(np.linspace(0, 1, bins + 1), counts, mean(confidence), mean(correct.astype(float)))
+
+
+def finite(value: float) -> float | None:
+    """`value` as a JSON number: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None

@@ -9,7 +9,8 @@ Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 
 import sys
 
-from flags import app, study
+from flags import app, classifier, study
+from tfcxr.classifiers import methods
 
 
 def define_flags(fv):
@@ -69,23 +70,12 @@ def _definition(fv):
         data=definition.parse_folders("data", fv.data, [name for name in records if name not in phantoms]),
         synthetic=synthetic,
         generators=definition.parse_folders("generators", fv.generators, synthetic, all_needed=False),
-        cells=tuple(definition.parse_cells(line, _methods()) for line in fv.cells),
+        cells=tuple(definition.parse_cells(line, list(methods.METHODS), classifier.VARIANTS) for line in fv.cells),
         seeds=tuple(int(seed) for seed in fv.seeds),
         adapt_from_baseline=fv.adapt_from_baseline,
         label_stats=fv.label_stats,
         flags={command: definition.parse_tokens(name, fv[name].value) for name, command in study.COMMANDS.items()},
     )
-
-
-def _methods():
-    """`none`, and the others that train-dcan offers."""
-    from absl import flags
-
-    from tfcxr import train_dcan
-
-    fv = flags.FlagValues()
-    train_dcan.define_flags(fv)
-    return ["none", *(name for name in fv["alignment"].parser.enum_values if name != "none")]
 
 
 def _resolve(kind, arguments):

@@ -6,7 +6,6 @@ Example: python -m tools.sheet --records=workspace/records/chexpert/multilabel/6
 import pathlib
 import sys
 
-import matplotlib
 import numpy as np
 from absl import flags
 
@@ -46,10 +45,9 @@ def choose_rows(vectors: np.ndarray, classes: np.ndarray, names: list[str], colu
 
 def draw(rows: dict[str, list[int]], images: dict[int, np.ndarray], columns: int, path: pathlib.Path) -> None:
     """Writes the sheet; `images` maps positions to uint8 [R, R, 1]."""
-    from tfrecords_builder import files
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+
+    from tfcxr import figures
 
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(columns + 1.6, len(rows)), squeeze=False, layout="constrained"
@@ -60,9 +58,7 @@ def draw(rows: dict[str, list[int]], images: dict[int, np.ndarray], columns: int
         for axis, position in zip(line, positions, strict=False):
             axis.imshow(images[position][:, :, 0], cmap="gray", vmin=0, vmax=255)
         line[0].text(-0.1, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
-    plt.close(figure)
+    figures.save(figure, path, 80)
 
 
 def main(fv: flags.FlagValues) -> None:

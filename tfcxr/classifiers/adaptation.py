@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import data, runs, strategies
+from tfcxr import data, metrics, runs, strategies
 from tfcxr.classifiers import (
     adaptation_curves,
     baseline,
@@ -20,7 +20,6 @@ from tfcxr.classifiers import (
     loop,
     losses,
     methods,
-    models,
     optimizers,
     preprocessing,
     selection,
@@ -122,22 +121,15 @@ class Adaptation:
         counts = _check(config, source, target)
         self._source_shares = counts / counts.sum()
         corrected = methods.is_corrected(config.alignment)
-        self.model_config = models.ModelConfig(
-            classes=tuple(source.info.classes),
-            label_version=source.info.label_version,
-            resolution=source.info.resolution,
-            image_size=config.image_size,
-            backbone=config.backbone,
-            stem=config.stem,
-            attention=corrected,
+        self.classifier = loading.make_classifier(
+            config,
+            source,
+            load_weights=load_weights,
             reduction=config.reduction,
+            attention=corrected,
             correction=corrected,
-            dtype=config.dtype,
         )
-        self.classifier = models.Classifier(self.model_config, config.seed)
-        if load_weights:
-            loaded = loading.initialise(self.classifier, weights=config.weights, init_from=config.init_from)
-            print(f"start: {', '.join(loaded) or 'nothing'} loaded, the rest random", flush=True)
+        self.model_config = self.classifier.config
         if not config.train_batch_norm:
             for layer in self.classifier.base.layers:
                 if isinstance(layer, tf.keras.layers.BatchNormalization):
@@ -323,7 +315,7 @@ class Adaptation:
         classes = self.model_config.classes
         domain_gap.warn_of_collapse(target, classes)
         row: dict[str, float | None] = {
-            "source/loss": loop.finite(source.cross_entropy()),
+            "source/loss": metrics.finite(source.cross_entropy()),
             "source/balanced_accuracy": source.balanced_accuracy(),
             "target/balanced_accuracy": target.balanced_accuracy(),
             **loop.recalls_by_name(source, classes, "source"),

@@ -4,13 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-from tfrecords_builder import files
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+from tfcxr import figures
 
 
 def plot(
@@ -61,6 +58,4 @@ def plot(
     for axis in panels.flat:
         axis.set_xlabel("step")
         axis.legend(fontsize=8)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    figures.save(figure, path, 110)

@@ -8,17 +8,13 @@ synthetic images, or mixed with others, such as synthetic ones.
 import dataclasses
 from typing import Any
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
-
-from tfcxr import data, runs, strategies
-from tfcxr.classifiers import loading, loop, losses, models, optimizers, preprocessing
-from tfrecords_builder import files
-from tfrecords_builder.errors import InputError
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+from tfcxr import data, figures, metrics, runs, strategies
+from tfcxr.classifiers import loading, loop, losses, optimizers, preprocessing
+from tfrecords_builder.errors import InputError
 
 _LOGS = ("loss", "accuracy")
 _EVALUATION_BATCH = 64
@@ -127,19 +123,8 @@ class Baseline:
             self._counts = self._counts + _extra_counts(self._extra)
         loop.check_classes(record_set, flag="--records", split="validation", every_class=False)
         loop.note_resolution(record_set, config.image_size, "--records")
-        self.model_config = models.ModelConfig(
-            classes=tuple(record_set.info.classes),
-            label_version=record_set.info.label_version,
-            resolution=record_set.info.resolution,
-            image_size=config.image_size,
-            backbone=config.backbone,
-            stem=config.stem,
-            dtype=config.dtype,
-        )
-        self.classifier = models.Classifier(self.model_config, config.seed)
-        if load_weights:
-            loaded = loading.initialise(self.classifier, weights=config.weights, init_from=config.init_from)
-            print(f"start: {', '.join(loaded) or 'nothing'} loaded, the rest random", flush=True)
+        self.classifier = loading.make_classifier(config, record_set, load_weights=load_weights)
+        self.model_config = self.classifier.config
 
     def run_config(self) -> dict[str, Any]:
         """What decides the result, for config.json."""
@@ -264,7 +249,7 @@ class Baseline:
             "validation/accuracy": float(np.mean(outputs.predictions == outputs.labels)),
             "validation/balanced_accuracy": accuracy,
             **loop.recalls_by_name(outputs, self.model_config.classes, "validation"),
-            "select/source": loop.finite(accuracy),
+            "select/source": metrics.finite(accuracy),
         }
 
 
@@ -377,9 +362,7 @@ def plot_curves(history: list[dict[str, Any]], steps_per_epoch: int, path) -> No
         axis.set_xlabel("epoch")
         axis.set_ylabel(title)
         axis.legend(fontsize=8)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
+    figures.save(figure, path, 120)
 
 
 def _describe(row: dict[str, Any], steps_per_epoch: int) -> str:

@@ -7,18 +7,16 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
 import threadpoolctl
+from matplotlib import pyplot as plt
 from sklearn import decomposition, manifold
 from tensorboard.plugins import projector
 
+from tfcxr import figures
 from tfcxr.classifiers import domain_gap, loop, models
 from tfrecords_builder import files
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 MOST_POINTS = 1000  # both domains together: some seconds of t-SNE
 _COMPONENTS = 50  # t-SNE and the projector get principal components: small files, and as good
@@ -93,9 +91,7 @@ def write_picture(points: Points, path: pathlib.Path, title: str) -> None:
     axis.set_yticks([])
     axis.set_title(title)
     axis.legend(fontsize=8)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    figures.save(figure, path, 110)
 
 
 def write_projector(points: Points, folder: pathlib.Path, step: int) -> None:

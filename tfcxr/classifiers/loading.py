@@ -1,12 +1,13 @@
 """Classifiers from run folders and exports: rebuilt from config.json and the weights kept as best."""
 
+import hashlib
 import os
 import pathlib
 from typing import Any
 
 import tensorflow as tf
 
-from tfcxr import runs
+from tfcxr import data, runs
 from tfcxr.classifiers import backbones, models, reference_weights, weight_files
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
@@ -49,10 +50,53 @@ def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
     return {**config["config"], "kind": config["kind"], "records": config["records"], "labels": list(labels.LABELS)}
 
 
+def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
+    """SHA-256 of a trained classifier's weights, the same for a run and its export.
+
+    Raises InputError, which names `flag`, if they cannot be read.
+    """
+    try:
+        return hashlib.sha256((pathlib.Path(path) / WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{flag}={path}: its weights cannot be read ({error.strerror})") from error
+
+
 def load_network(path: str | os.PathLike) -> models.Classifier:
     """The trained network itself: framed images -> logits. Raises InputError as `load_classifier`."""
     classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
     models.load_weights(classifier, pathlib.Path(path) / WEIGHTS)
+    return classifier
+
+
+def make_classifier(
+    settings: Any, record_set: data.RecordSet, *, load_weights: bool, **network: Any
+) -> models.Classifier:
+    """A new classifier of a record set's classes, with its first weights.
+
+    Args:
+      settings: of a run, baseline.BaselineConfig or adaptation.AdaptationConfig.
+      record_set: labelled images to train on.
+      load_weights: whether to load the first weights, and say which; a resumed run has its own.
+      **network: further fields of models.ModelConfig.
+
+    Raises:
+      InputError: a setting or weights that cannot be used.
+    """
+    info = record_set.info
+    config = models.ModelConfig(
+        classes=tuple(info.classes),
+        label_version=info.label_version,
+        resolution=info.resolution,
+        image_size=settings.image_size,
+        backbone=settings.backbone,
+        stem=settings.stem,
+        dtype=settings.dtype,
+        **network,
+    )
+    classifier = models.Classifier(config, settings.seed)
+    if load_weights:
+        loaded = initialise(classifier, weights=settings.weights, init_from=settings.init_from)
+        print(f"start: {', '.join(loaded) or 'nothing'} loaded, the rest random", flush=True)
     return classifier
 
 

@@ -348,12 +348,7 @@ def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> N
 def recalls_by_name(outputs: Outputs, classes: Sequence[str], prefix: str) -> dict[str, float | None]:
     """{"<prefix>/recall/<class>": recall, or None for a class without an image}."""
     recalls = metrics.recalls(outputs.labels, outputs.predictions, len(classes))
-    return {f"{prefix}/recall/{name}": finite(recall) for name, recall in zip(classes, recalls, strict=True)}
-
-
-def finite(value: float) -> float | None:
-    """`value` as a JSON number: None for NaN and infinity."""
-    return float(value) if math.isfinite(value) else None
+    return {f"{prefix}/recall/{name}": metrics.finite(recall) for name, recall in zip(classes, recalls, strict=True)}
 
 
 def _read_history(path: pathlib.Path) -> list[dict[str, Any]]:

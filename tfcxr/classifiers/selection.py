@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from tfcxr import metrics
 from tfcxr.classifiers import loop
 
 CRITERIA = ("source", "entropy", "density", "target")
@@ -21,10 +22,10 @@ _ROWS_AT_ONCE = 1024
 def criteria(source: loop.Outputs, target: loop.Outputs) -> dict[str, float | None]:
     """{"select/<criterion>": value} of outputs on the validation images of both domains."""
     return {
-        "select/source": loop.finite(source.balanced_accuracy()),
-        "select/entropy": loop.finite(-mean_entropy(target.probabilities)),
-        "select/density": loop.finite(soft_neighbourhood_density(target.probabilities)),
-        "select/target": loop.finite(target.balanced_accuracy()),
+        "select/source": metrics.finite(source.balanced_accuracy()),
+        "select/entropy": metrics.finite(-mean_entropy(target.probabilities)),
+        "select/density": metrics.finite(soft_neighbourhood_density(target.probabilities)),
+        "select/target": metrics.finite(target.balanced_accuracy()),
     }
 
 

@@ -48,15 +48,7 @@ def load(model: tf.keras.Model, path: str | os.PathLike) -> None:
                 found = _from_h5(io.BytesIO(archive.read("model.weights.h5")), model)
         else:
             found = _from_h5(path, model)
-    except (
-        OSError,
-        LookupError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        tf.errors.OpError,
-    ) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--weights={path}: is damaged, or no file of Keras weights ({reason})") from error
     assign(model, found, path)

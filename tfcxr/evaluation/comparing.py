@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tfcxr import metrics
 from tfcxr.evaluation import bootstrap
 from tfcxr.evaluation.predictions import Predictions
-from tfcxr.evaluation.summary import finite
 from tfrecords_builder.errors import InputError
 
 
@@ -77,9 +77,9 @@ def compare(
     def row(column: int, num_holders: int) -> dict[str, Any]:
         ends = None if sampled is None else bootstrap.interval(sampled["difference"][:, column], num_holders)
         return {
-            "this": finite(this[0, column]),
-            "other": finite(that[0, column]),
-            "difference": {"value": finite(this[0, column] - that[0, column]), "ci95": ends},
+            "this": metrics.finite(this[0, column]),
+            "other": metrics.finite(that[0, column]),
+            "difference": {"value": metrics.finite(this[0, column] - that[0, column]), "ci95": ends},
             "p_value": bootstrap.p_value(sampled["difference"][:, column]) if sampled and ends else None,
         }
 

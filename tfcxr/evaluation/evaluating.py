@@ -1,6 +1,5 @@
 """Evaluates a classifier on one split of a record set and writes all that `evaluate` promises."""
 
-import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +57,7 @@ def evaluate(
     if list(record_set.info.classes) != classes:
         raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
     split = predictions.choose_split(record_set, split)
-    digest = _model_digest(model_path)
+    digest = loading.weights_digest(model_path)
     borrowed = None
     if thresholds_from:
         borrowed = operating_points.read_thresholds(thresholds_from, classes=classes, model_digest=digest)
@@ -100,14 +99,6 @@ def evaluate(
     files.write_text(output_dir / "result.md", tables.to_markdown(result, pictures))
     events.write(output_dir / "tensorboard", result, own, config, pictures)
     return result
-
-
-def _model_digest(path: str) -> str:
-    """SHA-256 of the model's weights, the same for a run and its export."""
-    try:
-        return hashlib.sha256((pathlib.Path(path) / loading.WEIGHTS).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"--model={path}: its weights cannot be read ({error.strerror})") from error
 
 
 def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Predictions | None:

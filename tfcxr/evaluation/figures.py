@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn import metrics as sklearn_metrics
 
+from tfcxr import figures
 from tfcxr.evaluation import operating_points
 from tfcxr.evaluation.predictions import Predictions
 from tfcxr.evaluation.subgroups import SMALL
-from tfrecords_builder import files
 
 # Okabe and Ito's palette without yellow; with a style each, 21 lines can be told apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -245,7 +245,5 @@ def _title(figure: Figure, what: str, result: Mapping[str, Any]) -> None:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-    with files.atomic_path(path) as temporary:
-        # Without the writer's version in it, the same numbers give the same file.
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+    figures.save(figure, path, _DPI)
     return path

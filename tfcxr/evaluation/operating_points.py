@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+from tfcxr import metrics
 from tfcxr.evaluation.predictions import Predictions
-from tfcxr.evaluation.summary import finite
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
@@ -53,7 +53,7 @@ def choose_thresholds(predictions: Predictions, classes: Sequence[str]) -> dict[
             AT_SENSITIVITY: np.argmax(sensitivity >= _TARGET),
             AT_SPECIFICITY: np.flatnonzero(1 - false_positive_rate >= _TARGET)[-1],
         }
-        chosen[name] = {criterion: finite(thresholds[place]) for criterion, place in places.items()}
+        chosen[name] = {criterion: metrics.finite(thresholds[place]) for criterion, place in places.items()}
     return chosen
 
 

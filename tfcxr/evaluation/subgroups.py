@@ -9,7 +9,6 @@ import pandas as pd
 from tfcxr import metrics
 from tfcxr.evaluation import bootstrap
 from tfcxr.evaluation.predictions import Predictions
-from tfcxr.evaluation.summary import finite
 
 SMALL = 20  # images; groups with fewer are marked
 UNKNOWN = "unknown"
@@ -83,9 +82,9 @@ def evaluate_subgroups(
                 "num_images": int(member.sum()),
                 "num_patients": len(known) or None,
                 "small": bool(member.sum() < SMALL),
-                "balanced_accuracy": {"value": finite(recall.mean()), "ci95": accuracy_interval},
+                "balanced_accuracy": {"value": metrics.finite(recall.mean()), "ci95": accuracy_interval},
                 "recall": {
-                    label: {"value": finite(recall[k]), "ci95": recall_intervals[k], "support": int(support[k])}
+                    label: {"value": metrics.finite(recall[k]), "ci95": recall_intervals[k], "support": int(support[k])}
                     for k, label in enumerate(classes)
                 },
             }

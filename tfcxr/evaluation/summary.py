@@ -40,9 +40,9 @@ def summarise(
 
     def per_class(name: str, values: np.ndarray) -> dict[str, Any]:
         return {
-            "macro": finite(values.mean()),
+            "macro": metrics.finite(values.mean()),
             "macro_ci95": interval(name),
-            "per_class": {classes[k]: finite(value) for k, value in enumerate(values)},
+            "per_class": {classes[k]: metrics.finite(value) for k, value in enumerate(values)},
             "per_class_ci95": {classes[k]: interval(name, k) for k in range(number)},
         }
 
@@ -54,11 +54,11 @@ def summarise(
         "num_patients": len({patient for patient in predictions.patients if patient}) or None,
         "classes": list(classes),
         "balanced_accuracy": {
-            "value": finite(metrics.balanced_accuracy(labels, predicted, number)),
+            "value": metrics.finite(metrics.balanced_accuracy(labels, predicted, number)),
             "ci95": interval("balanced_accuracy"),
         },
         "recall": {
-            name: {"value": finite(recall[k]), "ci95": interval("recall", k), "support": int(support[k])}
+            name: {"value": metrics.finite(recall[k]), "ci95": interval("recall", k), "support": int(support[k])}
             for k, name in enumerate(classes)
         },
         "roc_auc": per_class("roc_auc", metrics.roc_auc(labels, probabilities)),
@@ -70,8 +70,8 @@ def summarise(
                 "low": float(bins.edges[i]),
                 "high": float(bins.edges[i + 1]),
                 "count": int(bins.counts[i]),
-                "confidence": finite(bins.confidence[i]),
-                "accuracy": finite(bins.accuracy[i]),
+                "confidence": metrics.finite(bins.confidence[i]),
+                "accuracy": metrics.finite(bins.accuracy[i]),
             }
             for i in range(len(bins.counts))
         ],
@@ -94,8 +94,3 @@ def _warnings(table: np.ndarray, classes: Sequence[str], holders: np.ndarray | N
     for k in np.flatnonzero((holders > 0) & (holders < _FEW_PATIENTS)):
         warnings.append(f"class {classes[k]} has images of {holders[k]} patients: its intervals are rough or none")
     return warnings
-
-
-def finite(value: float) -> float | None:
-    """`value` as a JSON number: None for NaN and infinity."""
-    return float(value) if np.isfinite(value) else None

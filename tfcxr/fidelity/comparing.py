@@ -8,16 +8,13 @@ import os
 import pathlib
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 
-from tfcxr import data
+from tfcxr import data, figures
 from tfcxr.fidelity import distances, features, statistics
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 SCHEMA_VERSION = 1
 MAX_IMAGES = 10_000  # of each set, where the caller names no number: that of the benchmark's FID
@@ -136,9 +133,7 @@ def plot_features(sets: dict[str, statistics.Statistics], path: pathlib.Path) ->
     axes.set_xlabel(f"first principal component of the reals' {real.name}")
     axes.set_ylabel("second")
     axes.legend()
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
+    figures.save(figure, path, 120)
 
 
 def _number_of_images(sets: dict[str, tuple[data.RecordSet, str]], wanted: int | None) -> int:

@@ -90,7 +90,7 @@ def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures
 
     # The same weights see something else behind another stem or at another size, so the name tells these apart too.
     settings = json.dumps(dataclasses.asdict(config), sort_keys=True)
-    whole = hashlib.sha256((_digest(pathlib.Path(path) / loading.WEIGHTS) + settings).encode()).hexdigest()
+    whole = hashlib.sha256((loading.weights_digest(path, "--features") + settings).encode()).hexdigest()
     return NetworkFeatures(f"{config.backbone}-{whole[:8]}", resolution, compute)
 
 

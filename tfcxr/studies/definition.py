@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
-VARIANTS = ("plain", "sched", "layer_lr", "layer_lr_sched")
 NONE = "none"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -112,8 +111,8 @@ def parse_named(flag: str, lines: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parse_cells(line: str, methods: Sequence[str]) -> Cells:
-    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; a method is one of `methods`, or `none/VARIANT`.
+def parse_cells(line: str, methods: Sequence[str], variants: Sequence[str]) -> Cells:
+    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; a method is one of `methods`, or `none/` and one of `variants`.
 
     Raises InputError that says what is wrong with the line.
     """
@@ -124,15 +123,15 @@ def parse_cells(line: str, methods: Sequence[str]) -> Cells:
     parts = [tuple(word.strip() for word in part.split(",")) for part in (source, target, right)]
     if not all(word for part in parts for word in part):
         raise InputError(f"--cells={line}: a name is missing")
-    return Cells(parts[0], parts[1], tuple(_parse_method(line, word, methods) for word in parts[2]))
+    return Cells(parts[0], parts[1], tuple(_parse_method(line, word, methods, variants) for word in parts[2]))
 
 
-def _parse_method(line: str, word: str, methods: Sequence[str]) -> tuple[str, str | None]:
+def _parse_method(line: str, word: str, methods: Sequence[str], variants: Sequence[str]) -> tuple[str, str | None]:
     method, slash, variant = word.partition("/")
     if method not in methods:
         raise InputError(f"--cells={line}: there is no method {method}; choose of {', '.join(methods)}")
-    if slash and (method != NONE or variant not in VARIANTS):
-        known = ", ".join(f"{NONE}/{name}" for name in VARIANTS)
+    if slash and (method != NONE or variant not in variants):
+        known = ", ".join(f"{NONE}/{name}" for name in variants)
         raise InputError(f"--cells={line}: there is no {word}; variants are those of the baseline: {known}")
     return method, variant or None
 

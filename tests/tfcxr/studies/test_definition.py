@@ -7,6 +7,7 @@ from tfcxr.studies.definition import Cells
 from tfrecords_builder.errors import InputError
 
 METHODS = ("none", "dcan", "ours")
+VARIANTS = ("plain", "sched")
 
 
 def test_a_word_that_is_no_flag_is_a_preset():
@@ -18,7 +19,7 @@ def test_a_word_that_is_no_flag_is_a_preset():
 
 
 def test_cells():
-    found = definition.parse_cells("a, synthetic -> b: none/plain, none, dcan", METHODS)
+    found = definition.parse_cells("a, synthetic -> b: none/plain, none, dcan", METHODS, VARIANTS)
     assert found == Cells(("a", "synthetic"), ("b",), (("none", "plain"), ("none", None), ("dcan", None)))
 
 
@@ -35,7 +36,7 @@ def test_cells():
 )
 def test_bad_cells(line, message):
     with pytest.raises(InputError, match=message):
-        definition.parse_cells(line, METHODS)
+        definition.parse_cells(line, METHODS, VARIANTS)
 
 
 def test_named_lines():

@@ -166,11 +166,6 @@ def test_what_is_wrong_is_said_before_anything_runs(flags, without, message):
         plan(*flags, without=without)
 
 
-def test_every_alignment_of_train_dcan_is_a_method():
-    assert study._methods()[0] == "none"
-    assert {"dcan", "ours"} < set(study._methods())
-
-
 @pytest.fixture
 def emitted(capsys, tmp_path):
     """Emits the tiny study as a script and returns it, checked by bash."""

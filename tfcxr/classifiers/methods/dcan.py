@@ -53,27 +53,17 @@ class Dcan(Ours):
 
     def _regulariser(self, batch: Batch) -> tf.Tensor:
         """Correcting source features should change nothing: they are where the target is to go."""
-        num_classes, form = self.setting.num_classes, self.setting.reg
+        num_classes = self.setting.num_classes
         corrected, corrected_logits = batch.correct(batch.source_features)
         seed = tf.stack([tf.constant(self.setting.seed, tf.int64), batch.number])
         draws = tf.random.stateless_uniform([num_classes, tf.shape(corrected)[0]], seed)
         keep = tf.ensure_shape(draws < _KEPT / num_classes, [num_classes, None])
-        on_features = losses.regulariser(
-            batch.source_features,
-            corrected,
-            batch.labels,
-            keep,
-            num_kernels=losses.FEATURE_KERNELS,
-            width=None,
-            form=form,
-        )
-        on_logits = losses.regulariser(
-            batch.source_logits,
-            corrected_logits,
-            batch.labels,
-            keep,
-            num_kernels=losses.PROBABILITY_KERNELS,
-            width=losses.PROBABILITY_WIDTH,
-            form=form,
-        )
+
+        def change(base: tf.Tensor, after: tf.Tensor, num_kernels: int, width: float | None) -> tf.Tensor:
+            return losses.regulariser(
+                base, after, batch.labels, keep, num_kernels=num_kernels, width=width, form=self.setting.reg
+            )
+
+        on_features = change(batch.source_features, corrected, losses.FEATURE_KERNELS, None)
+        on_logits = change(batch.source_logits, corrected_logits, losses.PROBABILITY_KERNELS, losses.PROBABILITY_WIDTH)
         return on_features + on_logits
