@@ -1,6 +1,7 @@
 """Two models on the same images: paired differences with intervals and tests."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,60 @@ def compare(
             "p_value": float(stats.binomtest(only_this, disagree).pvalue) if disagree else 1.0,
         },
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Balanced accuracy of a group of models, the mean over them: on all images, and on each resample of patients [B].
+
+    Groups that were sampled together have the same patients in each resample, so that differences are paired.
+    """
+
+    value: float
+    sampled: np.ndarray
+
+
+def sample_accuracies(
+    groups: Mapping[Any, Sequence[Predictions]], num_classes: int, *, resamples: int = 2000, seed: int = 0
+) -> dict[Any, Accuracy] | None:
+    """Samples the balanced accuracy of groups of models, such as trainings that differ in their seed only.
+
+    The resamples vary the patients and not the trainings: their spread is that of the test images alone.
+
+    Args:
+      groups: name -> predictions of its models; all on the same images, in the same order (see `align`).
+      num_classes: K.
+      resamples, seed: of the bootstrap over patients.
+
+    Returns:
+      name -> its accuracy; None if there are too few patients to draw from, or a class has images of one patient only.
+    """
+    first = next(iter(groups.values()))[0]
+    labels = first.labels
+    patients = bootstrap.PatientBootstrap(labels, first.patients, resamples=resamples, seed=seed)
+    if patients.holders(labels, num_classes).min() < 2:
+        return None
+    tables = {
+        name: [patients.count(labels * num_classes + one.predicted, num_classes**2) for one in models]
+        for name, models in groups.items()
+    }
+
+    def accuracies(weights: np.ndarray) -> dict[Any, np.ndarray]:
+        return {
+            name: np.mean([_balanced_accuracies(table, weights, num_classes) for table in models], axis=0)
+            for name, models in tables.items()
+        }
+
+    sampled = patients.sample(accuracies)
+    if sampled is None:
+        return None
+    whole = accuracies(np.ones((patients.num_patients, 1), np.float32))
+    return {name: Accuracy(float(whole[name][0]), sampled[name]) for name in groups}
+
+
+def _balanced_accuracies(table: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """[B] from counts per patient float32 [patients, K * K] and weights [patients, B]."""
+    return metrics.recalls_of_tables((table.T @ weights).T.reshape(-1, num_classes, num_classes)).mean(axis=1)
 
 
 def _columns(values: dict[str, np.ndarray]) -> np.ndarray:

@@ -5,11 +5,11 @@ import dataclasses
 import io
 import pathlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfcxr.studies.definition import NONE, Cell
-from tfcxr.studies.running import DONE, Outcome
+from tfcxr.studies.running import DONE
 from tfrecords_builder import files
 
 COLUMNS = (
@@ -23,29 +23,45 @@ _MACRO = ("roc_auc", "average_precision", "f1")
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """A cell with its evaluation's result.json, None while there is none, and why not in `status` (else "done")."""
+    """A cell with the result.json of its evaluation, None while there is none, and why not in `status` (else "done").
+
+    `evaluation` is the folder of the evaluation, below the workspace; None as long as there is none.
+    """
 
     cell: Cell
     result: Mapping[str, Any] | None
     status: str
+    evaluation: str | None
 
 
-def fill(
-    cells: Sequence[tuple[Cell, str, str]], outcomes: Mapping[str, Outcome], results: Mapping[str, pathlib.Path]
-) -> list[Filled]:
-    """Reads the results of the cells.
+def read(study: Mapping[str, Any], workspace: pathlib.Path) -> list[Filled]:
+    """Reads the results of the cells of a study.json.
 
-    Args:
-      cells: (cell, id of its training, id of its evaluation).
-      outcomes: of all jobs; an evaluation is read if it and its training are done: no number stands without its run.
-      results: job id -> its result.json.
+    An evaluation is read if it and its training are done: no number stands without its run. Where its result.json is
+    gone since, the cell is empty, and says so.
     """
+    jobs = {job["id"]: job for job in study["jobs"]}
     filled = []
-    for cell, training, evaluation in cells:
-        outcome = outcomes[evaluation if outcomes[training].status == DONE else training]
-        result = files.read_json(results[evaluation]) if outcome.status == DONE else None
-        filled.append(Filled(cell, result, f"{outcome.status}: {outcome.error}" if outcome.error else outcome.status))
+    for entry in study["cells"]:
+        cell = Cell(**{field.name: entry[field.name] for field in dataclasses.fields(Cell)})
+        job = jobs[entry["job"] if jobs[entry["train_job"]]["status"] == DONE else entry["train_job"]]
+        status = f"{job['status']}: {job['error']}" if job["error"] else job["status"]
+        result, evaluation = None, None
+        if job["status"] == DONE:
+            if (workspace / job["output"] / "result.json").is_file():
+                result, evaluation = files.read_json(workspace / job["output"] / "result.json"), job["output"]
+            else:
+                status = f"missing: {job['output']}/result.json is gone"
+        filled.append(Filled(cell, result, status, evaluation))
     return filled
+
+
+def group(filled: Sequence[Filled]) -> dict[Cell, list[Filled]]:
+    """The cells that differ in their seed only, in the order of the table; the key is the first of each group."""
+    rows: dict[Cell, list[Filled]] = {}
+    for each in filled:
+        rows.setdefault(dataclasses.replace(each.cell, seed=0), []).append(each)
+    return {cells[0].cell: cells for cells in rows.values()}
 
 
 class Published:
@@ -125,19 +141,14 @@ def _version_table(version: str, filled: Sequence[Filled], table: str | None, pu
         f"| source -> target | method | balanced accuracy | interval |{beside}{recalls} images |",
         "|---|---|---|---|" + "---|" * (len(classes) + 1 + bool(table)),
     ]
-    rows: dict[tuple[str, str, str, str | None], list[Filled]] = {}
-    for each in filled:
-        key = (each.cell.source, each.cell.target, each.cell.method, each.cell.variant)
-        rows.setdefault(key, []).append(each)
-    for (source, target, method, variant), seeds in rows.items():
-        known = published.find(table, seeds[0].cell)
-        cells = [f"{source} -> {target}", f"{NONE}/{variant}" if variant else method, *_summarise(seeds)]
+    for cell, seeds in group(filled).items():
+        cells = [f"{cell.source} -> {cell.target}", name_method(cell), *_summarise(seeds)]
         if table:
-            cells.append("–" if known is None else f"{100 * known:.1f}")
+            cells.append(percent(published.find(table, cell)))
         results = [each.result for each in seeds if each.result]
         for name in classes:
-            cells.append(_mean([result["recall"][name]["value"] for result in results]))
-        cells.append("; ".join(sorted({_images(result) for result in results})) or "–")
+            cells.append(percent(mean(result["recall"][name]["value"] for result in results)))
+        cells.append("; ".join(sorted({describe_images(result) for result in results})) or "–")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -147,23 +158,41 @@ def _summarise(seeds: Sequence[Filled]) -> tuple[str, str]:
     results = [each.result for each in seeds if each.result]
     missing = [each.status for each in seeds if not each.result]
     if len(seeds) == 1 and results:
-        ends = results[0]["balanced_accuracy"]["ci95"]
-        interval = "–" if ends is None else f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f}"
-        return _mean([results[0]["balanced_accuracy"]["value"]]), interval
+        accuracy = results[0]["balanced_accuracy"]
+        return percent(accuracy["value"]), percent_range(accuracy["ci95"])
     values = [result["balanced_accuracy"]["value"] for result in results]
     known = [value for value in values if value is not None]
-    words = f"{100 * min(known):.1f}–{100 * max(known):.1f} of {len(known)} seeds" if known else "–"
+    words = f"{percent_range((min(known), max(known)))} of {len(known)} seeds" if known else "–"
     if missing:
         words = f"{words}; {len(missing)} of {len(seeds)} {missing[0]}" if known else missing[0]
-    return _mean(values), words.replace("|", "/")
+    return percent(mean(values)), words.replace("|", "/")
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def name_method(cell: Cell) -> str:
+    """The method as --cells names it."""
+    return f"{NONE}/{cell.variant}" if cell.variant else cell.method
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that there are."""
     known = [value for value in values if value is not None]
-    return f"{100 * statistics.mean(known):.1f}" if known else "–"
+    return statistics.mean(known) if known else None
 
 
-def _images(result: Mapping[str, Any]) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def percent_range(ends: Sequence[float] | None) -> str:
+    """Two fractions in percent."""
+    if ends is None:
+        return "–"
+    return f"{percent(ends[0])}{'–' if ends[0] >= 0 else ' to '}{percent(ends[1])}"
+
+
+def describe_images(result: Mapping[str, Any]) -> str:
+    """How many images and patients an evaluation had, and which fold."""
     patients = f" of {result['num_patients']} patients" if result["num_patients"] else ""
     fold = "the fold that chose the weights" if result["selection_fold"] else result["split"]
     return f"{result['num_images']}{patients}, {fold}"

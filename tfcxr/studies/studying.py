@@ -117,7 +117,7 @@ class Study:
             self._runner.run(parallel, lock_handle)
         finally:
             self._write()
-        print(f"\n{results.to_markdown(self._filled(), self._definition.table)}\n", flush=True)
+        print(f"\n{results.to_markdown(self._read_results(), self._definition.table)}\n", flush=True)
         self._finish(time.monotonic() - start)
 
     def failed(self) -> list[str]:
@@ -148,35 +148,37 @@ class Study:
             f"Expected time: {minutes:.1f} minutes one after another, as long as the finished jobs of each kind took."
         )
 
-    def _filled(self) -> list[results.Filled]:
-        assert self._runner is not None
-        paths = {job.id: self._workspace / job.output / "result.json" for job in self.graph.jobs.values()}
-        return results.fill(self.graph.cells, self._runner.outcomes, paths)
+    def _read_results(self) -> list[results.Filled]:
+        return results.read(self._describe_state(), self._workspace)
 
     def _write(self) -> None:
         """study.json, results.csv and results.md as things stand."""
-        filled = self._filled()
-        files.write_json(self._folder / "study.json", self._described(filled))
+        files.write_json(self._folder / "study.json", self._describe_state())
+        filled = self._read_results()
         files.write_text(self._folder / "results.csv", results.to_csv(filled, self._definition.table))
         files.write_text(self._folder / "results.md", results.to_markdown(filled, self._definition.table) + "\n")
 
-    def _described(self, filled: Sequence[results.Filled]) -> dict[str, Any]:
+    def _describe_state(self) -> dict[str, Any]:
+        """What study.json holds. A cell's `result` is None until its training and its evaluation are done."""
         assert self._runner is not None
         outcomes = self._runner.outcomes
-        cells = [
-            {
-                "table": self._definition.table,
-                **dataclasses.asdict(cell),
-                "train_job": training,
-                "job": evaluation,
-                "result": f"{self.graph.jobs[evaluation].output}/result.json" if each.result else None,
-            }
-            for (cell, training, evaluation), each in zip(self.graph.cells, filled, strict=True)
-        ]
+        cells = []
+        for cell, training, evaluation in self.graph.cells:
+            done = outcomes[training].status == outcomes[evaluation].status == running.DONE
+            cells.append(
+                {
+                    "table": self._definition.table,
+                    **dataclasses.asdict(cell),
+                    "train_job": training,
+                    "job": evaluation,
+                    "result": f"{self.graph.jobs[evaluation].output}/result.json" if done else None,
+                }
+            )
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self._definition.name,
             "question": self._definition.question,
+            "table": self._definition.table,
             "machine": _describe_machine(),
             "versions": {"tfcxr": tfcxr.__version__, "python": platform.python_version(), **_find_versions()},
             "definition": dict(self._flags),
@@ -208,7 +210,12 @@ class Study:
         for job in self.graph.jobs.values():
             if job.kind == "label-stats" and outcomes[job.id].status == running.DONE:
                 print(f"Label counts: {self._outputs[job.id]}/report.html")
+        # TensorFlow takes seconds to import; a study does not need it before its end.
+        from tfcxr.studies import report
+
+        page = report.write(self._folder, self._workspace)
         print(f"Results: {self._folder}/results.csv, results.md, study.json ({seconds / 60:.1f} minutes)")
+        print(f"Report: {page}, report.md")
         print(f"Curves, samples, HParams: tensorboard --logdir={self._workspace / 'runs'}", flush=True)
 
 

@@ -1,6 +1,5 @@
 """Draws the counts of counting as PNGs, in Okabe and Ito's palette, which colour-blind eyes can tell apart."""
 
-import dataclasses
 import os
 import pathlib
 import re
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfrecords_builder import labels
+from tfrecords_builder.pages import Picture
 from tfrecords_builder.statistics import published
 from tfrecords_builder.statistics.counting import ANY_LABEL
 
@@ -22,14 +22,6 @@ DPI = 110
 _VALUE_COLOURS = {"positive": "#0072B2", "uncertain": "#E69F00", "negative": "#999999", "blank": "#E5E5E5"}
 _SPLIT_COLOURS = ("#000000", "#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00")
 _DOT, _NO_DOT = "#0072B2", "#DDDDDD"
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A PNG: its file's name, and what it shows."""
-
-    file: str
-    caption: str
 
 
 def draw_labels(folder: str | os.PathLike, counts: pd.DataFrame, subtitle: str) -> Picture:

@@ -1,74 +1,28 @@
-"""The statistics of a label table as one Markdown file and one self-contained HTML page.
+"""The statistics of a label table as a report."""
 
-Both templates render the same sections, so that neither can say what the other does not.
-"""
-
-import base64
-import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
-from typing import Any
 
-import jinja2
 import pandas as pd
 
-from tfrecords_builder import files, splits
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS
+from tfrecords_builder import pages, splits
+from tfrecords_builder.canonical import LABELS
+from tfrecords_builder.pages import Picture, Section, Table, make_table
 from tfrecords_builder.statistics import comparison, counting, outputs, published
-from tfrecords_builder.statistics.figures import TOP, Picture
+from tfrecords_builder.statistics.figures import TOP
 
 _ALERTS = (comparison.ERRATUM, comparison.DIFFERS)
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table as text: `numeric` says per column whether to align right, `alerts` per row whether it is a mismatch."""
-
-    caption: str
-    columns: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
-    alerts: list[bool]
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading with paragraphs, tables and pictures, in that order; `bullets` come after the paragraphs."""
-
-    title: str
-    text: list[str] = dataclasses.field(default_factory=list)
-    bullets: list[str] = dataclasses.field(default_factory=list)
-    tables: list[Table] = dataclasses.field(default_factory=list)
-    pictures: list[Picture] = dataclasses.field(default_factory=list)
-
-    @property
-    def anchor(self) -> str:
-        """The section's id in the page."""
-        return "-".join(self.title.lower().split())
-
-
 def write(folder: str | os.PathLike, stats: outputs.Statistics, pictures: Sequence[Picture]) -> None:
     """Writes report.md and report.html into the folder that holds the pictures."""
-    folder = pathlib.Path(folder)
-    title = f"Label statistics of {stats.rows.table.source}"
-    sections = build_sections(stats, pictures)
-    images = {p.file: base64.b64encode((folder / p.file).read_bytes()).decode("ascii") for p in pictures}
-    for name, escape in (("report.md", False), ("report.html", True)):
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("tfrecords_builder"),
-            autoescape=escape,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["cell"] = _escape_markdown
-        template = environment.get_template(f"label_{name}.j2")
-        subtitle = outputs.describe(stats.rows)
-        files.write_text(
-            folder / name, template.render(title=title, subtitle=subtitle, sections=sections, images=images)
-        )
+    pages.write(
+        folder,
+        title=f"Label statistics of {stats.rows.table.source}",
+        subtitle=outputs.describe(stats.rows),
+        program="tfcxr label-stats",
+        sections=build_sections(stats, pictures),
+    )
 
 
 def build_sections(stats: outputs.Statistics, pictures: Sequence[Picture]) -> list[Section]:
@@ -126,28 +80,6 @@ def build_sections(stats: outputs.Statistics, pictures: Sequence[Picture]) -> li
     ]
     text = "A patient with images of several groups counts in each."
     return [*sections, Section("Patients", [text], tables=[table for table in people if table.rows])]
-
-
-def make_table(caption: str, frame: pd.DataFrame, alerts: Sequence[bool] | None = None) -> Table:
-    """A frame as text: thousands separated, <NA> empty, the labels of a combination joined by " + "."""
-    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes]
-    rows = [[_format(value) for value in row] for row in frame.itertuples(index=False)]
-    columns = [str(column).replace("_", " ") for column in frame.columns]
-    return Table(caption, columns, rows, numeric, list(alerts or [False] * len(rows)))
-
-
-def _format(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
-    return value.replace(EXTRA_SEPARATOR, " + ") if isinstance(value, str) else f"{value:,}"
-
-
-def _escape_markdown(text: str) -> str:
-    for special in "\\`*<>|":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
 
 
 def _tell_data(stats: outputs.Statistics) -> Section:

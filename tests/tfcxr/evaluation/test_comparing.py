@@ -92,3 +92,24 @@ def test_predictions_are_put_in_order_or_refused():
     ]:
         with pytest.raises(InputError, match=words):
             comparing.align(other, ids, labels, "x")
+
+
+def test_groups_of_models_are_sampled_together_and_averaged():
+    random = np.random.default_rng(1)
+    labels = np.repeat([0, 1], 50)
+    models = [make(labels, np.where(random.random(100) < share, labels, 1 - labels)) for share in (0.6, 0.8, 0.9)]
+    sampled = comparing.sample_accuracies({"two": models[:2], "one": models[2:]}, 2, resamples=500, seed=4)
+    accuracies = [np.mean([(m.predicted == labels)[labels == k].mean() for k in (0, 1)]) for m in models]
+    assert sampled["two"].value == pytest.approx(np.mean(accuracies[:2]))
+    assert sampled["one"].value == pytest.approx(accuracies[2])
+    assert sampled["two"].sampled.shape == (500,)
+    # The same draws of patients as those of the test of two models.
+    alone = comparing.sample_accuracies({"first": models[:1]}, 2, resamples=500, seed=4)["first"].sampled
+    difference = np.percentile(alone - sampled["one"].sampled, [2.5, 97.5])
+    compared = comparing.compare(models[0], models[2], CLASSES, resamples=500, seed=4)
+    assert compared["balanced_accuracy"]["difference"]["ci95"] == pytest.approx(list(difference), abs=1e-6)
+
+
+def test_one_patient_of_a_class_says_nothing_of_others():
+    made = make([0, 0, 1, 1], [0, 1, 1, 0], patients=["a", "b", "c", "c"])
+    assert comparing.sample_accuracies({"one": [made]}, 2) is None

@@ -1,6 +1,7 @@
 """results.csv and the table: numbers of finished jobs only, published figures where the thesis prints them."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -8,7 +9,6 @@ import pytest
 
 from tfcxr.studies import results
 from tfcxr.studies.definition import Cell
-from tfcxr.studies.running import Outcome
 
 
 def make_result(accuracy, ci95=None):
@@ -33,17 +33,21 @@ def make_cell(method="none", variant=None, seed=0, source="synthetic", target="c
 
 
 def fill(tmp_path, *cells):
-    """`cells`: (cell, accuracy or Outcome)."""
-    planned, outcomes, paths = [], {}, {}
+    """`cells`: (cell, accuracy or the status and error of its evaluation or result.json)."""
+    jobs, entries = [], []
     for number, (cell, given) in enumerate(cells):
-        planned.append((cell, f"train{number}", f"evaluate{number}"))
-        paths[f"evaluate{number}"] = tmp_path / f"{number}.json"
+        folder = tmp_path / f"evaluate{number}"
+        folder.mkdir()
         # A result that lies there without a finished job must not be read.
-        accuracy = 0.99 if isinstance(given, Outcome) else given
-        paths[f"evaluate{number}"].write_text(json.dumps(make_result(accuracy, [accuracy - 0.05, accuracy + 0.05])))
-        outcomes[f"evaluate{number}"] = given if isinstance(given, Outcome) else Outcome("done", 3.0)
-        outcomes[f"train{number}"] = Outcome("done", 3.0)
-    return results.fill(planned, outcomes, paths)
+        result = given if isinstance(given, dict) else make_result(0.99)
+        status, error = given if isinstance(given, tuple) else ("done", None)
+        if isinstance(given, float):
+            result = make_result(given, [given - 0.05, given + 0.05])
+        (folder / "result.json").write_text(json.dumps(result))
+        jobs.append({"id": f"evaluate{number}", "status": status, "error": error, "output": folder.name})
+        jobs.append({"id": f"train{number}", "status": "done", "error": None, "output": "run"})
+        entries.append(dataclasses.asdict(cell) | {"train_job": f"train{number}", "job": f"evaluate{number}"})
+    return results.read({"jobs": jobs, "cells": entries}, tmp_path)
 
 
 def test_published_figures_are_those_of_the_thesis(shared_dir):
@@ -91,7 +95,7 @@ def test_what_5_10_says_of_the_baseline_is_the_figure_of_5_8_or_5_9():
 
 
 def test_csv_holds_finished_cells_and_marks_the_others(tmp_path):
-    failed = Outcome("blocked", None, "records failed: no space")
+    failed = ("blocked", "records failed: no space")
     filled = fill(tmp_path, (make_cell("dcan"), 0.75), (make_cell("ours"), failed))
     rows = list(csv.DictReader(io.StringIO(results.to_csv(filled, "5.10"))))
     assert tuple(rows[0]) == results.COLUMNS
@@ -115,15 +119,26 @@ def test_csv_holds_finished_cells_and_marks_the_others(tmp_path):
 
 
 def test_an_evaluation_whose_training_is_not_there_is_not_read(tmp_path):
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(make_result(0.9)))
-    outcomes = {"train": Outcome("failed", 1.0, "disk full"), "evaluate": Outcome("done", 2.0)}
-    [filled] = results.fill([(make_cell(), "train", "evaluate")], outcomes, {"evaluate": path})
-    assert filled == results.Filled(make_cell(), None, "failed: disk full")
+    (tmp_path / "result.json").write_text(json.dumps(make_result(0.9)))
+    jobs = [
+        {"id": "train", "status": "failed", "error": "disk full", "output": "."},
+        {"id": "evaluate", "status": "done", "error": None, "output": "."},
+    ]
+    entry = dataclasses.asdict(make_cell()) | {"train_job": "train", "job": "evaluate"}
+    assert results.read({"jobs": jobs, "cells": [entry]}, tmp_path) == [
+        results.Filled(make_cell(), None, "failed: disk full", None)
+    ]
+
+
+def test_a_result_that_is_gone_leaves_its_cell_empty_and_marked(tmp_path):
+    jobs = [{"id": name, "status": "done", "error": None, "output": name} for name in ("train", "evaluate")]
+    entry = dataclasses.asdict(make_cell()) | {"train_job": "train", "job": "evaluate"}
+    [filled] = results.read({"jobs": jobs, "cells": [entry]}, tmp_path)
+    assert (filled.result, filled.status) == (None, "missing: evaluate/result.json is gone")
 
 
 def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
-    missing = Outcome("failed", 2.0, "a|b")
+    missing = ("failed", "a|b")
     filled = fill(
         tmp_path,
         (make_cell("none", "layer_lr_sched", 0), 0.6),
@@ -144,10 +159,19 @@ def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
 
 
 def test_a_result_of_the_selection_fold_says_so(tmp_path):
-    path = tmp_path / "result.json"
-    path.write_text(
-        json.dumps(make_result(0.9) | {"selection_fold": True, "split": "validation", "num_patients": None})
-    )
-    outcomes = dict.fromkeys(("train", "evaluate"), Outcome("done"))
-    filled = results.fill([(make_cell(), "train", "evaluate")], outcomes, {"evaluate": path})
+    result = make_result(0.9) | {"selection_fold": True, "split": "validation", "num_patients": None}
+    filled = fill(tmp_path, (make_cell(), result))
     assert results.to_markdown(filled, None).endswith("| 40, the fold that chose the weights |")
+
+
+def test_cells_that_differ_in_their_seed_are_one_row(tmp_path):
+    filled = fill(tmp_path, (make_cell(seed=3), 0.6), (make_cell("ours", seed=3), 0.7), (make_cell(seed=5), 0.8))
+    rows = results.group(filled)
+    assert [[each.cell.seed for each in seeds] for seeds in rows.values()] == [[3, 5], [3]]
+    assert [cell.method for cell in rows] == ["none", "ours"]
+
+
+def test_ranges_that_begin_below_zero_are_not_written_with_a_dash():
+    assert results.percent_range((0.1234, 0.5)) == "12.3–50.0"
+    assert results.percent_range((-0.1, 0.5)) == "-10.0 to 50.0"
+    assert results.percent_range(None) == results.percent(None) == "–"

@@ -1,0 +1,353 @@
+"""A study's report: question, answer, warnings, tables, pictures, and how each number was made.
+
+Everything is read from study.json and the files of its jobs, so that a number whose run is gone cannot be in it.
+"""
+
+import dataclasses
+import datetime
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+
+from tfcxr import figures
+from tfcxr.studies import answer, checks, comparisons, drawings, results
+from tfcxr.studies.comparisons import Estimate
+from tfcxr.studies.definition import Cell
+from tfcxr.studies.results import Filled, percent, percent_range
+from tfcxr.studies.running import DONE
+from tfrecords_builder import files, pages
+from tfrecords_builder.pages import Picture, Section, Table
+from tfrecords_builder.statistics import comparison as published_counts
+
+_DPI = 110
+_FIGURES = "figures"
+
+
+def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
+    """Writes report.html and report.md into a study's folder, and figures/, which they show.
+
+    Args:
+      folder: of the study; holds its study.json.
+      workspace: where the outputs of its jobs lie.
+
+    Returns:
+      The path of report.html.
+    """
+    study = files.read_json(folder / "study.json")
+    (folder / _FIGURES).mkdir(exist_ok=True)
+    with mpl.rc_context({"font.size": 11}):
+        sections = _Report(study, folder, workspace).build_sections()
+    newest = max((_finished(workspace / job["output"]) or "" for job in study["jobs"]), default="")
+    pages.write(
+        folder,
+        title=study["question"],
+        subtitle=f"Study {study['name']}, tfcxr {study['versions']['tfcxr']}, newest result of {newest or 'no job'}",
+        program="tfcxr study",
+        sections=sections,
+    )
+    return folder / "report.html"
+
+
+class _Report:
+    """Collects the sections of one study's report."""
+
+    def __init__(self, study: Mapping[str, Any], folder: pathlib.Path, workspace: pathlib.Path):
+        self._study, self._folder, self._workspace = study, folder, workspace
+        self._jobs = {job["id"]: job for job in study["jobs"]}
+        self._filled = results.read(study, workspace)
+        self._rows = results.group(self._filled)
+        known = results.Published()
+        self._published = {
+            cell: value for cell in self._rows if (value := known.find(study["table"], cell)) is not None
+        }
+        self._compared, self._notes = comparisons.compare(self._rows, workspace)
+
+    def build_sections(self) -> list[Section]:
+        """All sections, in the order of the page."""
+        found = [*self._notes, *checks.find_warnings(self._study, self._filled, self._workspace)]
+        sections = [
+            Section("Answer", bullets=answer.tell(self._rows, self._compared, self._published)),
+            Section("Warnings", [f"Looked for: {checks.CHECKED}.", *([] if found else ["None found."])], found),
+            *self._tell_results(),
+            self._tell_data(),
+            self._tell_synthetic(),
+            self._tell_trainings(),
+            self._tell_making(),
+        ]
+        return [each for each in sections if each.text or each.bullets or each.tables or each.sections]
+
+    def _tell_results(self) -> list[Section]:
+        versions = dict.fromkeys(cell.label_version for cell in self._rows)
+        return [self._tell_version(version) for version in versions]
+
+    def _tell_version(self, version: str) -> Section:
+        rows = {cell: seeds for cell, seeds in self._rows.items() if cell.label_version == version}
+        published = {cell: value for cell, value in self._published.items() if cell in rows}
+        table = f", the thesis's table {self._study['table']}" if self._study["table"] else ""
+        shown = (
+            "Balanced accuracy, mean over the seeds with its interval; ticks: seeds; blue: trained on another source, "
+            f"orange: adapted, green: trained on the target{'; diamond: published' if published else ''}."
+        )
+        picture = self._draw(drawings.draw_accuracies(rows, self._compared, published), f"accuracy_{version}")
+        return Section(
+            f"Results {version}",
+            [
+                "Interval: 95%, bootstrap over the patients of the test images, of the mean over the seeds. The spread "
+                "of the trainings is not in it; the figures of the seeds show it."
+            ],
+            tables=[
+                self._tabulate_accuracy(f"Balanced accuracy in % for label version {version}{table}.", rows, published),
+                self._tabulate_rest(f"Recall and other measures in %, means over the seeds ({version}).", rows),
+            ],
+            pictures=[Picture(picture, shown)],
+        )
+
+    def _tabulate_accuracy(
+        self, caption: str, rows: Mapping[Cell, Sequence[Filled]], published: Mapping[Cell, float]
+    ) -> Table:
+        columns = ["source → target", "method", "ours", "95% interval", "seeds"]
+        columns += ["published", "ours − published"] if published else []
+        columns += ["above unadapted", "gap closed", "images"]
+        body, alerts = [], []
+        for cell, seeds in rows.items():
+            values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
+            missing = [each.status for each in seeds if each.result is None]
+            ours, row = results.mean(values), self._compared.get(cell)
+            ends = row.accuracy.ci95 if row else _only_interval(seeds)
+            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(ours), percent_range(ends)]
+            line.append(", ".join(percent(value) for value in values) if len(seeds) > 1 else str(cell.seed))
+            if published:
+                known = published.get(cell)
+                line += [percent(known), _signed(None if known is None or ours is None else ours - known)]
+            line += [_describe(row.gain if row else None), _describe(row.closed if row else None, unit="%")]
+            images = sorted({results.describe_images(each.result) for each in seeds if each.result})
+            line.append("; ".join([*images, *(f"no result: {status}" for status in missing)]))
+            body.append(line)
+            alerts.append(bool(missing))
+        numeric = [name in ("ours", "published", "ours − published") for name in columns]
+        return Table(caption, columns, body, numeric, alerts)
+
+    def _tabulate_rest(self, caption: str, rows: Mapping[Cell, Sequence[Filled]]) -> Table:
+        classes: Sequence[str] = next(
+            (each.result["classes"] for seeds in rows.values() for each in seeds if each.result), []
+        )
+        columns = ["source → target", "method", *(f"recall {name}" for name in classes), "ROC-AUC", "F1", "ECE"]
+        body = []
+        for cell, seeds in rows.items():
+            found = [each.result for each in seeds if each.result]
+            values = [results.mean(result["recall"][name]["value"] for result in found) for name in classes]
+            values += [results.mean(result[metric]["macro"] for result in found) for metric in ("roc_auc", "f1")]
+            values.append(results.mean(result["expected_calibration_error"] for result in found))
+            body.append([f"{cell.source} → {cell.target}", results.name_method(cell), *map(percent, values)])
+        return Table(caption, columns, body, [False, False] + [True] * (len(columns) - 2), [False] * len(body))
+
+    def _tell_data(self) -> Section:
+        body, bullets = [], []
+        for job in self._done("build-records", "generate"):
+            info = _read(self._workspace / job["output"] / "tfcxr_info.json")
+            for name, split in info.get("splits", {}).items():
+                classes = ", ".join(f"{c} {count:,}" for c, count in split["class_counts"].items()) or "multi-label"
+                numbers = [f"{split['num_examples']:,}", f"{split['num_patients'] or 0:,}"]
+                body.append([job["id"], name, *numbers, classes])
+            skipped = _read(self._workspace / job["output"] / "build_report.json").get("skipped", {})
+            if skipped:
+                left = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+                bullets.append(f"{job['id']} left out: {left}")
+        sections = []
+        for job in self._done("label-stats"):
+            stats = _read(self._workspace / job["output"] / "result.json")
+            known = stats["published"]
+            text = f"{job['id']}: {stats['images']:,} images of {stats['patients']:,} patients; "
+            text += known["not_compared"] or (
+                f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them "
+                "by a known error in print"
+            )
+            errata = published_counts.errata_of(stats["dataset"]).items()
+            sections.append(
+                Section(
+                    f"Labels of {job['id'].removeprefix('label-stats-')}",
+                    [f"{text}. The whole report: {job['output']}/report.html."],
+                    [f"Erratum, {version}, {name}: {erratum.note}" for (version, name), erratum in errata],
+                    pictures=self._show(job, ["label_counts.png"], "Images by the value of each label."),
+                )
+            )
+        columns = ["record set", "fold", "images", "patients", "images of each class"]
+        table = Table("Images of each fold.", columns, body, [False, False, True, True, False], [False] * len(body))
+        return Section("Data", bullets=bullets, tables=[table] if body else [], sections=sections)
+
+    def _tell_synthetic(self) -> Section:
+        gans = self._done("train-gan")
+        ticks = {job["id"]: _read_list(self._workspace / job["output"] / "ticks.json") for job in gans}
+        figure = drawings.draw_fidelity(ticks)
+        caption = "How far the generated images are from real ones, as the GANs learn; lower is nearer."
+        pictures = [Picture(self._draw(figure, "fidelity"), caption)] if figure else []
+        bullets, sections = [], []
+        for job in gans:
+            result = _read(self._workspace / job["output"] / "result.json")
+            if fidelity := result.get("fidelity"):
+                kimg = ticks[job["id"]][-1]["kimg"] if ticks[job["id"]] else 0
+                bullets.append(
+                    f"{job['id']}: {fidelity['name']} {fidelity['value']:.3g} after {kimg:g} thousand images, best "
+                    f"{fidelity['best']:.3g} at {fidelity['best_kimg']:g}; {fidelity['num_images']:,} images compared"
+                )
+            samples = [
+                *self._show(job, ["samples/reals.png"], "Real images, a row per label combination."),
+                *self._show(job, self._last(job, "samples/fakes-*.png"), "Generated images, at the end of training."),
+            ]
+            sections.append(Section(f"Samples of {job['id']}", pictures=samples))
+        for job in self._done("generate"):
+            result = _read(self._workspace / job["output"] / "result.json")
+            bullets.append(f"{job['id']}: {result['num_images']:,} images, labels: {result['label_source']}")
+            sheet = self._show(job, ["samples.png"], "Generated images of each class.")
+            sections.append(Section(f"Images of {job['id']}", pictures=sheet))
+        sections = [section for section in sections if section.pictures]
+        return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
+
+    def _tell_trainings(self) -> Section:
+        return Section(
+            "Trainings",
+            ["Curves, features of source and target (t-SNE), confusion matrices and reliability of every model."],
+            sections=[self._tell_training(job) for job in self._done("train-baseline", "train-dcan")],
+        )
+
+    def _tell_training(self, job: Mapping[str, Any]) -> Section:
+        result = _read(self._workspace / job["output"] / "result.json")
+        best = result["best"]
+        criteria = [f"{key.removeprefix('select/')} {best[key]:.3g}" for key in best if key.startswith("select/")]
+        on_target = " (on target labels)" if result["selected_on_target_labels"] else ""
+        bullets = [
+            f"Weights of step {best['step']} of {result['steps']}, chosen by {result['select']}{on_target}; criteria "
+            f"there: {', '.join(criteria)}"
+        ]
+        pictures = [
+            *self._show(job, ["curves.png"], "Losses, accuracy and what is watched while training."),
+            *self._show(
+                job, self._last(job, "samples/features_*.png"), "Features of source and target (t-SNE), at the end."
+            ),
+        ]
+        for evaluation in self._done("evaluate"):
+            if job["id"] in evaluation["depends_on"]:
+                on = pathlib.PurePath(evaluation["output"]).name
+                pictures += self._show(evaluation, ["confusion_matrix.png"], f"Confusion matrix on {on}.")
+                pictures += self._show(evaluation, ["reliability.png"], f"Reliability on {on}.")
+        return Section(job["id"], bullets=bullets, pictures=pictures)
+
+    def _tell_making(self) -> Section:
+        study = self._study
+        machine = study["machine"]
+        bullets = [
+            f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+            f"{machine['platform']}",
+            "Versions: " + ", ".join(f"{name} {version}" for name, version in study["versions"].items()),
+            "A job's key is the digest of its flags, of the keys of the jobs it reads, and of the tables outside the "
+            "study; bootstrap: 2,000 resamples of the patients, seed 0",
+        ]
+        given = {name: value for name, value in study["definition"].items() if value not in (None, [], "", False)}
+        flags = [[name, _join(value)] for name, value in given.items()]
+        body = []
+        for job in study["jobs"]:
+            seconds = "" if job["seconds"] is None else f"{job['seconds']:,.0f}"
+            finished = _finished(self._workspace / job["output"]) or ""
+            status = f"{job['status']}: {job['error']}" if job["error"] else job["status"]
+            body.append([job["id"], status, seconds, finished, job["key"][:12], " ".join(job["command"])])
+        inputs = []
+        for job in self._done("evaluate"):
+            result = _read(self._workspace / job["output"] / "result.json")
+            if result:
+                digests = [result["model_digest"][:12], result["records"]["digest"][:12]]
+                inputs.append([job["id"], *digests, result["split"]])
+        alerts = [job["status"] != DONE for job in study["jobs"]]
+        return Section(
+            "How the numbers were made",
+            bullets=bullets,
+            sections=[
+                Section("The study's flags", tables=[_plain_table("Its definition.", ["flag", "value"], flags)]),
+                Section(
+                    "Jobs",
+                    tables=[
+                        dataclasses.replace(
+                            _plain_table(
+                                "Every job with the command that repeats it.",
+                                ["job", "status", "seconds", "finished (UTC)", "key", "command"],
+                                body,
+                            ),
+                            numeric=[False, False, True, False, False, False],
+                            alerts=alerts,
+                        )
+                    ],
+                ),
+                Section(
+                    "Digests",
+                    tables=[
+                        _plain_table(
+                            "What each evaluation read: SHA-256 of weights and records, first 12 digits.",
+                            ["evaluation", "weights", "records", "fold"],
+                            inputs,
+                        )
+                    ],
+                ),
+            ],
+        )
+
+    def _done(self, *kinds: str) -> list[Mapping[str, Any]]:
+        """The finished jobs of some commands whose result is still there."""
+        jobs = [job for job in self._study["jobs"] if job["kind"] in kinds and job["status"] == DONE]
+        return [job for job in jobs if (self._workspace / job["output"] / "result.json").is_file()]
+
+    def _draw(self, figure: Any, name: str) -> str:
+        figures.save(figure, self._folder / _FIGURES / f"{name}.png", _DPI)
+        return f"{_FIGURES}/{name}.png"
+
+    def _show(self, job: Mapping[str, Any], names: Iterable[str], caption: str) -> list[Picture]:
+        """Those of a job's pictures that are there."""
+        paths = [self._workspace / job["output"] / name for name in names]
+        return [Picture(os.path.relpath(path, self._folder), caption) for path in paths if path.is_file()]
+
+    def _last(self, job: Mapping[str, Any], pattern: str) -> list[str]:
+        """The last of a job's files of a pattern, in a list that is empty if there is none."""
+        folder = self._workspace / job["output"]
+        return [str(path.relative_to(folder)) for path in sorted(folder.glob(pattern))[-1:]]
+
+
+def _only_interval(seeds: Sequence[Filled]) -> Sequence[float] | None:
+    """The evaluation's own interval, where there is one evaluation only."""
+    found = [each.result["balanced_accuracy"]["ci95"] for each in seeds if each.result]
+    return found[0] if len(seeds) == len(found) == 1 else None
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def _describe(estimate: Estimate | None, unit: str = "") -> str:
+    if estimate is None:
+        return "–"
+    low, high = (f"{100 * end:.1f}" for end in estimate.ci95)
+    return f"{_signed(estimate.value)}{unit} ({low} to {high})"
+
+
+def _plain_table(caption: str, columns: list[str], rows: list[list[str]]) -> Table:
+    return Table(caption, columns, rows, [False] * len(columns), [False] * len(rows))
+
+
+def _join(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _finished(folder: pathlib.Path) -> str | None:
+    """When a job wrote its result, to the minute, UTC; None if there is none."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    return files.read_json(path) if path.is_file() else {}
+
+
+def _read_list(path: pathlib.Path) -> list[Any]:
+    return files.read_json(path) if path.is_file() else []
