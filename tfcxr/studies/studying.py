@@ -211,8 +211,10 @@ class Study:
             if job.kind == "label-stats" and outcomes[job.id].status == running.DONE:
                 print(f"Label counts: {self._outputs[job.id]}/report.html")
         # TensorFlow takes seconds to import; a study does not need it before its end.
-        from tfcxr.studies import report
+        from tfcxr.studies import layout, report
 
+        if (self._workspace / "runs").is_dir():
+            layout.write(self._workspace / "runs")
         page = report.write(self._folder, self._workspace)
         print(f"Results: {self._folder}/results.csv, results.md, study.json ({seconds / 60:.1f} minutes)")
         print(f"Report: {page}, report.md")
