@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 
 from tfcxr import figures
 from tfcxr.studies import answer, checks, comparisons, drawings, results
@@ -69,7 +70,13 @@ class _Report:
         """All sections, in the order of the page."""
         found = [*self._notes, *checks.find_warnings(self._study, self._filled, self._workspace)]
         sections = [
-            Section("Answer", bullets=answer.tell(self._rows, self._compared, self._published)),
+            Section(
+                "Answer",
+                bullets=[
+                    *answer.tell(self._rows, self._compared, self._published),
+                    *(self._tell_counts(job) for job in self._done("label-stats")),
+                ],
+            ),
             Section("Warnings", [f"Looked for: {checks.CHECKED}.", *([] if found else ["None found."])], found),
             *self._tell_results(),
             self._tell_data(),
@@ -159,24 +166,30 @@ class _Report:
         sections = []
         for job in self._done("label-stats"):
             stats = _read(self._workspace / job["output"] / "result.json")
-            known = stats["published"]
-            text = f"{job['id']}: {stats['images']:,} images of {stats['patients']:,} patients; "
-            text += known["not_compared"] or (
-                f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them "
-                "by a known error in print"
-            )
             errata = published_counts.errata_of(stats["dataset"]).items()
             sections.append(
                 Section(
                     f"Labels of {job['id'].removeprefix('label-stats-')}",
-                    [f"{text}. The whole report: {job['output']}/report.html."],
+                    [f"{self._tell_counts(job)} All counts: {job['output']}/report.html."],
                     [f"Erratum, {version}, {name}: {erratum.note}" for (version, name), erratum in errata],
+                    tables=_compare_counts(self._workspace / job["output"] / "class_counts.csv"),
                     pictures=self._show(job, ["label_counts.png"], "Images by the value of each label."),
                 )
             )
         columns = ["record set", "fold", "images", "patients", "images of each class"]
         table = Table("Images of each fold.", columns, body, [False, False, True, True, False], [False] * len(body))
         return Section("Data", bullets=bullets, tables=[table] if body else [], sections=sections)
+
+    def _tell_counts(self, job: Mapping[str, Any]) -> str:
+        """What a label-stats job found."""
+        stats = _read(self._workspace / job["output"] / "result.json")
+        known = stats["published"]
+        compared = known["not_compared"] or (
+            f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them by a "
+            "known error in print"
+        )
+        name = job["id"].removeprefix("label-stats-")
+        return f"Labels of {name}: {stats['images']:,} images of {stats['patients']:,} patients; {compared}."
 
     def _tell_synthetic(self) -> Section:
         gans = self._done("train-gan")
@@ -207,11 +220,9 @@ class _Report:
         return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
 
     def _tell_trainings(self) -> Section:
-        return Section(
-            "Trainings",
-            ["Curves, features of source and target (t-SNE), confusion matrices and reliability of every model."],
-            sections=[self._tell_training(job) for job in self._done("train-baseline", "train-dcan")],
-        )
+        sections = [self._tell_training(job) for job in self._done("train-baseline", "train-dcan")]
+        text = "Curves, features of source and target (t-SNE), confusion matrices and reliability of every model."
+        return Section("Trainings", [text] if sections else [], sections=sections)
 
     def _tell_training(self, job: Mapping[str, Any]) -> Section:
         result = _read(self._workspace / job["output"] / "result.json")
@@ -310,6 +321,17 @@ class _Report:
         """The last of a job's files of a pattern, in a list that is empty if there is none."""
         folder = self._workspace / job["output"]
         return [str(path.relative_to(folder)) for path in sorted(folder.glob(pattern))[-1:]]
+
+
+def _compare_counts(path: pathlib.Path) -> list[Table]:
+    """The class counts of label-stats that are in print, ours and the published ones; none if nothing is."""
+    counts = pd.read_csv(path, keep_default_na=False, na_values={"count": "", "published": ""})
+    printed = counts[counts["published"].notna()].astype({"published": int})
+    if printed.empty:
+        return []
+    printed["difference"] = printed["count"] - printed["published"]
+    caption = "Images of each class: ours, and those of the thesis's tables."
+    return [pages.make_table(caption, printed, (printed["difference"] != 0).tolist())]
 
 
 def _only_interval(seeds: Sequence[Filled]) -> Sequence[float] | None:

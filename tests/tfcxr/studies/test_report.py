@@ -127,3 +127,20 @@ def test_a_browser_shows_it_without_a_sideways_scroll(study, width, tmp_path):
     assert found["width"] <= width
     assert found["drawn"] == found["pictures"] >= 10
     assert found["heading"] == "Does the chain hold?"
+
+
+def test_published_counts_stand_beside_ours_and_differences_are_marked(tmp_path):
+    path = tmp_path / "class_counts.csv"
+    path.write_text(
+        "label_version,class,split,count,published\n"
+        "v1_0s,No Finding,all,60361,60361\nv1_0s,No Finding,train,45497,\nv1_0s,Pneumothorax,all,2194,1093\n"
+    )
+    [table] = report._compare_counts(path)
+    assert table.columns == ["label version", "class", "split", "count", "published", "difference"]
+    assert table.rows == [
+        ["v1_0s", "No Finding", "all", "60,361", "60,361", "0"],
+        ["v1_0s", "Pneumothorax", "all", "2,194", "1,093", "1,101"],
+    ]
+    assert table.alerts == [False, True]
+    path.write_text("label_version,class,split,count,published\nv1_0s,No Finding,all,60361,\n")
+    assert report._compare_counts(path) == []
