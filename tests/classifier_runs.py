@@ -22,6 +22,8 @@ def make_classifier_run(
         backbone=backbone,
         attention=kind == "dcan",
         correction=kind == "dcan",
+        aspect=info.aspect,
+        contrast=info.contrast,
     )
     classifier = models.Classifier(config, seed)
     # A sharper head than the initial one, so that probabilities differ between images.

@@ -133,10 +133,12 @@ def make_records(
     source: str = "fake",
     with_patients: bool = True,
     seed: int = 0,
+    aspect: str = "",
+    contrast: str = "",
 ) -> pathlib.Path:
     """Writes a record set with `per_class` images of each class (multilabel: of each of CASES) in each split.
 
-    Each patient has two images. Returns `folder`.
+    Each patient has two images. `aspect` and `contrast` are only said of the images. Returns `folder`.
     """
     from tfrecords_builder import records, writing
 
@@ -174,6 +176,8 @@ def make_records(
         split_policy="patient",
         view="any",
         seed=seed,
+        aspect=aspect,
+        contrast=contrast,
         report={"skipped": {}},
         total=per_class * len(cases) * len(splits),
     )

@@ -69,15 +69,22 @@ def make_explainer(classifier: models.Classifier, path: str = "target") -> Calla
     return explain
 
 
-def cropped_part(image_size: int) -> tuple[float, float]:
-    """Where the centre crop of evaluation begins and ends, as fractions of the image's side."""
+def cropped_part(image_size: int, shown: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """What the centre crop of evaluation leaves of `shown`: left, right, top and bottom, in the same unit."""
     side = preprocessing.framed_size(image_size)
     start = (side - image_size) // 2
-    return start / side, (start + image_size) / side
+    low, high = start / side, (start + image_size) / side
+    left, right, top, bottom = shown
+    width, height = right - left, bottom - top
+    return left + low * width, left + high * width, top + low * height, top + high * height
 
 
 def draw_overlay(
-    file: str | os.PathLike, picture: np.ndarray, heat: np.ndarray, part: tuple[float, float], title: str
+    file: str | os.PathLike,
+    picture: np.ndarray,
+    heat: np.ndarray,
+    part: tuple[float, float, float, float],
+    title: str,
 ) -> None:
     """Writes a PNG: the radiograph, and beside it the same under its heat map.
 
@@ -85,7 +92,7 @@ def draw_overlay(
       file: to write.
       picture: float [H, W] in [0, 1], of any size and aspect.
       heat: float [h, w] in [0, 1].
-      part: of the picture's height and width that `heat` covers, see `cropped_part`.
+      part: that `heat` covers: left, right, top and bottom in pixels of the picture; may reach beyond it.
       title: above both.
     """
     height, width = picture.shape
@@ -96,12 +103,16 @@ def draw_overlay(
     for axes in (plain, covered):
         axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
         axes.set_axis_off()
-    low, high = part
-    extent = (low * width, high * width, high * height, low * height)
+    left, right, top, bottom = part
     # Cold parts stay nearly transparent: the anatomy under them is what the hot ones are judged by.
     scale = ScalarMappable(Normalize(0, 1), _COLOURS)
     covered.imshow(
-        heat, cmap=scale.cmap, norm=scale.norm, extent=extent, interpolation="bilinear", alpha=0.1 + 0.4 * heat
+        heat,
+        cmap=scale.cmap,
+        norm=scale.norm,
+        extent=(left, right, bottom, top),
+        interpolation="bilinear",
+        alpha=0.1 + 0.4 * heat,
     )
     covered.set(xlim=(0, width), ylim=(height, 0))
     figure.colorbar(scale, ax=covered, shrink=0.8, label="speaks for the class (1: most)")

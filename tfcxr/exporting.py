@@ -1,5 +1,6 @@
 """Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with all that its use needs inside."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -11,9 +12,9 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfcxr import model_cards, warm_up
-from tfcxr.classifiers import loading, preprocessing
+from tfcxr.classifiers import loading, models, preprocessing
 from tfcxr.gan import loading as gan_loading
-from tfrecords_builder import files, images
+from tfrecords_builder import files, images, pictures
 from tfrecords_builder.errors import InputError
 
 _SAVED_MODEL = "saved_model.pb"
@@ -28,14 +29,14 @@ class ServedClassifier(tf.Module):
       functions: signature -> tf.function.
     """
 
-    def __init__(self, model: tf.keras.Model, classes: Sequence[str], resolution: int):
+    def __init__(self, model: tf.keras.Model, classes: Sequence[str], picture: pictures.PictureOptions):
         """Makes the signatures.
 
         Args:
           model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
           classes: K class names.
-          resolution: side in pixels of the records it was trained on: images of another size are resized to that
-            first, as build-records would have done, and rounded to 8 bits.
+          picture: how the images of the records it was trained on were made: files become such images first, as
+            build-records would have done.
         """
         super().__init__(name="classifier")
         # Not the model itself: a SavedModel would hold a graph of each of its layers, too, at several times the size.
@@ -46,19 +47,17 @@ class ServedClassifier(tf.Module):
             "image_tensor": self.image_tensor,
             "tf_example": self.tf_example,
         }
-        self._resolution = resolution
+        self._picture = picture
         self._classes = tf.constant(classes)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG of 8 or 16 bits or JPEG of 8, of any size, grey or RGB; string [N]."""
-        decoded = tf.map_fn(self._decode, image_bytes, fn_output_signature=tf.float32)
-        decoded = tf.ensure_shape(decoded, [None, self._resolution, self._resolution, 1])
-        return self._outputs(decoded)
+        return self._outputs(_decode(image_bytes, self._picture))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.float32, name="images")])
     def image_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Float [N, H, W, 1] in [0, 1]; values outside are an error."""
+        """Float [N, H, W, 1] in [0, 1], contrast and aspect as in the records; values outside are an error."""
         check = tf.debugging.Assert(
             tf.reduce_all((images >= 0.0) & (images <= 1.0)), ["images must be in [0, 1]; divide 8-bit values by 255"]
         )
@@ -67,14 +66,12 @@ class ServedClassifier(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def tf_example(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialised tf.train.Example, such as our records, of which `image/encoded` is read; string [N]."""
-        parsed = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-        return self.image_bytes(parsed["image/encoded"])
+        """Serialised tf.train.Example, our records, of which `image/encoded` is read; string [N].
 
-    def _decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        image = images.decode_grey_float(encoded)
-        resized = images.resize(image, self._resolution, self._resolution)
-        return preprocessing.to_unit(images.to_uint8(resized))
+        Unlike that of files, the contrast of records has been set.
+        """
+        parsed = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return self._outputs(_decode(parsed["image/encoded"], dataclasses.replace(self._picture, contrast="none")))
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.cast(self._classify(batch), tf.float32)
@@ -86,6 +83,16 @@ class ServedClassifier(tf.Module):
         }
 
 
+def _decode(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Tensor:
+    """Files, string [N] -> float32 [N, R, R, 1] in [0, 1], as images of records."""
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        return preprocessing.to_unit(pictures.fit(images.decode_grey_float(data), 255.0, picture))
+
+    decoded = tf.map_fn(decode, encoded, fn_output_signature=tf.float32)
+    return tf.ensure_shape(decoded, [None, picture.resolution, picture.resolution, 1])
+
+
 def load_config(path: str | os.PathLike) -> dict[str, Any]:
     """As `loading.load_classifier_config`; of an exported generator the InputError says what it is."""
     if (pathlib.Path(path) / gan_loading.EXPORT_FILE).is_file():
@@ -93,21 +100,26 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
     return loading.load_classifier_config(path)
 
 
-def load_image_bytes(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The function behind the signature `serving_default` of an export, or of what a run's export would be.
+def picture_options(config: dict[str, Any]) -> pictures.PictureOptions:
+    """How files become images for a classifier of this configuration, see `load_config`."""
+    return models.ModelConfig.from_dict(config).picture
+
+
+def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The function behind the signature `image_tensor` of an export, or of what a run's export would be.
 
     Raises InputError: not of a classifier, without weights yet, or a damaged SavedModel.
     """
     config = load_config(path)
     if not (pathlib.Path(path) / _SAVED_MODEL).exists():
-        served = ServedClassifier(loading.load_classifier(path), config["classes"], config["resolution"])
-        return lambda encoded: served.image_bytes(encoded)  # keeps `served`, which its method alone does not
+        served = ServedClassifier(loading.load_classifier(path), config["classes"], picture_options(config))
+        return lambda images: served.image_tensor(images)  # keeps `served`, which its method alone does not
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"--model={path}: its SavedModel cannot be read ({reason}); export the run again") from error
-    return lambda encoded: loaded.signatures["serving_default"](image_bytes=encoded)
+    return lambda images: loaded.signatures["image_tensor"](images=images)
 
 
 def export_classifier(
@@ -132,8 +144,8 @@ def export_classifier(
     """
     run_dir = pathlib.Path(run_dir)
     config = loading.load_classifier_config(run_dir)
-    classes, resolution = list(config["classes"]), config["resolution"]
-    served = ServedClassifier(loading.load_classifier(run_dir), classes, resolution)
+    classes, picture = list(config["classes"]), picture_options(config)
+    served = ServedClassifier(loading.load_classifier(run_dir), classes, picture)
     measured = [_read_evaluation(path, run_dir) for path in evaluations]
     result_path = run_dir / "result.json"
     card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
@@ -148,13 +160,13 @@ def export_classifier(
         files.write_text(assets / "model_card.md", card)
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
-    warm_up.write_requests(folder, "classifier", _requests(resolution))
+    warm_up.write_requests(folder, "classifier", _requests(picture.resolution))
     return {
         "kind": "classifier",
         "run": str(run_dir),
         "classes": classes,
         "signatures": list(served.functions),
-        "resolution": resolution,
+        **dataclasses.asdict(picture),
     }
 
 

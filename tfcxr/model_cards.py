@@ -6,7 +6,7 @@ Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfrecords_builder import canonical
+from tfrecords_builder import canonical, datasheet
 
 _LICENCE = (
     "The code is under Apache-2.0. Whoever uses the weights is also bound by the terms of the data they were trained "
@@ -29,6 +29,11 @@ def classifier_card(
     """
     classes = config["classes"]
     size = config["resolution"]
+    aspect, contrast = config["aspect"] or "stretch", config["contrast"] or "none"
+    unknown = [
+        "With which --aspect and --contrast its training images began is not known, as they are synthetic: "
+        f"--aspect={aspect} and --contrast={contrast} are a guess."
+    ]
     method = "trained on labelled images"
     if config["kind"] == "dcan":
         name = config.get("alignment", "dcan")
@@ -46,10 +51,12 @@ def classifier_card(
                 ]
             ),
             "Input": (
-                f"Frontal chest radiographs, which become grey, {size} x {size} pixels (aspect is not kept) and 8 "
-                "bits, as in the training records. `image_bytes`: PNG of 8 or 16 bits, or JPEG, grey or colour, of "
-                "any size. `tf_example`: serialised tf.train.Example with such a file as `image/encoded`. "
-                "`image_tensor`: float [N, H, W, 1] in [0, 1]."
+                f"Frontal chest radiographs. `image_bytes`: PNG of 8 or 16 bits, or JPEG, grey or colour, of any "
+                f"size; inside, they become grey, {size} x {size} pixels and 8 bits as build-records made the training "
+                f"records, with --aspect={aspect} ({datasheet.ASPECTS[aspect]}) and --contrast={contrast} "
+                f"({datasheet.CONTRASTS[contrast]}). `tf_example`: records "
+                "of build-records: tf.train.Example with `image/encoded`, whose contrast has been set. `image_tensor`: "
+                "float [N, H, W, 1] in [0, 1], made from files in that way."
             ),
             "Intended use": f"Research on learning from synthetic and foreign images. {_NO_DEVICE}",
             "Training data": _list(f"{flag}: digest {digest}" for flag, digest in config["records"].items()),
@@ -61,8 +68,7 @@ def classifier_card(
                     "On images of another hospital, device or population expect worse than above.",
                     "Labels of public sets were mined from reports and are partly wrong; no reader has checked those "
                     "of synthetic images.",
-                    "A record set made with another --aspect or --contrast than stretch and none needs its images "
-                    "prepared the same way first.",
+                    *(() if config["aspect"] else unknown),
                 ]
             ),
             "Licence": _LICENCE,

@@ -36,8 +36,9 @@ def check_installed() -> None:
 def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, Any]:
     """Writes `folder`/model.onnx and runs it once with onnxruntime: the converter may write broken files in silence.
 
-    Input: images, float [N, R, R, 1] in [0, 1], R being the resolution of the training records; outputs: probabilities
-    float [N, K] and class_id int64 [N]; metadata: classes, joined by `|`. Computed in float32, whatever the run's type.
+    Input: images, float [N, R, R, 1] in [0, 1], made from files as those of the training records, whose resolution R,
+    aspect and contrast are those of the metadata; outputs: probabilities float [N, K] and class_id int64 [N]; also in
+    the metadata: classes, joined by `|`, and label_version. Computed in float32, whatever the run's type.
 
     Args:
       run_dir: a baseline or DCAN run that has weights.
@@ -63,7 +64,9 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
         input_signature=[specification],
         opset=_OPSET,
     )
-    onnx.helper.set_model_props(proto, {"classes": "|".join(config.classes), "label_version": config.label_version})
+    properties = {"label_version": config.label_version, **dataclasses.asdict(config.picture)}
+    properties = {name: str(value) for name, value in properties.items()}
+    onnx.helper.set_model_props(proto, {"classes": "|".join(config.classes), **properties})
     with files.atomic_path(folder / FILE) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 

@@ -67,8 +67,8 @@ def predict_files(
 ) -> dict[str, Any]:
     """Predicts each file and writes a CSV: image, prediction, one probability column per class.
 
-    Files are decoded and brought to size as build-records does. One that is not a usable radiograph is left out of the
-    table and listed in the result.
+    Files become images as build-records made those that the model was trained on. One that is not a usable radiograph
+    is left out of the table and listed in the result.
 
     Args:
       model_path: run folder or export of a classifier.
@@ -86,9 +86,10 @@ def predict_files(
     """
     config = exporting.load_config(model_path)
     classes = list(config["classes"])
-    classify = exporting.load_image_bytes(model_path)
-    encoder = pictures.PictureEncoder(pictures.PictureOptions(config["resolution"]))
-    overlays = _Overlays(model_path, config, heatmaps) if heatmaps else None
+    classify = exporting.load_image_tensor(model_path)
+    picture = exporting.picture_options(config)
+    encoder = pictures.PictureEncoder(picture)
+    overlays = _Overlays(model_path, config, picture.aspect, heatmaps) if heatmaps else None
     paths: list[pathlib.Path] = []
     probabilities: list[np.ndarray] = []
     drawn: list[str] = []
@@ -98,11 +99,12 @@ def predict_files(
             batch = image_paths[start : start + batch_size]
             encoded = _encode(batch, encoder, failed)
             if encoded:
-                found = classify(tf.constant(list(encoded.values())))["probabilities"].numpy()
+                batch_images = _decode(encoded)
+                found = classify(batch_images)["probabilities"].numpy()
                 if not np.isfinite(found).all():
                     raise RunError(f"--model={model_path}: its output is not finite; its weights are damaged")
                 if overlays:
-                    drawn += overlays.draw(encoded, found, len(paths) + 1)
+                    drawn += overlays.draw(list(encoded), batch_images, found, len(paths) + 1)
                 paths += encoded
                 probabilities += list(found)
             bar.update(len(batch))
@@ -121,27 +123,35 @@ def predict_files(
 class _Overlays:
     """Draws heat maps into a folder."""
 
-    def __init__(self, model_path: str | os.PathLike, config: dict[str, Any], folder: pathlib.Path):
+    def __init__(self, model_path: str | os.PathLike, config: dict[str, Any], aspect: str, folder: pathlib.Path):
         self._explain = explaining.make_explainer(loading.load_network(model_path))
-        self._part = explaining.cropped_part(config["image_size"])
+        self._image_size, self._aspect = config["image_size"], aspect
         self._classes, self._folder = config["classes"], folder
 
-    def draw(self, encoded: dict[pathlib.Path, bytes], probabilities: np.ndarray, first: int) -> list[str]:
+    def draw(
+        self, paths: Sequence[pathlib.Path], batch_images: tf.Tensor, probabilities: np.ndarray, first: int
+    ) -> list[str]:
         """Draws a batch; returns the names of the pictures, numbered from `first`."""
-        small = tf.stack([images.decode_grey(data) for data in encoded.values()])
-        heat = self._explain(preprocessing.to_unit(small), probabilities.argmax(axis=1)).numpy()
+        heat = self._explain(batch_images, probabilities.argmax(axis=1)).numpy()
         names = []
-        for number, (path, values, one) in enumerate(zip(encoded, probabilities, heat, strict=True), first):
+        for number, (path, values, one) in enumerate(zip(paths, probabilities, heat, strict=True), first):
             stem = re.sub(r"[^\w.-]", "_", path.stem)[:100]
             names.append(f"{number:06d}_{stem}.png")
+            grey = pictures.read_grey(path.read_bytes())
+            height, width = grey.shape
             explaining.draw_overlay(
                 self._folder / names[-1],
-                pictures.read_grey(path.read_bytes()),
+                grey,
                 one,
-                self._part,
+                explaining.cropped_part(self._image_size, pictures.shown_part(height, width, self._aspect)),
                 f"{'/'.join(path.parts[-3:])[-100:]}: {self._classes[values.argmax()]}, {values.max():.3f}",
             )
         return names
+
+
+def _decode(encoded: dict[pathlib.Path, bytes]) -> tf.Tensor:
+    """float32 [N, R, R, 1] in [0, 1]."""
+    return preprocessing.to_unit(tf.stack([images.decode_grey(data) for data in encoded.values()]))
 
 
 def _encode(

@@ -16,6 +16,9 @@ from tfrecords_builder.errors import InputError, Interrupted
 
 SCHEMA_VERSION = 1
 
+# Settings that the runs of a kind had before they were recorded.
+_EARLIER = {kind: {"aspect": "stretch", "contrast": "none"} for kind in ("baseline", "dcan")}
+
 _ADVICE = "choose another --run_dir or give --overwrite"
 
 
@@ -117,6 +120,7 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
+    config["config"] = {**_EARLIER.get(config["kind"], {}), **config["config"]}
     return config
 
 

@@ -95,8 +95,7 @@ def build(
         uncertain=uncertain,
         split_policy=options.split_policy,
         view=options.view,
-        aspect=picture.aspect,
-        contrast=picture.contrast,
+        **_picture_settings(options, picture),
         hashed_patients=bool(options.patient_salt),
         provenance={"tables": tables, **_split_settings(options), "limit": options.limit},
         report=report,
@@ -109,6 +108,17 @@ def build(
         if not sum(split.class_counts[name] for split in info.splits.values()):
             raise RunError(f"class {name!r} of {version.name}: no image of it could be decoded")
     return info
+
+
+def _picture_settings(options: planning.Options, picture: pictures.PictureOptions) -> dict[str, str]:
+    """Aspect and contrast of the set. Made of records, whose images are square, it has what theirs began with."""
+    if options.dataset != "records":
+        return {"aspect": picture.aspect, "contrast": picture.contrast}
+    earlier = records.load_info(options.data_dir)
+    return {
+        "aspect": earlier.aspect,
+        "contrast": earlier.contrast if picture.contrast == "none" else picture.contrast,
+    }
 
 
 def encode_rows(

@@ -26,12 +26,12 @@ _SPLITS = {
     "image": "by image, stratified by label. **Images of one patient may be in several splits, so scores on this set "
     "will be too good**",
 }
-_ASPECT = {
+ASPECTS = {
     "stretch": "stretched to a square, whatever the image's aspect",
     "pad": "padded with black to a square, so that the aspect is kept",
     "crop": "cut to the centred square of the shorter side, so that the aspect is kept",
 }
-_CONTRAST = {
+CONTRASTS = {
     "none": "not changed",
     "max": "divided, image by image, by the greatest value, so that the brightest pixel is white",
     "percentile": "stretched, image by image, so that the 0.5th percentile is black and the 99.5th white",
@@ -74,8 +74,8 @@ def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
         synthetic=info.source.startswith("synthetic:"),
         uncertain=_describe_uncertain(info.uncertain),
         split_policy=_SPLITS.get(info.split_policy, ""),
-        aspect=_ASPECT.get(info.aspect, _escape(info.aspect)),
-        contrast=_CONTRAST.get(info.contrast, _escape(info.contrast)),
+        aspect=ASPECTS.get(info.aspect, _escape(info.aspect)),
+        contrast=CONTRASTS.get(info.contrast, _escape(info.contrast)),
         duplicates={text: report.get("duplicates", {}).get(key, 0) for key, text in _DUPLICATES.items()},
     )
     return re.sub(r"\n{3,}", "\n\n", text)

@@ -193,6 +193,17 @@ def test_without_a_test_fold_the_validation_fold_is_marked(folders, tmp_path):
     assert "selection fold" in (tmp_path / "out" / "result.md").read_text()
 
 
+def test_images_made_in_another_way_are_warned_of(tmp_path):
+    ours = classifier_runs.make_records(tmp_path / "ours", per_class=2, aspect="crop", contrast="max")
+    theirs = classifier_runs.make_records(tmp_path / "theirs", per_class=2, aspect="pad", contrast="max")
+    run = classifier_runs.make_classifier_run(tmp_path / "run", ours)
+    arguments = [f"--records={theirs}", f"--output_dir={tmp_path / 'out'}", "--resamples=5"]
+    assert call(f"--model={run}", *arguments) == 0
+    assert [warning for warning in read(tmp_path / "out")["warnings"] if "--" in warning] == [
+        "the images were built with --aspect=pad, those that the model was trained on with --aspect=crop"
+    ]
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys):
     _, records, run, _, out = folders
     version = fakes.make_records(tmp_path / "version", resolution=16, label_version="v1_0s")

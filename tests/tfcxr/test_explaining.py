@@ -78,9 +78,9 @@ def test_overlay_is_hot_where_the_map_is(tmp_path):
     picture = np.full((60, 90), 0.5)
     heat = np.zeros([4, 4])
     heat[0, 0] = 1
-    low, high = explaining.cropped_part(32)
-    assert (low, high) == (2 / 37, 34 / 37)
-    explaining.draw_overlay(tmp_path / "a.png", picture, heat, (low, high), "a $ name: A, 0.9")
+    part = explaining.cropped_part(32, (0, 90, -15, 75))  # of the picture padded to a square
+    np.testing.assert_allclose(part, (90 * 2 / 37, 90 * 34 / 37, -15 + 90 * 2 / 37, -15 + 90 * 34 / 37))
+    explaining.draw_overlay(tmp_path / "a.png", picture, heat, part, "a $ name: A, 0.9")
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
     red = (pixels[..., 0] - pixels[..., 2] > 60) & (np.arange(pixels.shape[1]) < 0.85 * pixels.shape[1])
     rows, columns = np.nonzero(red)

@@ -19,9 +19,9 @@ import tfcxr
 from flags import app
 from tests import classifier_runs, fakes, gan_runs
 from tests.conftest import ROOT
-from tfcxr import data, evaluate, export_model, onnx_export, predict, warm_up
+from tfcxr import data, evaluate, export_model, exporting, onnx_export, predict, warm_up
 from tfcxr.classifiers import loading, models
-from tfrecords_builder import pictures
+from tfrecords_builder import build, images, pictures
 from tfrecords_builder.errors import RunError
 
 pydicom = pytest.importorskip("pydicom")
@@ -152,6 +152,73 @@ def test_tf_example_reads_our_records_and_names_what_lacks(baseline, signatures)
     empty = tf.train.Example().SerializeToString()
     with pytest.raises(tf.errors.InvalidArgumentError, match="image/encoded"):
         signatures["tf_example"](examples=tf.constant([empty]))
+
+
+@pytest.mark.parametrize("aspect", pictures.ASPECTS)
+@pytest.mark.parametrize("contrast", pictures.CONTRASTS)
+def test_exports_make_the_pictures_of_records(aspect, contrast):
+    options = pictures.PictureOptions(16, aspect, contrast)
+    files = []
+    for kind, mode, shape in (("PNG", "L", (30, 48)), ("PNG", "RGB", (48, 30)), ("JPEG", "L", (7, 48))):
+        stream = io.BytesIO()
+        pixels = np.random.default_rng(0).integers(20, 150, shape).astype(np.uint8)
+        Image.fromarray(pixels).convert(mode).save(stream, kind)
+        files.append(stream.getvalue())
+    encoder = pictures.PictureEncoder(options)
+    expected = [images.decode_grey(encoder.encode(data)).numpy() for data in files]
+    served = exporting.ServedClassifier(
+        tf.keras.Sequential([tf.keras.Input([16, 16, 1]), tf.keras.layers.Flatten()]),
+        list(map(str, range(256))),
+        options,
+    )
+    made = served.image_bytes(tf.constant(files))["probabilities"].numpy()  # the network returns its input
+    np.testing.assert_array_equal((made * 255).round(), np.reshape(expected, [3, -1]))
+
+
+def test_files_become_what_the_records_hold(tmp_path):
+    """evaluate of records, predict and the export of their files say the same."""
+    aspect, contrast = "pad", "percentile"
+    folder = tmp_path / "images"
+    folder.mkdir()
+    wide = np.random.default_rng(0).integers(20, 150, (30, 48)).astype(np.uint8)
+    wide[:, :12] //= 4
+    save(folder / "wide.png", wide)
+    save(folder / "tall.png", np.asarray(Image.fromarray(wide).rotate(90, expand=True)), "RGB")
+    Image.fromarray(wide.astype(np.uint16) * 150).save(folder / "deep.png")
+    (folder / "table.csv").write_text("path,No Finding,Pneumothorax\nwide.png,1,\ntall.png,,1\ndeep.png,,1\n")
+    records = tmp_path / "records"
+    flags = [f"--aspect={aspect}", f"--contrast={contrast}", "--resolution=16", "--label_version=v2"]
+    flags += ["--dataset=folder", f"--data_dir={folder}", "--split_fractions=1,0,0", f"--output_dir={records}"]
+    assert app.run(build.main, build.define_flags, ["build-records", *flags]) == 0
+    run = classifier_runs.make_classifier_run(tmp_path / "run", records)
+    arguments = [f"--model={run}", f"--records={records}", f"--output_dir={tmp_path / 'evaluation'}"]
+    arguments += ["--split=train", "--resamples=5"]
+    assert app.run(evaluate.main, evaluate.define_flags, ["evaluate", *arguments]) == 0
+    column = "probability Finding"
+    expected = pd.read_csv(tmp_path / "evaluation" / "predictions.csv").set_index("id")[column]
+    assert len(set(expected.round(3))) > 1
+    stretched = pictures.PictureEncoder(pictures.PictureOptions(16)).encode((folder / "wide.png").read_bytes())
+    other = tfcxr.load_classifier(run)(images.decode_grey(stretched)[None].numpy() / np.float32(255)).numpy()[0, 1]
+    assert abs(other - expected["wide.png"]) > 1e-3
+
+    export = tmp_path / "export"
+    assert call_export(f"--run_dir={run}", f"--output_dir={export}") == 0
+    arguments = [f"--model={export}", f"--images={folder}", f"--output={tmp_path / 'out.csv'}"]
+    assert call_predict(*arguments, f"--heatmaps={tmp_path / 'heatmaps'}") == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    found = dict(zip(table["image"].map(lambda path: pathlib.Path(path).name), table[column], strict=True))
+    assert found == pytest.approx(expected.to_dict(), abs=2e-6)  # the CSV has six digits
+    served = tf.saved_model.load(str(export)).signatures
+    files = [(folder / name).read_bytes() for name in expected.index]
+    found = served["serving_default"](image_bytes=tf.constant(files))["probabilities"].numpy()[:, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    shards = data.RecordSet(records).info.shard_paths("train")
+    found = served["tf_example"](examples=tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))
+    np.testing.assert_allclose(found["probabilities"][:, 1], expected, atol=1e-5)
+    card = (export / "assets" / "model_card.md").read_text()
+    assert f"--aspect={aspect} (" in card and f"--contrast={contrast} (" in card
+    result = json.loads((export / "result.json").read_text())
+    assert (result["aspect"], result["contrast"], result["resolution"]) == (aspect, contrast, 16)
 
 
 def read_requests(export):

@@ -12,6 +12,8 @@ CONFIG = {
     "backbone": "resnet50",
     "image_size": 224,
     "resolution": 256,
+    "aspect": "pad",
+    "contrast": "max",
     "records": {"source_records": "s" * 64, "target_records": "t" * 64},
 }
 
@@ -53,3 +55,9 @@ def test_numbers_that_an_evaluation_lacks_are_dashes():
         "recall": {"A": {"value": 0.25, "ci95": None}, "B": {"value": None, "ci95": None}},
     }
     assert "| chexpert | test | 20 | - | - | 25.0 | - |" in model_cards.classifier_card(CONFIG, {}, [evaluation])
+
+
+def test_unknown_pictures_are_a_guess():
+    guess = "--aspect=stretch and --contrast=none are a guess"
+    assert guess not in model_cards.classifier_card(CONFIG, {})
+    assert guess in model_cards.classifier_card({**CONFIG, "aspect": "", "contrast": ""}, {})

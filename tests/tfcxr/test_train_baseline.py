@@ -19,7 +19,8 @@ SMALL = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    return fakes.make_records(tmp_path_factory.mktemp("records"), resolution=16, per_class=20)
+    folder = tmp_path_factory.mktemp("records")
+    return fakes.make_records(folder, resolution=16, per_class=20, aspect="pad", contrast="percentile")
 
 
 def train(records, run_dir, *flags):
@@ -85,6 +86,7 @@ def test_the_loaded_classifier_takes_any_size(run_dir):
     assert config["kind"] == "baseline"
     assert config["classes"] == ["No Finding", "Pneumothorax"]
     assert (config["label_version"], config["resolution"], config["image_size"]) == ("v1_0s", 16, 16)
+    assert (config["aspect"], config["contrast"]) == ("pad", "percentile")
     assert len(config["labels"]) == 14
     with pytest.raises(ValueError, match="divide 8-bit values by 255"):
         model(small * 255)
@@ -160,10 +162,15 @@ def test_a_run_starts_from_another_with_few_labels_and_other_images(
 def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
     other_version = fakes.make_records(tmp_path / "v2", resolution=16, label_version="v2", per_class=2)
     other_size = fakes.make_records(tmp_path / "small", resolution=8, per_class=2)
+    cropped = fakes.make_records(tmp_path / "cropped", resolution=16, per_class=2, aspect="crop")
     for flags, message in [
         (["--labelled_per_class=21"], "has 20 of No Finding, 20 of Pneumothorax"),
         ([f"--extra_records={other_version}"], "its label version is v2, not v1_0s as that of --records"),
         ([f"--extra_records={other_size}"], "its resolution is 8, not 16"),
+        (
+            [f"--extra_records={cropped}"],
+            f"--extra_records={cropped}: was built with --aspect=crop, --records={records} with --aspect=pad",
+        ),
         ([f"--extra_records={records}", "--extra_ratio=0.001"], "is less than one image for 40 of --records"),
         (["--duplicate_control"], "--duplicate_control: repeats as many images as --extra_records"),
         ([f"--extra_records={tmp_path}"], "expected a record set"),

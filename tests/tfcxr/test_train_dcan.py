@@ -28,8 +28,8 @@ FLAGS = [
 def sets(tmp_path_factory):
     """Source, target (of another length) and a run to start from, whose head is trained on nothing."""
     folder = tmp_path_factory.mktemp("sets")
-    source = fakes.make_records(folder / "source", resolution=16, per_class=10)
-    target = fakes.make_records(folder / "target", resolution=16, per_class=7, seed=3)
+    source = fakes.make_records(folder / "source", resolution=16, per_class=10)  # as synthetic: of no aspect
+    target = fakes.make_records(folder / "target", resolution=16, per_class=7, seed=3, aspect="crop", contrast="max")
     return source, target, make_baseline_run(folder / "baseline")
 
 
@@ -135,7 +135,9 @@ def test_both_paths_load(run_dir):
     source = loading.load_classifier(run_dir, which="source")(images).numpy()
     np.testing.assert_allclose(target.sum(axis=1), 1, rtol=1e-5)
     assert np.abs(target - source).max() > 1e-6
-    assert loading.load_classifier_config(run_dir)["kind"] == "dcan"
+    config = loading.load_classifier_config(run_dir)
+    assert config["kind"] == "dcan"
+    assert (config["aspect"], config["contrast"]) == ("crop", "max")  # the target's
 
 
 def train_with_a_stop(sets, folder, monkeypatch, *flags):
@@ -241,6 +243,19 @@ def test_domains_of_different_label_versions_are_refused(sets, tmp_path, capsys)
     other = fakes.make_records(tmp_path / "other", resolution=16, label_version="v2", per_class=2)
     assert train((sets[0], other, sets[2]), tmp_path / "run") == 2
     assert "is of label version v2" in capsys.readouterr().err
+
+
+def test_domains_made_in_different_ways_are_refused(sets, tmp_path, capsys):
+    ways = {"aspect": ("pad", "max"), "contrast": ("crop", "percentile")}
+    for flag, (aspect, contrast) in ways.items():
+        other = fakes.make_records(tmp_path / flag, resolution=16, per_class=2, aspect=aspect, contrast=contrast)
+        assert train((other, sets[1], sets[2]), tmp_path / "run") == 2
+        theirs, ours = {"aspect": ("crop", "pad"), "contrast": ("max", "percentile")}[flag]
+        assert (
+            f"--target_records={sets[1]}: was built with --{flag}={theirs}, --source_records={other} with "
+            f"--{flag}={ours}; build both alike"
+        ) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_class_of_the_source_is_named(sets, tmp_path, capsys, monkeypatch):

@@ -264,6 +264,11 @@ def test_aspect_and_contrast(tmp_path, kids):
     image = pictures["a.png"]
     assert (image[:4] == 0).all() and (image[12:] == 0).all() and (image[4:12, 10:] == 255).all()
     assert "--aspect=pad" in (tmp_path / "out" / "flags.txt").read_text()
+    # A set made of this one has its aspect and contrast.
+    again = {"dataset": "records", "label_version": "multilabel", "resolution": 8, "split_policy": "official"}
+    assert _run(tmp_path / "again", tmp_path / "out", **again) == 0
+    info = records.load_info(tmp_path / "again")
+    assert (info.aspect, info.contrast) == ("pad", "max")
 
 
 def test_read_by_tfds_with_classes_of_ones_own(tmp_path, kids, versions):

@@ -124,6 +124,7 @@ class Adaptation:
         self.classifier = loading.make_classifier(
             config,
             source,
+            pictures=[target, source],
             load_weights=load_weights,
             reduction=config.reduction,
             attention=corrected,
@@ -374,6 +375,7 @@ def _check(config: AdaptationConfig, source: data.RecordSet, target: data.Record
             f"({', '.join(target.info.classes) or 'no classes'}), the source of {source.info.label_version} "
             f"({', '.join(source.info.classes)}); build both with the same --label_version"
         )
+    loop.check_pictures(source, target, flags=("--source_records", "--target_records"))
     if target.num_examples("train") == 0:
         raise InputError(f"--target_records={target.path}: the train split has no image to adapt to")
     loop.check_classes(target, flag="--target_records", split="validation", every_class=False)

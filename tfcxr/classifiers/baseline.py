@@ -123,7 +123,12 @@ class Baseline:
             self._counts = self._counts + _extra_counts(self._extra)
         loop.check_classes(record_set, flag="--records", split="validation", every_class=False)
         loop.note_resolution(record_set, config.image_size, "--records")
-        self.classifier = loading.make_classifier(config, record_set, load_weights=load_weights)
+        self.classifier = loading.make_classifier(
+            config,
+            record_set,
+            pictures=[record_set, *([extra_set] if extra_set else [])],
+            load_weights=load_weights,
+        )
         self.model_config = self.classifier.config
 
     def run_config(self) -> dict[str, Any]:
@@ -320,6 +325,7 @@ def _make_extra(
     ):
         if a != b:
             raise InputError(f"{flag}: its {what} is {b}, not {a} as that of --records; build or generate it again")
+    loop.check_pictures(record_set, extra_set, flags=("--records", "--extra_records"))
     if config.balanced:
         loop.check_classes(extra_set, flag="--extra_records", split="train")
     elif not extra_set.num_examples("train"):

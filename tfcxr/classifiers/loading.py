@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -40,8 +41,9 @@ def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
     """What is known about a trained classifier.
 
     Returns:
-      The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records),
-      image_size (what the backbone sees), labels (the 14, in order), records (flag -> digest).
+      The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records), aspect and
+      contrast (with which their images were made; empty if unknown), image_size (what the backbone sees), labels (the
+      14, in order), records (flag -> digest).
 
     Raises:
       InputError: no such run, or not of a classifier.
@@ -69,13 +71,20 @@ def load_network(path: str | os.PathLike) -> models.Classifier:
 
 
 def make_classifier(
-    settings: Any, record_set: data.RecordSet, *, load_weights: bool, **network: Any
+    settings: Any,
+    record_set: data.RecordSet,
+    *,
+    pictures: Sequence[data.RecordSet],
+    load_weights: bool,
+    **network: Any,
 ) -> models.Classifier:
     """A new classifier of a record set's classes, with its first weights.
 
     Args:
       settings: of a run, baseline.BaselineConfig or adaptation.AdaptationConfig.
       record_set: labelled images to train on.
+      pictures: record sets, of which the first that knows says with which aspect and contrast files become images for
+        this classifier; synthetic sets do not know.
       load_weights: whether to load the first weights, and say which; a resumed run has its own.
       **network: further fields of models.ModelConfig.
 
@@ -91,6 +100,8 @@ def make_classifier(
         backbone=settings.backbone,
         stem=settings.stem,
         dtype=settings.dtype,
+        aspect=next((made.info.aspect for made in pictures if made.info.aspect), ""),
+        contrast=next((made.info.contrast for made in pictures if made.info.contrast), ""),
         **network,
     )
     classifier = models.Classifier(config, settings.seed)

@@ -339,6 +339,23 @@ def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_cl
     return counts
 
 
+def check_pictures(a: data.RecordSet, b: data.RecordSet, *, flags: tuple[str, str]) -> None:
+    """Raises InputError if the images of two sets were made from their files in different ways.
+
+    A network would learn that difference instead of one between patients. Synthetic sets are taken as they are: nobody
+    resized their images.
+    """
+    for name, of_a, of_b in (
+        ("aspect", a.info.aspect, b.info.aspect),
+        ("contrast", a.info.contrast, b.info.contrast),
+    ):
+        if of_a and of_b and of_a != of_b:
+            raise InputError(
+                f"{flags[1]}={b.path}: was built with --{name}={of_b}, {flags[0]}={a.path} with --{name}={of_a}; "
+                "build both alike"
+            )
+
+
 def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> None:
     """Says so if the network's input is larger than the stored images."""
     if record_set.info.resolution < image_size:

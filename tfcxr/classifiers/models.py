@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr.classifiers import attention, backbones, preprocessing
+from tfrecords_builder import pictures
 from tfrecords_builder.errors import InputError
 
 DTYPES = ("float32", "mixed_bfloat16")
@@ -30,6 +31,8 @@ class ModelConfig:
       classes: names, in the order of the outputs.
       label_version: of the records it was trained on.
       resolution: side of those records' images in pixels.
+      aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
+        synthetic ones.
       image_size: side of what the backbone sees.
       backbone: one of backbones.BACKBONES.
       stem: one of backbones.STEMS.
@@ -50,6 +53,8 @@ class ModelConfig:
     reduction: int = 16
     correction: bool = False
     dtype: str = "float32"
+    aspect: str = ""
+    contrast: str = ""
 
     def __post_init__(self):
         """Raises InputError naming a value that cannot be used."""
@@ -66,6 +71,11 @@ class ModelConfig:
             raise InputError(
                 f"--backbone={self.backbone}: channel attention needs a residual network, such as resnet50"
             )
+
+    @property
+    def picture(self) -> pictures.PictureOptions:
+        """How a file becomes an image like those it was trained on; stretched and without contrast if unknown."""
+        return pictures.PictureOptions(self.resolution, self.aspect or "stretch", self.contrast or "none")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":

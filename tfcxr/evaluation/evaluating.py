@@ -1,7 +1,7 @@
 """Evaluates a classifier on one split of a record set and writes all that `evaluate` promises."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -92,6 +92,7 @@ def evaluate(
             "digest": record_set.info.digest,
         },
     }
+    result["warnings"] += _other_pictures(record_set, config)
     files.write_json(output_dir / "result.json", result)
     predictions.write(output_dir / predictions.FILE, own, classes, split)
     tables.write_csv(output_dir, result)
@@ -99,6 +100,16 @@ def evaluate(
     files.write_text(output_dir / "result.md", tables.to_markdown(result, pictures))
     events.write(output_dir / "tensorboard", result, own, config, pictures)
     return result
+
+
+def _other_pictures(record_set: data.RecordSet, config: Mapping[str, Any]) -> list[str]:
+    """What is to be warned of where the images were not made as those that the model was trained on."""
+    made = {"aspect": record_set.info.aspect, "contrast": record_set.info.contrast}
+    return [
+        f"the images were built with --{name}={value}, those that the model was trained on with --{name}={config[name]}"
+        for name, value in made.items()
+        if value and config[name] and value != config[name]
+    ]
 
 
 def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Predictions | None:
