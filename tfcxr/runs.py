@@ -16,8 +16,8 @@ from tfrecords_builder.errors import InputError, Interrupted
 
 SCHEMA_VERSION = 1
 
-# Settings that the runs of a kind had before they were recorded.
-_EARLIER = {kind: {"aspect": "stretch", "contrast": "none"} for kind in ("baseline", "dcan")}
+# Settings that the records decide, and their digest says whether those are the same; earlier runs do not hold them.
+_OF_RECORDS = ("aspect", "contrast")
 
 _ADVICE = "choose another --run_dir or give --overwrite"
 
@@ -120,7 +120,6 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
-    config["config"] = {**_EARLIER.get(config["kind"], {}), **config["config"]}
     return config
 
 
@@ -171,7 +170,7 @@ def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any], ex
     extended = False
     for key in sorted(old["config"].keys() | new["config"].keys()):
         was, now = old["config"].get(key), new["config"].get(key)
-        if was == now:
+        if was == now or (key in _OF_RECORDS and key not in old["config"]):
             continue
         if key in extendable and was is not None and now is not None and now > was:
             extended = True

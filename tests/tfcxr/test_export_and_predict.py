@@ -221,6 +221,15 @@ def test_files_become_what_the_records_hold(tmp_path):
     assert (result["aspect"], result["contrast"], result["resolution"]) == (aspect, contrast, 16)
 
 
+def test_runs_from_before_aspect_and_contrast_were_recorded(baseline, tmp_path):
+    config = json.loads((baseline[0] / "config.json").read_text())
+    assert (config["config"].pop("aspect"), config["config"].pop("contrast")) == ("", "")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = exporting.load_config(tmp_path)
+    assert (found["aspect"], found["contrast"]) == ("stretch", "none")
+    assert exporting.picture_options(found) == pictures.PictureOptions(16, "stretch", "none")
+
+
 def read_requests(export):
     """(signature, input -> value) of each warm-up request."""
     for record in tf.data.TFRecordDataset(str(export / warm_up.FILE)).as_numpy_iterator():

@@ -70,9 +70,9 @@ def test_other_settings_records_or_kind_are_refused_by_name(tmp_path):
 def test_a_run_from_before_aspect_and_contrast_were_recorded_goes_on(tmp_path):
     with open_run(tmp_path, kind="baseline"):
         pass
-    assert "aspect=stretch, not pad" in refused(tmp_path, kind="baseline", aspect="pad", contrast="none")
-    with open_run(tmp_path, kind="baseline", aspect="stretch", contrast="none") as run:
+    with open_run(tmp_path, kind="baseline", aspect="pad", contrast="") as run:
         assert run.resumed
+    assert "aspect=pad, not crop" in refused(tmp_path, kind="baseline", aspect="crop", contrast="")
 
 
 def test_overwrite_spares_a_folder_that_is_no_run(tmp_path):

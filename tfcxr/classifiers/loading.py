@@ -16,6 +16,9 @@ from tfrecords_builder.errors import InputError
 WEIGHTS = "checkpoints/best.weights.h5"
 KINDS = ("baseline", "dcan")
 
+# What predict and exports took for granted before runs recorded it.
+_EARLIER = {"aspect": "stretch", "contrast": "none"}
+
 # What a folder needs, relative to it, for the functions here; exports copy these.
 FILES = ("config.json", WEIGHTS)
 
@@ -49,7 +52,13 @@ def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
       InputError: no such run, or not of a classifier.
     """
     config = runs.load_config(path, kind=KINDS)
-    return {**config["config"], "kind": config["kind"], "records": config["records"], "labels": list(labels.LABELS)}
+    return {
+        **_EARLIER,
+        **config["config"],
+        "kind": config["kind"],
+        "records": config["records"],
+        "labels": list(labels.LABELS),
+    }
 
 
 def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
