@@ -122,10 +122,7 @@ def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
         "is predicted for target validation, without labels; or target labels (marked so)",
         flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_boolean(
-        "ten_crop", False, "evaluate on four corners, the centre and their mirror images; ten times as slow",
-        flag_values=fv,
-    )  # fmt: skip
+    define_ten_crop(fv)
     flags.DEFINE_integer(
         "embeddings_every", 10,
         "evaluations between t-SNE pictures (samples/) and projector points (TensorBoard) of the features; 0: none",
@@ -157,4 +154,15 @@ def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
     )
     flags.DEFINE_boolean(
         "train_batch_norm", False, "let BatchNorm learn instead of using its stored statistics", flag_values=fv
+    )
+
+
+def define_ten_crop(fv: flags.FlagValues) -> None:
+    """How images are evaluated."""
+    flags.DEFINE_boolean(
+        "ten_crop",
+        False,
+        "evaluate the mean over four corners, the centre and their mirror images, not the centre alone; ten times as "
+        "slow",
+        flag_values=fv,
     )

@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from flags import app, common
+from flags import app, classifier, common
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -25,6 +25,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     )
     common.define_output_dir(fv)
     common.define_batch_size(fv, 64)
+    classifier.define_ten_crop(fv)
     flags.DEFINE_integer("resamples", 2000, "bootstrap resamples", lower_bound=1, flag_values=fv)
     common.define_seed(fv)
     common.define_folder(
@@ -60,6 +61,7 @@ def main(fv: flags.FlagValues) -> None:
             split=fv.split,
             output_dir=folder,
             batch_size=fv.batch_size,
+            ten_crop=fv.ten_crop,
             resamples=fv.resamples,
             seed=fv.seed,
             compare_with=fv.compare_with,

@@ -159,7 +159,8 @@ def _evaluation(evaluations: Sequence[Mapping[str, Any]], classes: Sequence[str]
     ]
     rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for one in evaluations:
-        cells = [one["records"]["source"], one["split"], one["num_images"], one["num_patients"]]
+        fold = f"{one['split']}, ten crops" if one.get("ten_crop") else one["split"]
+        cells = [one["records"]["source"], fold, one["num_images"], one["num_patients"]]
         cells += [_percent(one["balanced_accuracy"]), *(_percent(one["recall"][c], interval=False) for c in classes)]
         rows.append(f"| {' | '.join('-' if cell is None else str(cell) for cell in cells)} |")
     return "\n".join(rows)

@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from flags import app
 from tests import classifier_runs, fakes
-from tfcxr import cli, evaluate
+from tfcxr import cli, data, evaluate
+from tfcxr.classifiers import loading, loop
 
 PICTURES = ("confusion_matrix", "roc", "precision_recall", "reliability", "subgroups")
 
@@ -191,6 +192,29 @@ def test_without_a_test_fold_the_validation_fold_is_marked(folders, tmp_path):
     assert result["selection_fold"] is True
     assert result["num_patients"] is None
     assert "selection fold" in (tmp_path / "out" / "result.md").read_text()
+
+
+def test_ten_crops_are_those_of_training(folders, tmp_path, capsys):
+    _, records, run, _, out = folders
+    arguments = [f"--model={run}", f"--records={records}", "--ten_crop", "--batch_size=25", "--resamples=5"]
+    assert call(*arguments, f"--compare_with={out}", f"--output_dir={tmp_path / 'out'}") == 0
+    assert "split test, mean over ten crops of each image" in capsys.readouterr().out
+    runner = loop.SplitRunner(
+        loading.load_network(run), data.RecordSet(records), "test", path="target", batch_size=64, ten_crop=True
+    )
+    expected, result = runner(), read(tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    columns = ["probability No Finding", "probability Finding"]
+    np.testing.assert_allclose(table[columns], expected.probabilities, atol=1e-5)
+    assert result["balanced_accuracy"]["value"] == pytest.approx(expected.balanced_accuracy())
+    centre = pd.read_csv(out / "predictions.csv")[columns].to_numpy()
+    assert np.abs(centre - expected.probabilities).max() > 1e-3
+    assert (result["ten_crop"], read(out)["ten_crop"]) == (True, False)
+    warning = f"{out}, compared with, is of the centre of each image, unlike this evaluation"
+    assert result["warnings"][-1] == warning
+    # Thresholds of the centre's probabilities are not those of the means.
+    assert call(*arguments, f"--thresholds_from={out}", f"--output_dir={tmp_path / 'refused'}") == 2
+    assert "is of the centre of each image, this of ten crops; give both the same --ten_crop" in capsys.readouterr().err
 
 
 def test_images_made_in_another_way_are_warned_of(tmp_path):

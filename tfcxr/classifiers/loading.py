@@ -23,12 +23,13 @@ _EARLIER = {"aspect": "stretch", "contrast": "none"}
 FILES = ("config.json", WEIGHTS)
 
 
-def load_classifier(path: str | os.PathLike, *, which: str = "target") -> tf.keras.Model:
+def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop: bool = False) -> tf.keras.Model:
     """Loads a trained classifier.
 
     Args:
       path: folder of a baseline or DCAN run, or of an export.
       which: target or source: the path through DCAN's attention and correction; the same for a baseline.
+      ten_crop: whether probabilities are means over ten crops of each image, see preprocessing.ten_crops.
 
     Returns:
       Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
@@ -37,7 +38,7 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target") -> tf.ker
     Raises:
       InputError: no such run, not of a classifier, or without weights yet.
     """
-    return models.make_inference_model(load_network(path), which)
+    return models.make_inference_model(load_network(path), which, ten_crop=ten_crop)
 
 
 def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:

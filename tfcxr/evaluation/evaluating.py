@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tfcxr import data
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import loading, preprocessing
 from tfcxr.evaluation import comparing, events, figures, operating_points, predictions, subgroups, summary, tables
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files
@@ -23,6 +23,7 @@ def evaluate(
     split: str | None,
     output_dir: pathlib.Path,
     batch_size: int = 64,
+    ten_crop: bool = False,
     resamples: int = 2000,
     seed: int = 0,
     compare_with: str | None = None,
@@ -38,7 +39,8 @@ def evaluate(
       records_path: folder of a record set of the model's label version.
       split: fold to read; None for test, or validation where there is no test fold.
       output_dir: existing folder to write into.
-      batch_size: images per step.
+      batch_size: images, or crops of them, per step.
+      ten_crop: evaluate ten crops of each image instead of the centre, see preprocessing.ten_crops.
       resamples: bootstrap resamples.
       seed: of the bootstrap.
       compare_with: another run or export, or the output folder of an earlier evaluation on the same images.
@@ -60,12 +62,15 @@ def evaluate(
     digest = loading.weights_digest(model_path)
     borrowed = None
     if thresholds_from:
-        borrowed = operating_points.read_thresholds(thresholds_from, classes=classes, model_digest=digest)
+        borrowed = operating_points.read_thresholds(
+            thresholds_from, classes=classes, model_digest=digest, ten_crop=ten_crop
+        )
     images = predictions.read_images(record_set, split)
 
     def predict(path: str, title: str) -> Predictions:
-        model = loading.load_classifier(path)
-        probabilities = predictions.predict(model, record_set, split, batch_size=batch_size, title=title)
+        model = loading.load_classifier(path, ten_crop=ten_crop)
+        at_once = max(1, batch_size // preprocessing.NUM_CROPS) if ten_crop else batch_size
+        probabilities = predictions.predict(model, record_set, split, batch_size=at_once, title=title)
         return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
 
     other = _read_other(compare_with, images, classes) if compare_with else None
@@ -83,6 +88,7 @@ def evaluate(
         else {"with": compare_with, **comparing.compare(own, other, classes, **drawing)},
         "split": split,
         "selection_fold": split != "test",
+        "ten_crop": ten_crop,
         "model": str(model_path),
         "model_digest": digest,
         "label_version": config["label_version"],
@@ -93,6 +99,11 @@ def evaluate(
         },
     }
     result["warnings"] += _other_pictures(record_set, config)
+    if compare_with and _is_ten_crop(compare_with, default=ten_crop) != ten_crop:
+        theirs = "the centre" if ten_crop else "ten crops"
+        result["warnings"].append(
+            f"{compare_with}, compared with, is of {theirs} of each image, unlike this evaluation"
+        )
     files.write_json(output_dir / "result.json", result)
     predictions.write(output_dir / predictions.FILE, own, classes, split)
     tables.write_csv(output_dir, result)
@@ -127,6 +138,13 @@ def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Pred
     if other is None:
         return None
     return comparing.align(other, list(images["id"]), images["class"].to_numpy(), flag)
+
+
+def _is_ten_crop(path: str, *, default: bool) -> bool:
+    """Whether the evaluation in a folder, if that holds one, is of ten crops of each image."""
+    file = pathlib.Path(path) / "result.json"
+    evaluated = (pathlib.Path(path) / predictions.FILE).exists() and file.exists()
+    return bool(files.read_json(file).get("ten_crop", False)) if evaluated else default
 
 
 def _operating_points(

@@ -41,10 +41,15 @@ def write(
             tf.summary.image(path.stem, tf.io.decode_png(path.read_bytes(), channels=3)[None])
         flat = {key: value for key, value in settings.items() if isinstance(value, (bool, int, float, str))}
         flat |= {key: ",".join(map(str, value)) for key, value in settings.items() if isinstance(value, (list, tuple))}
-        flat |= {"evaluated_on": result["records"]["source"], "split": result["split"]}
+        flat |= {
+            "evaluated_on": result["records"]["source"],
+            "split": result["split"],
+            "evaluated_ten_crop": result["ten_crop"],
+        }
         # A name that reads well in the table; the digest keeps runs of one name apart.
         name = pathlib.Path(result["model"]).resolve().name
         trial = [name, result["records"]["source"], result["split"], result["model_digest"][:6]]
+        trial += ["ten_crop"] if result["ten_crop"] else []
         hparams.hparams(flat, trial_id="-".join(trial))
     writer.close()
 

@@ -88,7 +88,7 @@ def _share(hits: np.ndarray, among: np.ndarray) -> float | None:
 
 
 def read_thresholds(
-    folder: str | os.PathLike, *, classes: Sequence[str], model_digest: str
+    folder: str | os.PathLike, *, classes: Sequence[str], model_digest: str, ten_crop: bool = False
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
     """The thresholds that an earlier evaluation of the same model chose.
 
@@ -96,12 +96,13 @@ def read_thresholds(
       folder: output folder of that evaluation.
       classes: names the model's classes have.
       model_digest: of the model's weights.
+      ten_crop: whether they are for means over ten crops.
 
     Returns:
       The thresholds, and where they were chosen: {"path", "split", "records_digest"}.
 
     Raises:
-      InputError: no evaluation there, of another model, or one that took its own thresholds from elsewhere.
+      InputError: no evaluation there, of another model or other crops, or one that took its thresholds from elsewhere.
     """
     flag = f"--thresholds_from={folder}"
     result = files.read_json(pathlib.Path(folder) / "result.json")
@@ -117,6 +118,9 @@ def read_thresholds(
         raise InputError(f"{flag}: its result.json was not written by evaluate, or by an older one") from error
     if digest != model_digest:
         raise InputError(f"{flag}: holds an evaluation of another model; thresholds are a model's own")
+    if result.get("ten_crop", False) != ten_crop:
+        ours, theirs = ("ten crops", "the centre") if ten_crop else ("the centre", "ten crops")
+        raise InputError(f"{flag}: is of {theirs} of each image, this of {ours}; give both the same --ten_crop")
     if list(found) != list(classes) or not set(thresholds) <= set(classes):
         raise InputError(f"{flag}: its classes are {', '.join(found)}, the model's are {', '.join(classes)}")
     if borrowed:

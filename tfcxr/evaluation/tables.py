@@ -96,6 +96,7 @@ def to_markdown(result: Mapping[str, Any], pictures: Sequence[pathlib.Path] = ()
 def summarise_in_words(result: Mapping[str, Any]) -> str:
     """What matters most: the table of metrics, warnings, and the comparison, as Markdown."""
     fold = " (selection fold)" if result["selection_fold"] else ""
+    fold += ", mean over ten crops of each image" if result["ten_crop"] else ""
     lines = [
         f"{result['num_images']} images, {result['num_patients'] or 'no'} patients, split {result['split']}{fold}",
         "",

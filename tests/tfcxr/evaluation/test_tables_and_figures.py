@@ -33,6 +33,7 @@ def made():
         "comparison": {"with": "other", **comparing.compare(model, other, CLASSES, resamples=50)},
         "split": "validation",
         "selection_fold": True,
+        "ten_crop": False,
         "model": "run",
         "records": {"source": "fake"},
     }
