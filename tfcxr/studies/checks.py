@@ -119,8 +119,9 @@ def _check_job(job: Mapping[str, Any], workspace: pathlib.Path) -> Iterator[str]
     if job["kind"] == "build-records":
         report = _read(folder / "build_report.json")
         yield from (text.rstrip(".") for text in report.get("warnings", []))
-        for contradiction, count in report.get("hierarchy", {}).items():
-            yield f"labels questioned: {count:,} images have {contradiction}"
+        questioned = [f"{count:,} images have {pair}" for pair, count in report.get("hierarchy", {}).items()]
+        if questioned:
+            yield f"labels questioned: {', '.join(questioned)}"
         if _read(folder / "tfcxr_info.json").get("split_policy") == "image":
             yield "folds are of images, not of patients: scores are too good"
 

@@ -106,7 +106,7 @@ class _Report:
                 "of the trainings is not in it; the figures of the seeds show it."
             ],
             tables=[
-                self._tabulate_accuracy(f"Balanced accuracy in % for label version {version}{table}.", rows, published),
+                self._tabulate_accuracy(f"Label version {version}{table}, in %.", rows, published),
                 self._tabulate_rest(f"Recall and other measures in %, means over the seeds ({version}).", rows),
             ],
             pictures=[Picture(picture, shown)],
@@ -115,26 +115,26 @@ class _Report:
     def _tabulate_accuracy(
         self, caption: str, rows: Mapping[Cell, Sequence[Filled]], published: Mapping[Cell, float]
     ) -> Table:
-        columns = ["source → target", "method", "ours", "95% interval", "seeds"]
-        columns += ["published", "ours − published"] if published else []
+        columns = ["source → target", "method", "balanced accuracy", "95% interval", "seeds"]
+        columns += ["published", "difference"] if published else []
         columns += ["above unadapted", "gap closed", "images"]
         body, alerts = [], []
         for cell, seeds in rows.items():
             values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
             missing = [each.status for each in seeds if each.result is None]
-            ours, row = results.mean(values), self._compared.get(cell)
+            accuracy, row = results.mean(values), self._compared.get(cell)
             ends = row.accuracy.ci95 if row else _only_interval(seeds)
-            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(ours), percent_range(ends)]
+            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(accuracy), percent_range(ends)]
             line.append(", ".join(percent(value) for value in values) if len(seeds) > 1 else str(cell.seed))
             if published:
                 known = published.get(cell)
-                line += [percent(known), _signed(None if known is None or ours is None else ours - known)]
+                line += [percent(known), _signed(None if known is None or accuracy is None else accuracy - known)]
             line += [_describe(row.gain if row else None), _describe(row.closed if row else None, unit="%")]
             images = sorted({results.describe_images(each.result) for each in seeds if each.result})
             line.append("; ".join([*images, *(f"no result: {status}" for status in missing)]))
             body.append(line)
             alerts.append(bool(missing))
-        numeric = [name in ("ours", "published", "ours − published") for name in columns]
+        numeric = [name in ("balanced accuracy", "published", "difference") for name in columns]
         return Table(caption, columns, body, numeric, alerts)
 
     def _tabulate_rest(self, caption: str, rows: Mapping[Cell, Sequence[Filled]]) -> Table:

@@ -83,11 +83,11 @@ def test_what_jobs_say_is_repeated_once(study, tmp_path):
     for name in ("a", "g"):
         write_records(
             tmp_path / name, "chexpert", [("1", "train")],
-            warnings=["two images are one"], hierarchy={"Pneumonia without Consolidation": 1200}, split_policy="image",
+            warnings=["two images are one"], hierarchy={"Edema without Lung Opacity": 1200, "B without A": 3}, split_policy="image",
         )  # fmt: skip
     assert find(study, tmp_path) == [
         "a, g: two images are one.",
-        "a, g: labels questioned: 1,200 images have Pneumonia without Consolidation.",
+        "a, g: labels questioned: 1,200 images have Edema without Lung Opacity, 3 images have B without A.",
         "a, g: folds are of images, not of patients: scores are too good.",
         "gan: at 12 kimg: all images are alike.",
     ]

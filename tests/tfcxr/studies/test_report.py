@@ -39,10 +39,10 @@ def test_the_study_ends_with_a_report_of_its_numbers(study):
     page = (folder / "report.md").read_text()
     assert page.startswith("# Does the chain hold?\n")
     assert page.index("## Answer") < page.index("## Warnings") < page.index("## Results v2") < page.index("## Data")
-    plain, ours = read_table(page, "Balanced accuracy in %")
+    plain, ours = read_table(page, "Label version v2")
     assert (plain["method"], ours["method"]) == ("none/sched", "ours")
-    assert plain["ours"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
-    assert ours["ours"] == accuracy_of(workspace, "v2-synthetic-to-b-ours-seed0")
+    assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
+    assert ours["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-to-b-ours-seed0")
     assert "adapted from synthetic by ours" in page
     jobs = {row["job"]: row for row in read_table(page, "Every job with the command")}
     assert len(jobs) == 10
@@ -63,13 +63,13 @@ def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
     folder, workspace = study
     lost = workspace / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b"
     before = accuracy_of(workspace, "v2-synthetic-to-b-ours-seed0")
-    assert read_table((folder / "report.md").read_text(), "Balanced accuracy in %")[1]["ours"] == before
+    assert read_table((folder / "report.md").read_text(), "Label version v2")[1]["balanced accuracy"] == before
     (lost / "result.json").unlink()
     report.write(folder, workspace)
     page = (folder / "report.md").read_text()
-    plain, ours = read_table(page, "Balanced accuracy in %")
-    assert plain["ours"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
-    assert ours["ours"] == ours["above unadapted"] == "–"
+    plain, ours = read_table(page, "Label version v2")
+    assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
+    assert ours["balanced accuracy"] == ours["above unadapted"] == "–"
     assert "result.json is gone" in ours["images"]
     assert read_table(page, "Recall and other measures")[1]["ROC-AUC"] == "–"
     assert "1 of 2 rows have no result; nothing is said of them." in page
