@@ -83,7 +83,8 @@ def test_what_jobs_say_is_repeated_once(study, tmp_path):
     for name in ("a", "g"):
         write_records(
             tmp_path / name, "chexpert", [("1", "train")],
-            warnings=["two images are one"], hierarchy={"Edema without Lung Opacity": 1200, "B without A": 3}, split_policy="image",
+            warnings=["two images are one"], hierarchy={"Edema without Lung Opacity": 1200, "B without A": 3},
+            split_policy="image",
         )  # fmt: skip
     assert find(study, tmp_path) == [
         "a, g: two images are one.",
