@@ -63,6 +63,7 @@ def test_the_log_tree_reads_well(tiny_study):
     found = {str(path.parent.relative_to(runs)) for path in runs.rglob("events.out.tfevents.*")}
     names = {re.sub(r"/tensorboard.*", "/tensorboard", name) for name in found}
     assert names == {
+        ".",  # the layout of the charts
         "gan-a/tensorboard",
         "v2-synthetic-none-sched-seed0/tensorboard",
         "v2-synthetic-none-sched-seed0/evaluations/b/tensorboard",
