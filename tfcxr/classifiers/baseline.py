@@ -227,8 +227,11 @@ class Baseline:
             hits = tf.equal(tf.argmax(logits, axis=1), batch["class"])
             return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(hits, tf.float32))}
 
-        def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return training_batches(
+        return loop.Phase(
+            name=name,
+            steps=steps,
+            eval_every=self._steps_per_epoch,
+            stream=lambda first: training_batches(
                 self.record_set,
                 batch_size=self.config.batch_size,
                 image_size=self.config.image_size,
@@ -238,14 +241,7 @@ class Baseline:
                 start_step=first,
                 only=self._only,
                 extra=self._extra,
-                context=context,
-            )
-
-        return loop.Phase(
-            name=name,
-            steps=steps,
-            eval_every=self._steps_per_epoch,
-            stream=stream,
+            ),
             step=step,
             log_names=_LOGS,
             optimizer=optimizer,
@@ -273,15 +269,13 @@ def training_batches(
     start_step: int,
     only: np.ndarray | None = None,
     extra: data.Extra | None = None,
-    context: tf.distribute.InputContext = loop.ALONE,
 ) -> tf.data.Dataset:
     """Endless training batches of the train split, augmented; a function of (records, seed, step).
 
-    `only` and `extra`: see data.training_stream; `context`: the devices that share a batch, and which are here.
+    `only` and `extra`: see data.training_stream.
 
     Returns:
-      Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
-      those that are here, in turn.
+      Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}.
     """
     stream = data.training_stream(
         record_set,
@@ -292,9 +286,6 @@ def training_batches(
         balanced=balanced,
         only=only,
         extra=extra,
-        shares=context.num_replicas_in_sync,
-        own=strategies.own_shares(context),
-        group=1,
     )
 
     def convert(batch):

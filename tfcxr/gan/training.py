@@ -289,6 +289,8 @@ class _Training:
 
     def _stream(self, batch_size: int, shown: int):
         def make(context):
+            local = context.num_replicas_in_sync // context.num_input_pipelines
+            first = context.input_pipeline_id * local
             return data.training_stream(
                 self._records,
                 "train",
@@ -297,10 +299,12 @@ class _Training:
                 start=shown,
                 filter_labels=self._filter,
                 shares=context.num_replicas_in_sync,
-                own=strategies.own_shares(context),
+                own=range(first, first + local),
             )
 
-        return strategies.distribute(self._strategy, make)
+        if self._strategy.num_replicas_in_sync == 1:
+            return make(tf.distribute.InputContext())
+        return self._strategy.distribute_datasets_from_function(make)
 
     def _chunk(self, window: "_Window") -> int:
         if strategies.num_workers(self._strategy) > 1:

@@ -31,7 +31,7 @@ def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select=
         return {"loss": value}
 
     phase = loop.Phase(
-        "only", 2 * len(scores), 2, lambda first, _: tf.data.Dataset.range(first, 10**6), step, ["loss"], optimizer
+        "only", 2 * len(scores), 2, lambda first: tf.data.Dataset.range(first, 10**6), step, ["loss"], optimizer
     )
     left = list(scores)
     return loop.Trainer(
