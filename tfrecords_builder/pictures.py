@@ -40,6 +40,7 @@ __all__ = [
     "BadImage",
     "PictureEncoder",
     "PictureOptions",
+    "find_differences",
     "fit",
     "read_grey",
     "shown_part",
@@ -165,6 +166,16 @@ def fit(grey: tf.Tensor, white: float, options: PictureOptions) -> tf.Tensor:
     if options.aspect == "pad":
         picture = tf.image.pad_to_bounding_box(picture, (side - height) // 2, (side - width) // 2, side, side)
     return picture
+
+
+def find_differences(one: Any, other: Any) -> list[tuple[str, str, str]]:
+    """(setting, its value in `one`, in `other`) of the settings in which two differ; an empty one, not known, does not.
+
+    Args:
+        one, other: anything with `aspect` and `contrast`, such as the info of a record set.
+    """
+    pairs = [(name, getattr(one, name), getattr(other, name)) for name in ("aspect", "contrast")]
+    return [(name, a, b) for name, a, b in pairs if a and b and a != b]
 
 
 def shown_part(height: int, width: int, aspect: str) -> tuple[float, float, float, float]:

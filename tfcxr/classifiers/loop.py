@@ -13,7 +13,7 @@ from scipy import special
 
 from tfcxr import data, metrics, runs, strategies
 from tfcxr.classifiers import loading, models, preprocessing
-from tfrecords_builder import files
+from tfrecords_builder import files, pictures
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.progress import progress
 
@@ -345,15 +345,11 @@ def check_pictures(a: data.RecordSet, b: data.RecordSet, *, flags: tuple[str, st
     A network would learn that difference instead of one between patients. Synthetic sets are taken as they are: nobody
     resized their images.
     """
-    for name, of_a, of_b in (
-        ("aspect", a.info.aspect, b.info.aspect),
-        ("contrast", a.info.contrast, b.info.contrast),
-    ):
-        if of_a and of_b and of_a != of_b:
-            raise InputError(
-                f"{flags[1]}={b.path}: was built with --{name}={of_b}, {flags[0]}={a.path} with --{name}={of_a}; "
-                "build both alike"
-            )
+    for name, of_a, of_b in pictures.find_differences(a.info, b.info):
+        raise InputError(
+            f"{flags[1]}={b.path}: was built with --{name}={of_b}, {flags[0]}={a.path} with --{name}={of_a}; "
+            "build both alike"
+        )
 
 
 def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> None:

@@ -5,6 +5,7 @@ Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.
 how often the patient was drawn. Statistics are computed from weights for many resamples at once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -96,15 +97,15 @@ class ModelStatistics:
         self, bootstrap: PatientBootstrap, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
     ):
         """`labels`, `predicted`: int [N] in 0..K-1; `probabilities`: float [N, K]."""
-        self._number = probabilities.shape[1]
-        self._tables = bootstrap.count(labels * self._number + predicted, self._number**2)
+        number = probabilities.shape[1]
+        self._tables = bootstrap.count(labels * number + predicted, number**2)
         self._rankings = [
             _Ranking(labels == k, probabilities[:, k], bootstrap.patient) for k in range(probabilities.shape[1])
         ]
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """The statistics under weights float32 [patients, B]."""
-        tables = (self._tables.T @ weights).T.reshape(-1, self._number, self._number)
+        tables = confusion_tables(self._tables, weights)
         recall = metrics.recalls_of_tables(tables)
         ranked = [ranking(weights) for ranking in self._rankings]
         return {
@@ -114,6 +115,12 @@ class ModelStatistics:
             "roc_auc": np.stack([auc for auc, _ in ranked], axis=1),
             "average_precision": np.stack([precision for _, precision in ranked], axis=1),
         }
+
+
+def confusion_tables(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Confusion matrices [B, K, K] under weights [patients, B]; counts: of each patient, [patients, K * K]."""
+    number = math.isqrt(counts.shape[1])
+    return (counts.T @ weights).T.reshape(-1, number, number)
 
 
 class _Ranking:

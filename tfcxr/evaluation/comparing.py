@@ -136,21 +136,17 @@ def sample_accuracies(
     }
 
     def accuracies(weights: np.ndarray) -> dict[Any, np.ndarray]:
-        return {
-            name: np.mean([_balanced_accuracies(table, weights, num_classes) for table in models], axis=0)
-            for name, models in tables.items()
+        recalls = {
+            name: [metrics.recalls_of_tables(bootstrap.confusion_tables(table, weights)) for table in of_models]
+            for name, of_models in tables.items()
         }
+        return {name: np.mean(of_models, axis=(0, 2)) for name, of_models in recalls.items()}
 
     sampled = patients.sample(accuracies)
     if sampled is None:
         return None
     whole = accuracies(np.ones((patients.num_patients, 1), np.float32))
     return {name: Accuracy(float(whole[name][0]), sampled[name]) for name in groups}
-
-
-def _balanced_accuracies(table: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
-    """[B] from counts per patient float32 [patients, K * K] and weights [patients, B]."""
-    return metrics.recalls_of_tables((table.T @ weights).T.reshape(-1, num_classes, num_classes)).mean(axis=1)
 
 
 def _columns(values: dict[str, np.ndarray]) -> np.ndarray:

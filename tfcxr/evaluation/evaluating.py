@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from tfcxr import data
-from tfcxr.classifiers import loading, preprocessing
+from tfcxr.classifiers import loading, models, preprocessing
 from tfcxr.evaluation import comparing, events, figures, operating_points, predictions, subgroups, summary, tables
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.pictures import find_differences
 
 SCHEMA_VERSION = 1
 
@@ -115,11 +116,10 @@ def evaluate(
 
 def _other_pictures(record_set: data.RecordSet, config: Mapping[str, Any]) -> list[str]:
     """What is to be warned of where the images were not made as those that the model was trained on."""
-    made = {"aspect": record_set.info.aspect, "contrast": record_set.info.contrast}
+    trained = models.ModelConfig.from_dict(config)
     return [
-        f"the images were built with --{name}={value}, those that the model was trained on with --{name}={config[name]}"
-        for name, value in made.items()
-        if value and config[name] and value != config[name]
+        f"the images were built with --{name}={here}, those that the model was trained on with --{name}={there}"
+        for name, here, there in find_differences(record_set.info, trained)
     ]
 
 

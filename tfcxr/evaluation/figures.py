@@ -15,10 +15,8 @@ from tfcxr.evaluation import operating_points
 from tfcxr.evaluation.predictions import Predictions
 from tfcxr.evaluation.subgroups import SMALL
 
-# Okabe and Ito's palette without yellow; with a style each, 21 lines can be told apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# With a colour and a style each, 21 lines can be told apart.
 _STYLES = ("-", "--", ":")
-_GREY = "#777777"
 _STYLE: Any = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -32,17 +30,17 @@ _DPI = 150
 def draw_all(folder: pathlib.Path, result: Mapping[str, Any], predictions: Predictions) -> list[pathlib.Path]:
     """Draws every picture that the result has numbers for into `folder`; returns their paths."""
     with mpl.rc_context(_STYLE):
-        figures = {
+        drawn = {
             "confusion_matrix": draw_confusion(result),
             "roc": draw_roc(result, predictions),
             "precision_recall": draw_precision_recall(result, predictions),
             "reliability": draw_reliability(result),
         }
         if result["subgroups"]:
-            figures["subgroups"] = draw_subgroups(result)
+            drawn["subgroups"] = draw_subgroups(result)
         if result["comparison"]:
-            figures["comparison"] = draw_comparison(result)
-        return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+            drawn["comparison"] = draw_comparison(result)
+        return [_save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
 
 def draw_confusion(result: Mapping[str, Any]) -> Figure:
@@ -77,7 +75,7 @@ def draw_confusion(result: Mapping[str, Any]) -> Figure:
 def draw_roc(result: Mapping[str, Any], predictions: Predictions) -> Figure:
     """ROC curve of each class against the rest; of two classes one, since the other's is its mirror image."""
     figure, axes = _square()
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, label="chance")
+    axes.plot([0, 1], [0, 1], color=figures.GREY, linewidth=1, label="chance")
     names = operating_points.positive_classes(result["classes"])
     for number, name, is_class, scores in _curves(result, predictions, names):
         rates = sklearn_metrics.roc_curve(is_class, scores)
@@ -97,7 +95,7 @@ def draw_precision_recall(result: Mapping[str, Any], predictions: Predictions) -
         # The last point is scikit-learn's own: precision 1 where nothing is called positive.
         axes.plot(recall[:-1], precision[:-1], drawstyle="steps-post", label=label, **line)
         axes.axhline(is_class.mean(), color=line["color"], linewidth=0.8, linestyle=(0, (1, 4)))
-    axes.plot([], [], color=_GREY, linewidth=0.8, linestyle=(0, (1, 4)), label="chance: share of the class")
+    axes.plot([], [], color=figures.GREY, linewidth=0.8, linestyle=(0, (1, 4)), label="chance: share of the class")
     axes.set_xlabel("recall (sensitivity)")
     axes.set_ylabel("precision (PPV)")
     return _finish(figure, "Precision and recall", result)
@@ -109,12 +107,12 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(5.2, 6.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     lowest = 1 / len(result["classes"])
-    upper.plot([lowest, 1], [lowest, 1], color=_GREY, linewidth=1, label="perfect calibration")
+    upper.plot([lowest, 1], [lowest, 1], color=figures.GREY, linewidth=1, label="perfect calibration")
     upper.plot(
         [row["confidence"] for row in bins],
         [row["accuracy"] for row in bins],
         "o-",
-        color=_COLOURS[0],
+        color=figures.BLUE,
         markersize=7,
         label=f"calibration error {100 * result['expected_calibration_error']:.1f}%",
     )
@@ -124,7 +122,7 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
     highest = max(row["count"] for row in bins)
     for row in bins:
         width = row["high"] - row["low"]
-        lower.bar(row["low"] + width / 2, row["count"], width=0.94 * width, color=_COLOURS[0])
+        lower.bar(row["low"] + width / 2, row["count"], width=0.94 * width, color=figures.BLUE)
         lower.text(row["low"] + width / 2, row["count"] + 0.04 * highest, f"{row['count']:,}", ha="center", fontsize=9)
     lower.set_ylim(0, 1.25 * highest)
     lower.set_yticks([])
@@ -171,16 +169,16 @@ def _forest(
     """A row of (name, images, {"value", "ci95"}) under the other, in percent, with a line at `line`; notes below."""
     figure = Figure(figsize=(5.8, 2 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(100 * line, color=_GREY, linewidth=1)
+    axes.axvline(100 * line, color=figures.GREY, linewidth=1)
     for y, (_, _, metric) in enumerate(rows):
         if metric["ci95"] is not None:
-            axes.plot([100 * end for end in metric["ci95"]], [y, y], color=_COLOURS[0], linewidth=2)
+            axes.plot([100 * end for end in metric["ci95"]], [y, y], color=figures.BLUE, linewidth=2)
         if metric["value"] is None:
-            axes.text(100 * line, y, "  no image of a class", va="center", color=_GREY, fontsize=10)
+            axes.text(100 * line, y, "  no image of a class", va="center", color=figures.GREY, fontsize=10)
         else:
             # Without an interval a hollow point, which says less.
-            fill = _COLOURS[0] if metric["ci95"] is not None else "white"
-            axes.plot(100 * metric["value"], y, "o", color=_COLOURS[0], markerfacecolor=fill, markersize=8)
+            fill = figures.BLUE if metric["ci95"] is not None else "white"
+            axes.plot(100 * metric["value"], y, "o", color=figures.BLUE, markerfacecolor=fill, markersize=8)
     axes.set_yticks(range(len(rows)), [f"{name}  (n = {n})" if n else name for name, n, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -226,7 +224,7 @@ def _curves(result: Mapping[str, Any], predictions: Predictions, names: Sequence
 
 def _line(number: int) -> dict[str, Any]:
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
+        "color": figures.COLOURS[number % len(figures.COLOURS)],
         "linestyle": _STYLES[number % len(_STYLES)],
         "linewidth": 2,
     }

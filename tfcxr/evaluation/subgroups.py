@@ -59,7 +59,7 @@ def evaluate_subgroups(
     counts = [patients.count(np.where(member, cells, -1), number**2) for _, _, member in groups]
 
     def recalls(weights: np.ndarray) -> dict[str, np.ndarray]:
-        tables = [(count.T @ weights).T.reshape(-1, number, number) for count in counts]
+        tables = [bootstrap.confusion_tables(count, weights) for count in counts]
         return {str(i): metrics.recalls_of_tables(table) for i, table in enumerate(tables)}
 
     sampled = patients.sample(recalls) if groups else None

@@ -71,7 +71,7 @@ def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Ma
 
 
 def _tell_difference(difference: Estimate, other: str) -> str:
-    points = f"{100 * difference.value:+.1f} points against {other} ({_interval(difference)})"
+    points = f"{100 * difference.value:+.1f} points against {other} ({difference})"
     return f"; {points}" if difference.shown else f"; no difference from {other} is shown: {points}"
 
 
@@ -90,7 +90,7 @@ def _tell_adaptation(
     worse = [cell for cell, gain in gains.items() if gain and gain.shown and gain.value < 0]
     if row.closed:
         share = f"{100 * row.closed.value:.0f}%"
-        text += f"; it closes {share} of the gap to training on the target ({_interval(row.closed)})"
+        text += f"; it closes {share} of the gap to training on the target ({row.closed})"
     if worse:
         text += f"; shown to be worse than no adaptation: {', '.join(name_method(cell) for cell in worse)}"
     return f"{text}."
@@ -117,7 +117,3 @@ def _holds(estimate: Estimate, value: float) -> bool:
 def _accuracy(cell: Cell, known: Mapping[Cell, float], compared: Mapping[Cell, Compared]) -> str:
     interval = f" ({percent_range(compared[cell].accuracy.ci95)})" if cell in compared else ""
     return f"{percent(known[cell])}%{interval}"
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{100 * estimate.ci95[0]:.1f} to {100 * estimate.ci95[1]:.1f}"

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfcxr.evaluation import comparing, predictions
+from tfcxr.evaluation import bootstrap, comparing, predictions
 from tfcxr.evaluation.comparing import Accuracy
 from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.results import Filled
 from tfrecords_builder.errors import InputError
+
+RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Estimate:
 
     value: float
     ci95: tuple[float, float]
+
+    def __str__(self) -> str:
+        """The interval in percent."""
+        return f"{100 * self.ci95[0]:.1f} to {100 * self.ci95[1]:.1f}"
 
     @property
     def shown(self) -> bool:
@@ -48,7 +54,7 @@ class Compared:
 
 
 def compare(
-    rows: Mapping[Cell, Sequence[Filled]], workspace: pathlib.Path, *, resamples: int = 2000
+    rows: Mapping[Cell, Sequence[Filled]], workspace: pathlib.Path, *, resamples: int = RESAMPLES
 ) -> tuple[dict[Cell, Compared], list[str]]:
     """Compares the rows of each label version and target.
 
@@ -99,7 +105,8 @@ def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
         gap = sampled[target].value - sampled[plain].value
         gaps = sampled[target].sampled - sampled[plain].sampled
         if _estimate(gap, gaps).ci95[0] > 0:
-            closed = _estimate(gain.value / gap, (own.sampled - sampled[plain].sampled) / gaps)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no gap; it is left out
+                closed = _estimate(gain.value / gap, (own.sampled - sampled[plain].sampled) / gaps)
     return Compared(_estimate(own.value, own.sampled), gain, lead, closed)
 
 
@@ -125,5 +132,7 @@ def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
 
 
 def _estimate(value: float, sampled: np.ndarray) -> Estimate:
-    low, high = np.percentile(sampled[np.isfinite(sampled)], [2.5, 97.5])
-    return Estimate(value, (float(low), float(high)))
+    # Groups are sampled only where every class has images of several patients, see `comparing.sample_accuracies`.
+    ends = bootstrap.interval(sampled, holders=2)
+    assert ends is not None
+    return Estimate(value, (ends[0], ends[1]))

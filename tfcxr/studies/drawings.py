@@ -1,18 +1,16 @@
 """The pictures of a study's report."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from tfcxr import figures
 from tfcxr.studies import results
 from tfcxr.studies.comparisons import Compared
 from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.results import Filled
-
-# Okabe and Ito's palette: colour-blind eyes can tell them apart.
-_UNADAPTED, _ADAPTED, _AT_HOME, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
 def draw_accuracies(
@@ -24,7 +22,8 @@ def draw_accuracies(
     for y, (cell, seeds) in enumerate(rows.items()):
         known = [each.result["balanced_accuracy"] for each in seeds if each.result]
         values = [accuracy["value"] for accuracy in known if accuracy["value"] is not None]
-        colour = _ADAPTED if cell.method != NONE else _AT_HOME if cell.source == cell.target else _UNADAPTED
+        unadapted = figures.GREEN if cell.source == cell.target else figures.BLUE
+        colour = unadapted if cell.method == NONE else figures.VERMILION
         row = compared.get(cell)
         ends = row.accuracy.ci95 if row else known[0]["ci95"] if len(known) == 1 else None
         if ends:
@@ -32,17 +31,16 @@ def draw_accuracies(
         if len(values) > 1:
             axes.plot([100 * value for value in values], [y] * len(values), "|", color=colour, ms=9, mew=1.2)
         if values:
-            axes.plot(100 * sum(values) / len(values), y, "o", color=colour, ms=7)
+            axes.plot(100 * statistics.mean(values), y, "o", color=colour, ms=7)
         else:
-            axes.text(0.01, y, "no result", transform=axes.get_yaxis_transform(), va="center", color=_GREY)
+            axes.text(0.01, y, "no result", transform=axes.get_yaxis_transform(), va="center", color=figures.GREY)
         if cell in published:
             axes.plot(100 * published[cell], y, "D", mfc="none", mec="black", ms=6)
-    classes = next((each.result["classes"] for seeds in rows.values() for each in seeds if each.result), None)
+    classes = results.find_classes(each for seeds in rows.values() for each in seeds)
     if classes:
-        axes.axvline(100 / len(classes), color=_GREY, ls="--", lw=1)
-        axes.text(
-            100 / len(classes), 1.01, "chance", color=_GREY, ha="center", transform=axes.get_xaxis_transform(), size=9
-        )
+        chance, above = 100 / len(classes), axes.get_xaxis_transform()
+        axes.axvline(chance, color=figures.GREY, ls="--", lw=1)
+        axes.text(chance, 1.01, "chance", color=figures.GREY, ha="center", transform=above, size=9)
     axes.set_yticks(range(len(rows)), [f"{cell.source} → {cell.target}, {results.name_method(cell)}" for cell in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("balanced accuracy, %")
@@ -61,7 +59,7 @@ def draw_fidelity(ticks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | 
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
     names = set()
-    for (gan, entries), colour in zip(ticks.items(), _COLOURS * len(ticks), strict=False):
+    for (gan, entries), colour in zip(ticks.items(), figures.COLOURS * len(ticks), strict=False):
         for name in sorted({key for entry in entries for key in entry if key.startswith("fid/")}):
             points = [(entry["kimg"], entry[name]) for entry in entries if entry.get(name) is not None]
             axes.plot(*zip(*points, strict=True), "o-", color=colour, ms=3.5, lw=1.5, label=gan)

@@ -3,11 +3,10 @@
 Everything is read from study.json and the files of its jobs, so that a number whose run is gone cannot be in it.
 """
 
-import dataclasses
 import datetime
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -41,7 +40,7 @@ def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
     (folder / _FIGURES).mkdir(exist_ok=True)
     with mpl.rc_context({"font.size": 11}):
         sections = _Report(study, folder, workspace).build_sections()
-    newest = max((_finished(workspace / job["output"]) or "" for job in study["jobs"]), default="")
+    newest = max((_finished(workspace / job["output"]) for job in study["jobs"]), default="")
     pages.write(
         folder,
         title=study["question"],
@@ -57,7 +56,6 @@ class _Report:
 
     def __init__(self, study: Mapping[str, Any], folder: pathlib.Path, workspace: pathlib.Path):
         self._study, self._folder, self._workspace = study, folder, workspace
-        self._jobs = {job["id"]: job for job in study["jobs"]}
         self._filled = results.read(study, workspace)
         self._rows = results.group(self._filled)
         known = results.Published()
@@ -134,14 +132,11 @@ class _Report:
             line.append("; ".join([*images, *(f"no result: {status}" for status in missing)]))
             body.append(line)
             alerts.append(bool(missing))
-        numeric = [name in ("balanced accuracy", "published", "difference") for name in columns]
-        return Table(caption, columns, body, numeric, alerts)
+        return _table(caption, columns, body, numeric=("balanced accuracy", "published", "difference"), alerts=alerts)
 
     def _tabulate_rest(self, caption: str, rows: Mapping[Cell, Sequence[Filled]]) -> Table:
-        classes: Sequence[str] = next(
-            (each.result["classes"] for seeds in rows.values() for each in seeds if each.result), []
-        )
-        columns = ["source → target", "method", *(f"recall {name}" for name in classes), "ROC-AUC", "F1", "ECE"]
+        classes = results.find_classes(each for seeds in rows.values() for each in seeds)
+        measures = [*(f"recall {name}" for name in classes), "ROC-AUC", "F1", "ECE"]
         body = []
         for cell, seeds in rows.items():
             found = [each.result for each in seeds if each.result]
@@ -149,23 +144,23 @@ class _Report:
             values += [results.mean(result[metric]["macro"] for result in found) for metric in ("roc_auc", "f1")]
             values.append(results.mean(result["expected_calibration_error"] for result in found))
             body.append([f"{cell.source} → {cell.target}", results.name_method(cell), *map(percent, values)])
-        return Table(caption, columns, body, [False, False] + [True] * (len(columns) - 2), [False] * len(body))
+        return _table(caption, ["source → target", "method", *measures], body, numeric=measures)
 
     def _tell_data(self) -> Section:
         body, bullets = [], []
         for job in self._done("build-records", "generate"):
-            info = _read(self._workspace / job["output"] / "tfcxr_info.json")
+            info = self._read(job, "tfcxr_info.json")
             for name, split in info.get("splits", {}).items():
                 classes = ", ".join(f"{c} {count:,}" for c, count in split["class_counts"].items()) or "multi-label"
                 numbers = [f"{split['num_examples']:,}", f"{split['num_patients'] or 0:,}"]
                 body.append([job["id"], name, *numbers, classes])
-            skipped = _read(self._workspace / job["output"] / "build_report.json").get("skipped", {})
+            skipped = self._read(job, "build_report.json").get("skipped", {})
             if skipped:
                 left = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
                 bullets.append(f"{job['id']} left out: {left}")
         sections = []
         for job in self._done("label-stats"):
-            stats = _read(self._workspace / job["output"] / "result.json")
+            stats = self._read(job, "result.json")
             errata = published_counts.errata_of(stats["dataset"]).items()
             sections.append(
                 Section(
@@ -173,16 +168,16 @@ class _Report:
                     [f"{self._tell_counts(job)} All counts: {job['output']}/report.html."],
                     [f"Erratum, {version}, {name}: {erratum.note}" for (version, name), erratum in errata],
                     tables=_compare_counts(self._workspace / job["output"] / "class_counts.csv"),
-                    pictures=self._show(job, ["label_counts.png"], "Images by the value of each label."),
+                    pictures=self._show(job, "label_counts.png", "Images by the value of each label."),
                 )
             )
         columns = ["record set", "fold", "images", "patients", "images of each class"]
-        table = Table("Images of each fold.", columns, body, [False, False, True, True, False], [False] * len(body))
+        table = _table("Images of each fold.", columns, body, numeric=("images", "patients"))
         return Section("Data", bullets=bullets, tables=[table] if body else [], sections=sections)
 
     def _tell_counts(self, job: Mapping[str, Any]) -> str:
         """What a label-stats job found."""
-        stats = _read(self._workspace / job["output"] / "result.json")
+        stats = self._read(job, "result.json")
         known = stats["published"]
         compared = known["not_compared"] or (
             f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them by a "
@@ -193,28 +188,29 @@ class _Report:
 
     def _tell_synthetic(self) -> Section:
         gans = self._done("train-gan")
-        ticks = {job["id"]: _read_list(self._workspace / job["output"] / "ticks.json") for job in gans}
+        ticks = {job["id"]: self._read(job, "ticks.json") for job in gans}
         figure = drawings.draw_fidelity(ticks)
         caption = "How far the generated images are from real ones, as the GANs learn; lower is nearer."
         pictures = [Picture(self._draw(figure, "fidelity"), caption)] if figure else []
         bullets, sections = [], []
         for job in gans:
-            result = _read(self._workspace / job["output"] / "result.json")
+            result = self._read(job, "result.json")
             if fidelity := result.get("fidelity"):
                 kimg = ticks[job["id"]][-1]["kimg"] if ticks[job["id"]] else 0
                 bullets.append(
-                    f"{job['id']}: {fidelity['name']} {fidelity['value']:.3g} after {kimg:g} thousand images, best "
-                    f"{fidelity['best']:.3g} at {fidelity['best_kimg']:g}; {fidelity['num_images']:,} images compared"
+                    f"{job['id']}: {fidelity['name']} {_short(fidelity['value'])} after {kimg:g} thousand images, best "
+                    f"{_short(fidelity['best'])} at {_short(fidelity['best_kimg'])}; {fidelity['num_images']:,} images "
+                    "compared"
                 )
             samples = [
-                *self._show(job, ["samples/reals.png"], "Real images, a row per label combination."),
-                *self._show(job, self._last(job, "samples/fakes-*.png"), "Generated images, at the end of training."),
+                *self._show(job, "samples/reals.png", "Real images, a row per label combination."),
+                *self._show(job, "samples/fakes-*.png", "Generated images, at the end of training."),
             ]
             sections.append(Section(f"Samples of {job['id']}", pictures=samples))
         for job in self._done("generate"):
-            result = _read(self._workspace / job["output"] / "result.json")
+            result = self._read(job, "result.json")
             bullets.append(f"{job['id']}: {result['num_images']:,} images, labels: {result['label_source']}")
-            sheet = self._show(job, ["samples.png"], "Generated images of each class.")
+            sheet = self._show(job, "samples.png", "Generated images of each class.")
             sections.append(Section(f"Images of {job['id']}", pictures=sheet))
         sections = [section for section in sections if section.pictures]
         return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
@@ -225,25 +221,23 @@ class _Report:
         return Section("Trainings", [text] if sections else [], sections=sections)
 
     def _tell_training(self, job: Mapping[str, Any]) -> Section:
-        result = _read(self._workspace / job["output"] / "result.json")
+        result = self._read(job, "result.json")
         best = result["best"]
-        criteria = [f"{key.removeprefix('select/')} {best[key]:.3g}" for key in best if key.startswith("select/")]
+        criteria = [f"{key.removeprefix('select/')} {_short(best[key])}" for key in best if key.startswith("select/")]
         on_target = " (on target labels)" if result["selected_on_target_labels"] else ""
         bullets = [
             f"Weights of step {best['step']} of {result['steps']}, chosen by {result['select']}{on_target}; criteria "
             f"there: {', '.join(criteria)}"
         ]
         pictures = [
-            *self._show(job, ["curves.png"], "Losses, accuracy and what is watched while training."),
-            *self._show(
-                job, self._last(job, "samples/features_*.png"), "Features of source and target (t-SNE), at the end."
-            ),
+            *self._show(job, "curves.png", "Losses, accuracy and what is watched while training."),
+            *self._show(job, "samples/features_*.png", "Features of source and target (t-SNE), at the end."),
         ]
         for evaluation in self._done("evaluate"):
             if job["id"] in evaluation["depends_on"]:
                 on = pathlib.PurePath(evaluation["output"]).name
-                pictures += self._show(evaluation, ["confusion_matrix.png"], f"Confusion matrix on {on}.")
-                pictures += self._show(evaluation, ["reliability.png"], f"Reliability on {on}.")
+                pictures += self._show(evaluation, "confusion_matrix.png", f"Confusion matrix on {on}.")
+                pictures += self._show(evaluation, "reliability.png", f"Reliability on {on}.")
         return Section(job["id"], bullets=bullets, pictures=pictures)
 
     def _tell_making(self) -> Section:
@@ -254,54 +248,39 @@ class _Report:
             f"{machine['platform']}",
             "Versions: " + ", ".join(f"{name} {version}" for name, version in study["versions"].items()),
             "A job's key is the digest of its flags, of the keys of the jobs it reads, and of the tables outside the "
-            "study; bootstrap: 2,000 resamples of the patients, seed 0",
+            "study",
+            f"Intervals of rows and differences: {comparisons.RESAMPLES:,} resamples of the patients, seed 0",
         ]
         given = {name: value for name, value in study["definition"].items() if value not in (None, [], "", False)}
         flags = [[name, _join(value)] for name, value in given.items()]
         body = []
         for job in study["jobs"]:
             seconds = "" if job["seconds"] is None else f"{job['seconds']:,.0f}"
-            finished = _finished(self._workspace / job["output"]) or ""
+            finished = _finished(self._workspace / job["output"])
             status = f"{job['status']}: {job['error']}" if job["error"] else job["status"]
             body.append([job["id"], status, seconds, finished, job["key"][:12], " ".join(job["command"])])
         inputs = []
         for job in self._done("evaluate"):
-            result = _read(self._workspace / job["output"] / "result.json")
-            if result:
-                digests = [result["model_digest"][:12], result["records"]["digest"][:12]]
-                inputs.append([job["id"], *digests, result["split"]])
-        alerts = [job["status"] != DONE for job in study["jobs"]]
-        return Section(
-            "How the numbers were made",
-            bullets=bullets,
-            sections=[
-                Section("The study's flags", tables=[_plain_table("Its definition.", ["flag", "value"], flags)]),
-                Section(
-                    "Jobs",
-                    tables=[
-                        dataclasses.replace(
-                            _plain_table(
-                                "Every job with the command that repeats it.",
-                                ["job", "status", "seconds", "finished (UTC)", "key", "command"],
-                                body,
-                            ),
-                            numeric=[False, False, True, False, False, False],
-                            alerts=alerts,
-                        )
-                    ],
-                ),
-                Section(
-                    "Digests",
-                    tables=[
-                        _plain_table(
-                            "What each evaluation read: SHA-256 of weights and records, first 12 digits.",
-                            ["evaluation", "weights", "records", "fold"],
-                            inputs,
-                        )
-                    ],
-                ),
-            ],
-        )
+            result = self._read(job, "result.json")
+            digests = [result["model_digest"][:12], result["records"]["digest"][:12]]
+            inputs.append([job["id"], *digests, result["split"]])
+        tables = {
+            "The study's flags": _table("Its definition.", ["flag", "value"], flags),
+            "Jobs": _table(
+                "Every job with the command that repeats it.",
+                ["job", "status", "seconds", "finished (UTC)", "key", "command"],
+                body,
+                numeric=("seconds",),
+                alerts=[job["status"] != DONE for job in study["jobs"]],
+            ),
+            "Digests": _table(
+                "What each evaluation read: SHA-256 of weights and records, first 12 digits.",
+                ["evaluation", "weights", "records", "fold"],
+                inputs,
+            ),
+        }
+        inner = [Section(title, tables=[table]) for title, table in tables.items()]
+        return Section("How the numbers were made", bullets=bullets, sections=inner)
 
     def _done(self, *kinds: str) -> list[Mapping[str, Any]]:
         """The finished jobs of some commands whose result is still there."""
@@ -312,15 +291,13 @@ class _Report:
         figures.save(figure, self._folder / _FIGURES / f"{name}.png", _DPI)
         return f"{_FIGURES}/{name}.png"
 
-    def _show(self, job: Mapping[str, Any], names: Iterable[str], caption: str) -> list[Picture]:
-        """Those of a job's pictures that are there."""
-        paths = [self._workspace / job["output"] / name for name in names]
-        return [Picture(os.path.relpath(path, self._folder), caption) for path in paths if path.is_file()]
+    def _read(self, job: Mapping[str, Any], name: str) -> Any:
+        return results.read_output(job, self._workspace, name)
 
-    def _last(self, job: Mapping[str, Any], pattern: str) -> list[str]:
-        """The last of a job's files of a pattern, in a list that is empty if there is none."""
-        folder = self._workspace / job["output"]
-        return [str(path.relative_to(folder)) for path in sorted(folder.glob(pattern))[-1:]]
+    def _show(self, job: Mapping[str, Any], pattern: str, caption: str) -> list[Picture]:
+        """The last of a job's pictures of a pattern, in a list that is empty if there is none."""
+        paths = sorted((self._workspace / job["output"]).glob(pattern))[-1:]
+        return [Picture(os.path.relpath(path, self._folder), caption) for path in paths]
 
 
 def _compare_counts(path: pathlib.Path) -> list[Table]:
@@ -347,29 +324,32 @@ def _signed(value: float | None) -> str:
 def _describe(estimate: Estimate | None, unit: str = "") -> str:
     if estimate is None:
         return "–"
-    low, high = (f"{100 * end:.1f}" for end in estimate.ci95)
-    return f"{_signed(estimate.value)}{unit} ({low} to {high})"
+    return f"{_signed(estimate.value)}{unit} ({estimate})"
 
 
-def _plain_table(caption: str, columns: list[str], rows: list[list[str]]) -> Table:
-    return Table(caption, columns, rows, [False] * len(columns), [False] * len(rows))
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _table(
+    caption: str,
+    columns: list[str],
+    rows: list[list[str]],
+    *,
+    numeric: Sequence[str] = (),
+    alerts: Sequence[bool] | None = None,
+) -> Table:
+    """`numeric`: names of the columns to align right."""
+    return Table(caption, columns, rows, [name in numeric for name in columns], list(alerts or [False] * len(rows)))
 
 
 def _join(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _finished(folder: pathlib.Path) -> str | None:
-    """When a job wrote its result, to the minute, UTC; None if there is none."""
+def _finished(folder: pathlib.Path) -> str:
+    """When a job wrote its result, to the minute, UTC; empty if there is none."""
     path = folder / "result.json"
     if not path.is_file():
-        return None
+        return ""
     return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    return files.read_json(path) if path.is_file() else {}
-
-
-def _read_list(path: pathlib.Path) -> list[Any]:
-    return files.read_json(path) if path.is_file() else []

@@ -46,14 +46,22 @@ def read(study: Mapping[str, Any], workspace: pathlib.Path) -> list[Filled]:
         cell = Cell(**{field.name: entry[field.name] for field in dataclasses.fields(Cell)})
         job = jobs[entry["job"] if jobs[entry["train_job"]]["status"] == DONE else entry["train_job"]]
         status = f"{job['status']}: {job['error']}" if job["error"] else job["status"]
-        result, evaluation = None, None
-        if job["status"] == DONE:
-            if (workspace / job["output"] / "result.json").is_file():
-                result, evaluation = files.read_json(workspace / job["output"] / "result.json"), job["output"]
-            else:
-                status = f"missing: {job['output']}/result.json is gone"
-        filled.append(Filled(cell, result, status, evaluation))
+        result = (read_output(job, workspace, "result.json") or None) if job["status"] == DONE else None
+        if job["status"] == DONE and not result:
+            status = f"missing: {job['output']}/result.json is gone"
+        filled.append(Filled(cell, result, status, job["output"] if result else None))
     return filled
+
+
+def find_classes(filled: Iterable[Filled]) -> Sequence[str]:
+    """The classes of cells of one label version; empty while none has a result."""
+    return next((each.result["classes"] for each in filled if each.result), [])
+
+
+def read_output(job: Mapping[str, Any], workspace: pathlib.Path, name: str) -> Any:
+    """A JSON file of a job's output, {} if it is not there."""
+    path = workspace / job["output"] / name
+    return files.read_json(path) if path.is_file() else {}
 
 
 def group(filled: Sequence[Filled]) -> dict[Cell, list[Filled]]:
@@ -131,7 +139,7 @@ def to_markdown(filled: Sequence[Filled], table: str | None) -> str:
 
 
 def _version_table(version: str, filled: Sequence[Filled], table: str | None, published: Published) -> str:
-    classes: Sequence[str] = next((each.result["classes"] for each in filled if each.result), [])
+    classes = find_classes(filled)
     recalls = "".join(f" recall {name.replace('|', '/')} |" for name in classes)
     title = f"Label version {version}" + (f", the thesis's table {table}" if table else "")
     beside = " published |" if table else ""

@@ -86,7 +86,7 @@ class Runner:
         folder: pathlib.Path,
         *,
         command: Callable[[Job, bool], Sequence[str]],
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[], object] = lambda: None,
         say: Callable[[str], None] = print,
     ):
         """Looks at what is done.

@@ -116,8 +116,8 @@ class Study:
         try:
             self._runner.run(parallel, lock_handle)
         finally:
-            self._write()
-        print(f"\n{results.to_markdown(self._read_results(), self._definition.table)}\n", flush=True)
+            filled = self._write()
+        print(f"\n{results.to_markdown(filled, self._definition.table)}\n", flush=True)
         self._finish(time.monotonic() - start)
 
     def failed(self) -> list[str]:
@@ -148,15 +148,14 @@ class Study:
             f"Expected time: {minutes:.1f} minutes one after another, as long as the finished jobs of each kind took."
         )
 
-    def _read_results(self) -> list[results.Filled]:
-        return results.read(self._describe_state(), self._workspace)
-
-    def _write(self) -> None:
-        """study.json, results.csv and results.md as things stand."""
-        files.write_json(self._folder / "study.json", self._describe_state())
-        filled = self._read_results()
+    def _write(self) -> list[results.Filled]:
+        """study.json, results.csv and results.md as things stand; returns the cells."""
+        state = self._describe_state()
+        files.write_json(self._folder / "study.json", state)
+        filled = results.read(state, self._workspace)
         files.write_text(self._folder / "results.csv", results.to_csv(filled, self._definition.table))
         files.write_text(self._folder / "results.md", results.to_markdown(filled, self._definition.table) + "\n")
+        return filled
 
     def _describe_state(self) -> dict[str, Any]:
         """What study.json holds. A cell's `result` is None until its training and its evaluation are done."""

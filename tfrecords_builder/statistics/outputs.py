@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from tfrecords_builder import labels, readers
+from tfrecords_builder.pages import Picture
 from tfrecords_builder.statistics import comparison, counting, figures, patients, published
 
 # The columns of the files that other programs read; the other files hold the whole frame.
@@ -90,7 +91,7 @@ def describe(rows: counting.Rows) -> str:
     )
 
 
-def write(folder: str | os.PathLike, stats: Statistics) -> list[figures.Picture]:
+def write(folder: str | os.PathLike, stats: Statistics) -> list[Picture]:
     """Writes a CSV per frame and the figures into an existing folder; returns the figures."""
     for name, frame in stats.frames.items():
         chosen = frame[_COLUMNS.get(name, list(frame.columns))]

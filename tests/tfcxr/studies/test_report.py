@@ -77,6 +77,22 @@ def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
     assert 'class="alert"' in (folder / "report.html").read_text()
 
 
+def test_what_a_run_could_not_measure_is_a_dash(study):
+    folder, workspace = study
+    run = workspace / "runs" / "v2-synthetic-to-b-ours-seed0" / "result.json"
+    result = json.loads(run.read_text())
+    result["best"]["select/target"] = None
+    run.write_text(json.dumps(result))
+    gan = workspace / "runs" / "gan-a" / "result.json"
+    result = json.loads(gan.read_text())
+    result["fidelity"] |= {"value": None, "best": None, "best_kimg": None}
+    gan.write_text(json.dumps(result))
+    report.write(folder, workspace)
+    page = (folder / "report.md").read_text()
+    assert "target –" in page
+    assert "best – at –;" in page
+
+
 class _Links(html.parser.HTMLParser):
     """What a page loads, and the targets of its own links."""
 
