@@ -198,20 +198,25 @@ class Trainer:
         # The last update may have spoilt them after the losses were taken.
         if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
             bad = ["a weight"]
-        if bad:
-            kept = (
-                "the last good checkpoint is kept" if self._manager.latest_checkpoint else "there is no checkpoint yet"
-            )
-            raise RunError(
-                f"training diverged: {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite before step "
-                f"{self.step}; {kept}; try a smaller --learning_rate"
-            )
+        self._refuse(bad)
+
+    def _refuse(self, bad: Sequence[str]) -> None:
+        """Ends the training if any value, of which these are the names, is not finite."""
+        if not bad:
+            return
+        kept = "the last good checkpoint is kept" if self._manager.latest_checkpoint else "there is no checkpoint yet"
+        raise RunError(
+            f"training diverged: {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite before step "
+            f"{self.step}; {kept}; try a smaller --learning_rate"
+        )
 
     def _log(self, number: int, means: Mapping[str, tf.keras.metrics.Mean], seconds: float) -> None:
         row: dict[str, Any] = {"step": self.step, "phase": self.phases[number].name}
         row |= {f"train/{name}": float(mean.result()) for name, mean in means.items()}
         row["learning_rate"] = float(self.phases[number].optimizer.rate)
         row |= self._evaluate()
+        # Finite weights may still give features that overflow.
+        self._refuse([name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)])
         for name, value in row.items():
             if isinstance(value, float):
                 tf.summary.scalar(name, value, step=self.step)

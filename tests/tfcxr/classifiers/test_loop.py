@@ -89,6 +89,12 @@ def test_weights_spoilt_by_the_last_update_are_not_kept(run):
     assert not (run.path / loading.WEIGHTS).exists()
 
 
+def test_an_evaluation_that_overflows_ends_training(run):
+    with pytest.raises(RunError, match="select/source is not finite before step 4; the last good checkpoint is kept"):
+        make_trainer(run, [0.5, np.inf]).fit()
+    assert len(json.loads((run.path / loop.HISTORY).read_text())) == 1
+
+
 def test_ten_crops_average_probabilities(tmp_path):
     records = data.RecordSet(fakes.make_records(tmp_path, resolution=16, per_class=6))
     classifier = models.Classifier(models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny"), seed=0)
