@@ -167,6 +167,7 @@ def test_a_stopped_run_with_ada_passes_and_discriminator_steps_ends_as_an_unbrok
     assert all(move == int(move) or move == round(1 / 0.32, 3) for move in moves)
 
 
+@pytest.mark.large
 def test_a_growing_run_stopped_in_a_fade_ends_as_an_unbroken_one(tmp_path, monkeypatch):
     records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=4, resolution=16)
     settings = [f"--records={records}", "--arch=prog", "--fmap_base=64", "--fmap_max=8", "--tick_kimg=0.05"]

@@ -8,6 +8,7 @@ from flags import app
 from tools import bench_gan
 
 
+@pytest.mark.large
 def test_measures_all_parts_of_all_variants(tmp_path, capsys):
     output = tmp_path / "bench.json"
     arguments = ["--resolutions=8", "--fmap_base=32", "--fmap_max=8", "--batch_size=8", "--repeats=2"]

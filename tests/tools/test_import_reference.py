@@ -163,6 +163,7 @@ def test_training_goes_on_from_it(imported, records, tmp_path, capsys):
     assert config["warm_start"] == result["warm_start"]
 
 
+@pytest.mark.large
 def test_a_warm_started_run_resumes_and_ends_as_an_unbroken_one(imported, records, tmp_path):
     start = f"--warm_start={imported[0]}"
     assert train(records, tmp_path / "a", start, "--total_kimg=0.048") == 0

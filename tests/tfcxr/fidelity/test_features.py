@@ -185,6 +185,7 @@ def test_keras_models_that_give_no_features_are_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.large
 def test_inception_with_weights_of_a_file(tmp_path, monkeypatch):
     tf.keras.utils.set_random_seed(0)
     model = tf.keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
