@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from flags import app
+
+app.set_environment()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -23,7 +25,6 @@ def shared_dir() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory) -> pathlib.Path:
     """A finished study: folder with tiny.flags and workspace/, where it is studies/tiny. Not to be changed."""
-    from flags import app
     from tests import study_runs
     from tfcxr import study
 
