@@ -50,8 +50,9 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
 def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
     """What baseline and adaptation share; `flip` is the default of --flip."""
     flags.DEFINE_enum(
-        "strategy", "default", ["default", "mirrored"],
-        "mirrored: all GPUs of this machine share each batch; batch statistics and discrepancies are those of a share",
+        "strategy", "default", ["default", "mirrored", "multiworker"],
+        "who shares each batch; mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs "
+        "this command; batch statistics and discrepancies are those of a share",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean(

@@ -139,6 +139,7 @@ def training_stream(
     extra: Extra | None = None,
     shares: int = 1,
     own: Sequence[int] = (0,),
+    group: int = 4,
 ) -> tf.data.Dataset:
     """An endless shuffled stream of batches, a deterministic function of (records, seed, start).
 
@@ -156,6 +157,7 @@ def training_stream(
       extra: images drawn besides; with `balanced`, each class equally often as well.
       shares: number of devices that share a batch (see `share_rows`).
       own: the shares wanted, one batch of `batch_size / shares` images each; the others are not decoded.
+      group: see `share_rows`; 1 where no layer looks at several images.
 
     Returns:
       Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
@@ -188,7 +190,7 @@ def training_stream(
         counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
         counted = counted.unbatch()
     if shares > 1:
-        rows = share_rows(batch_size, shares)[list(own)].reshape(-1)
+        rows = share_rows(batch_size, shares, group)[list(own)].reshape(-1)
         counted = counted.batch(batch_size, drop_remainder=True)
         counted = counted.map(lambda index, serialized: (tf.gather(index, rows), tf.gather(serialized, rows))).unbatch()
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -100,6 +101,21 @@ class RunFolder:
         """
         _check_same(pathlib.Path(path), load_config(path), _description(kind, config, records_digests), ())
         return cls(pathlib.Path(path), resumed=True)
+
+    @contextlib.contextmanager
+    def copied(self) -> Iterator["RunFolder"]:
+        """A copy to write into: of the checkpoints and what is JSON; deleted at the end."""
+        with (
+            tempfile.TemporaryDirectory(prefix="tfcxr-") as name,
+            files.naming_failures(pathlib.Path(name), "--run_dir"),
+        ):
+            copy = RunFolder(pathlib.Path(name), self.resumed)
+            for folder in (copy.tensorboard, copy.samples):
+                folder.mkdir()
+            shutil.copytree(self.checkpoints, copy.checkpoints)
+            for file in self.path.glob("*.json"):
+                shutil.copy(file, copy.path)
+            yield copy
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json; from then on the run is finished."""

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -44,29 +44,26 @@ def check_shares(strategy: tf.distribute.Strategy, batch_size: int) -> None:
         )
 
 
-def share_batches(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
-    """Gives each device of this machine its rows of every batch; scalars go to all.
+def distribute(strategy: tf.distribute.Strategy, make: Callable[[tf.distribute.InputContext], tf.data.Dataset]):
+    """Gives each device its shares of all batches.
 
     Args:
-      strategy: default or mirrored.
-      batches: of dicts of tensors [B, ...] or []; B is divisible by the number of devices.
+      strategy: any.
+      make: makes the dataset of this program: of each batch the shares of `own_shares` in turn, an element each.
 
     Returns:
       Dataset of what `strategy.run` takes.
     """
-    shares = strategy.num_replicas_in_sync
-    if shares == 1:
-        return batches
+    if strategy.num_replicas_in_sync == 1:
+        return make(tf.distribute.InputContext())
+    return strategy.distribute_datasets_from_function(make)
 
-    def split(batch):
-        def part(tensor):
-            if tensor.shape.rank == 0:
-                return tf.repeat(tensor, shares)
-            return tf.reshape(tensor, tf.concat([[shares, -1], tf.shape(tensor)[1:]], axis=0))
 
-        return tf.data.Dataset.from_tensor_slices({name: part(tensor) for name, tensor in batch.items()})
-
-    return strategy.distribute_datasets_from_function(lambda _: batches.flat_map(split).prefetch(shares))
+def own_shares(context: tf.distribute.InputContext) -> range:
+    """Which shares of a batch, of one for each device of all programs, are those of this program's devices."""
+    local = context.num_replicas_in_sync // context.num_input_pipelines
+    first = context.input_pipeline_id * local
+    return range(first, first + local)
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:

@@ -24,7 +24,7 @@ def main(fv):
     """Trains."""
     import dataclasses
 
-    from tfcxr import data, runs, strategies
+    from tfcxr import data, strategies
     from tfcxr.classifiers import baseline, loop
 
     strategy = strategies.make(fv.strategy)
@@ -36,9 +36,10 @@ def main(fv):
     if extra_set:
         digests["extra_records"] = extra_set.info.digest
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    with strategy.scope():
+    with strategies.naming_lost_workers(strategy), strategy.scope():
         training = baseline.Baseline(config, record_set, extra_set, load_weights=fresh)
-        with runs.RunFolder.open(
+        with loop.open_run(
+            strategy,
             fv.run_dir,
             kind="baseline",
             config=training.run_config(),

@@ -29,7 +29,7 @@ def main(fv):
     """Trains."""
     import dataclasses
 
-    from tfcxr import data, runs, strategies
+    from tfcxr import data, strategies
     from tfcxr.classifiers import adaptation, loop
 
     strategy = strategies.make(fv.strategy)
@@ -38,9 +38,10 @@ def main(fv):
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    with strategy.scope():
+    with strategies.naming_lost_workers(strategy), strategy.scope():
         training = adaptation.Adaptation(config, source, target, load_weights=fresh)
-        with runs.RunFolder.open(
+        with loop.open_run(
+            strategy,
             fv.run_dir,
             kind="dcan",
             config=training.run_config(),

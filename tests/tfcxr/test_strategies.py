@@ -1,11 +1,7 @@
 """Several devices, and several workers on this machine: they end as one device does, and stop and fail together."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 import types
 
@@ -14,23 +10,10 @@ import pytest
 import tensorflow as tf
 
 from flags import app
-from tests import fakes
+from tests import fakes, workers
 from tfcxr import strategies, train_gan
 from tfrecords_builder.errors import InputError, RunError
 
-# Programs of their own: devices and clusters are set before anything else of TensorFlow.
-PROGRAM = """
-import sys
-import tensorflow as tf
-from flags import app
-from tfcxr import train_gan
-
-devices = int(sys.argv[1])
-if devices > 1:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-sys.exit(app.run(train_gan.main, train_gan.define_flags, ["train-gan", *sys.argv[2:]]))
-"""
 # Adam magnifies rounding where gradients vanish, by the learning rate.
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--learning_rate=1e-4", "--loss=logistic_r1", "--mirror"]
 SMALL += ["--augment=brightness", "--patience=0", "--d_steps=2", "--init=calm"]
@@ -58,41 +41,14 @@ def call(records, folder, *others):
     return app.run(train_gan.main, train_gan.define_flags, argv)
 
 
-def start(records, folder, *others, devices=1, config=None):
-    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", **({"TF_CONFIG": json.dumps(config)} if config else {}))
-    command = [sys.executable, "-c", PROGRAM, str(devices), *arguments(records, folder, *others)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(records, folder, *others, devices):
+    return workers.start("tfcxr.train_gan", arguments(records, folder, *others), devices=devices)
 
 
 def start_two(records, *others, folders, second=()):
     """Two workers of one cluster; `second`: more flags of the second one."""
-    ports = []
-    with socket.socket() as one, socket.socket() as other:
-        for taken in (one, other):
-            taken.bind(("127.0.0.1", 0))
-            ports.append(taken.getsockname()[1])
-    hosts = [f"127.0.0.1:{port}" for port in ports]
-    return [
-        start(
-            records,
-            folders[index],
-            "--strategy=multiworker",
-            *others,
-            *(second if index else ()),
-            config={"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}},
-        )
-        for index in range(2)
-    ]
-
-
-def ended(processes, seconds=240):
-    """Codes and last lines of what they wrote to stderr."""
-    try:
-        texts = [process.communicate(timeout=seconds)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], [(text.splitlines() or [""])[-1] for text in texts]
+    first, other = (arguments(records, folder, *others) for folder in folders)
+    return workers.start_two("tfcxr.train_gan", first, [*other, *second])
 
 
 def assert_same_weights(a, b):
@@ -112,17 +68,9 @@ def assert_same_weights(a, b):
         assert means[1][name] == pytest.approx(means[0][name], rel=1e-3, abs=1e-5), name
 
 
-def wait_for(path, processes, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not list(path.parent.glob(path.name)):
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.1)
-
-
 def test_two_devices_end_as_one(records, alone, tmp_path):
     process = start(records, tmp_path / "run", "--strategy=mirrored", devices=2)
-    codes, lines = ended([process])
+    codes, lines = workers.ended([process])
     assert codes == [0], lines
     assert_same_weights(alone, tmp_path / "run")
 
@@ -139,7 +87,7 @@ def test_a_batch_that_devices_cannot_share(records, tmp_path):
         start(records, tmp_path / "a", "--strategy=mirrored", "--passes=2", devices=2),
         start(records, tmp_path / "b", "--strategy=mirrored", devices=3),
     ]
-    codes, lines = ended(processes)
+    codes, lines = workers.ended(processes)
     assert codes == [2, 2], lines
     assert "--strategy: 2 devices in 2 passes cannot share batches of 8 images" in lines[0]
     assert "must be divisible by 16" in lines[0]
@@ -203,7 +151,7 @@ def test_lost_workers_are_told_from_other_errors(monkeypatch):
 
 @pytest.mark.large
 def test_two_workers_end_as_one_and_only_the_first_writes(records, alone, tmp_path):
-    codes, lines = ended(start_two(records, folders=[tmp_path / "run"] * 2))
+    codes, lines = workers.ended(start_two(records, folders=[tmp_path / "run"] * 2))
     assert codes == [0, 0], lines
     assert_same_weights(alone, tmp_path / "run")
     assert len(list((tmp_path / "run/tensorboard").glob("events*"))) == 1
@@ -215,9 +163,9 @@ def test_two_workers_end_as_one_and_only_the_first_writes(records, alone, tmp_pa
 def test_a_worker_that_is_stopped_stops_both_and_they_resume(records, tmp_path, stopped):
     long = ["--total_kimg=6.4", "--tick_kimg=1000", "--checkpoint_kimg=0.5"]
     processes = start_two(records, *long, folders=[tmp_path / "run"] * 2)
-    wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    workers.wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
     processes[stopped].send_signal(signal.SIGTERM)
-    codes, lines = ended(processes)
+    codes, lines = workers.ended(processes)
     assert codes[stopped] == 143
     assert codes[1 - stopped] == 1
     assert "stopped by a signal; the same command resumes" in lines[stopped]
@@ -225,7 +173,7 @@ def test_a_worker_that_is_stopped_stops_both_and_they_resume(records, tmp_path, 
     step = tf.train.load_variable(str(tmp_path / "run/checkpoints"), "step/.ATTRIBUTES/VARIABLE_VALUE")
     assert 0 < step < 400
     assert not (tmp_path / "run/result.json").exists()
-    codes, lines = ended(start_two(records, *long, folders=[tmp_path / "run"] * 2))
+    codes, lines = workers.ended(start_two(records, *long, folders=[tmp_path / "run"] * 2))
     assert codes == [0, 0], lines
     assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 400
 
@@ -235,10 +183,10 @@ def test_a_worker_that_is_stopped_stops_both_and_they_resume(records, tmp_path, 
 def test_a_worker_that_is_killed_does_not_let_the_other_wait(records, tmp_path, killed):
     long = ["--total_kimg=200", "--tick_kimg=1000", "--checkpoint_kimg=0.5"]
     processes = start_two(records, *long, folders=[tmp_path / "run"] * 2)
-    wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    workers.wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
     processes[killed].kill()
     began = time.monotonic()
-    codes, lines = ended(processes)
+    codes, lines = workers.ended(processes)
     assert time.monotonic() - began < 90
     assert codes[1 - killed] == 1
     assert lines[1 - killed].startswith("error: another worker is gone (")
@@ -247,21 +195,21 @@ def test_a_worker_that_is_killed_does_not_let_the_other_wait(records, tmp_path, 
 
 @pytest.mark.large
 def test_what_the_first_worker_refuses_ends_both(records, alone, tmp_path):
-    codes, lines = ended(start_two(records, folders=[alone, alone]))
+    codes, lines = workers.ended(start_two(records, folders=[alone, alone]))
     assert codes == [2, 1], lines
     assert "this run is finished" in lines[0]
     assert "another worker could not go on" in lines[1]
-    codes, lines = ended(start_two(records, "--features=nowhere", folders=[tmp_path / "run"] * 2))
+    codes, lines = workers.ended(start_two(records, "--features=nowhere", folders=[tmp_path / "run"] * 2))
     assert codes == [2, 1], lines
     assert "--features=nowhere" in lines[0]
 
 
 @pytest.mark.large
 def test_workers_of_other_settings_or_folders_are_refused(records, tmp_path):
-    codes, lines = ended(start_two(records, folders=[tmp_path / "a"] * 2, second=["--seed=3"]))
+    codes, lines = workers.ended(start_two(records, folders=[tmp_path / "a"] * 2, second=["--seed=3"]))
     assert codes == [1, 2], lines
     assert "holds a run with seed=0, not 3" in lines[1]
     (tmp_path / "c").mkdir()
-    codes, lines = ended(start_two(records, folders=[tmp_path / "b", tmp_path / "c"]))
+    codes, lines = workers.ended(start_two(records, folders=[tmp_path / "b", tmp_path / "c"]))
     assert codes == [1, 2], lines
     assert "is not a run folder" in lines[1]

@@ -192,6 +192,7 @@ sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
 """
 
 
+@pytest.mark.large
 def test_two_devices_end_as_one(sets, cdan_run, tmp_path):
     """Classification and domain loss are means over images: those of the shares make those of the batch."""
     flags = arguments(sets, tmp_path / "run", *CDAN, "--strategy=mirrored")[1:]

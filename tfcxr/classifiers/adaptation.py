@@ -288,7 +288,7 @@ class Adaptation:
             layers=self.method.layers,
         )
 
-    def _stream(self, first: int) -> tf.data.Dataset:
+    def _stream(self, first: int, context: tf.distribute.InputContext = loop.ALONE) -> tf.data.Dataset:
         """Source and target, each shuffled on its own, whatever their lengths; of the target only the images."""
 
         def batches(record_set: data.RecordSet, balanced: bool, seed: int) -> tf.data.Dataset:
@@ -300,11 +300,13 @@ class Adaptation:
                 flip=self.config.flip,
                 seed=seed,
                 start_step=first,
+                context=context,
             )
 
         source = batches(self.source, self.config.balanced, self.config.seed)
         target = batches(self.target, False, self.config.seed + _TARGET_SEED)
-        numbers = tf.data.Dataset.range(first, tf.int64.max)
+        shares = len(strategies.own_shares(context))
+        numbers = tf.data.Dataset.range(first * shares, tf.int64.max).map(lambda number: number // shares)
         return tf.data.Dataset.zip((source, target, numbers)).map(
             lambda s, t, number: {"source": s["image"], "class": s["class"], "target": t["image"], "number": number}
         )

@@ -227,11 +227,8 @@ class Baseline:
             hits = tf.equal(tf.argmax(logits, axis=1), batch["class"])
             return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(hits, tf.float32))}
 
-        return loop.Phase(
-            name=name,
-            steps=steps,
-            eval_every=self._steps_per_epoch,
-            stream=lambda first: training_batches(
+        def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return training_batches(
                 self.record_set,
                 batch_size=self.config.batch_size,
                 image_size=self.config.image_size,
@@ -241,7 +238,14 @@ class Baseline:
                 start_step=first,
                 only=self._only,
                 extra=self._extra,
-            ),
+                context=context,
+            )
+
+        return loop.Phase(
+            name=name,
+            steps=steps,
+            eval_every=self._steps_per_epoch,
+            stream=stream,
             step=step,
             log_names=_LOGS,
             optimizer=optimizer,
@@ -269,13 +273,15 @@ def training_batches(
     start_step: int,
     only: np.ndarray | None = None,
     extra: data.Extra | None = None,
+    context: tf.distribute.InputContext = loop.ALONE,
 ) -> tf.data.Dataset:
     """Endless training batches of the train split, augmented; a function of (records, seed, step).
 
-    `only` and `extra`: see data.training_stream.
+    `only` and `extra`: see data.training_stream; `context`: the devices that share a batch, and which are here.
 
     Returns:
-      Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}.
+      Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
+      those that are here, in turn.
     """
     stream = data.training_stream(
         record_set,
@@ -286,6 +292,9 @@ def training_batches(
         balanced=balanced,
         only=only,
         extra=extra,
+        shares=context.num_replicas_in_sync,
+        own=strategies.own_shares(context),
+        group=1,
     )
 
     def convert(batch):

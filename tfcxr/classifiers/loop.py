@@ -1,10 +1,12 @@
 """The training loop that baseline and adaptation share: phases, evaluation, best weights, checkpoints, exact resume."""
 
+import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,14 @@ from tfrecords_builder.progress import progress
 
 HISTORY = "history.json"
 
+# What a stream is made for where one device trains.
+ALONE = tf.distribute.InputContext()
+
 # A stop by a signal waits for the steps under way: so many seconds at most, whatever a step takes.
 _SECONDS_PER_CALL = 3.0
 _MOST_STEPS_PER_CALL = 100
+# Several workers, each with its own clock, must make the same steps between two looks at the signals.
+_STEPS_PER_CALL_OF_WORKERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Phase:
       name: for messages.
       steps: number of steps.
       eval_every: steps between evaluations; the end of a phase is one as well.
-      stream: first step of the phase still to do -> endless dataset of its batches.
+      stream: first step of the phase still to do, and the devices -> endless dataset of its batches, see
+        strategies.distribute.
       step: batch -> scalar tensors by name (`log_names`); changes the weights.
       log_names: what `step` returns.
       optimizer: its state belongs to the checkpoint.
@@ -42,7 +50,7 @@ class Phase:
     name: str
     steps: int
     eval_every: int
-    stream: Callable[[int], tf.data.Dataset]
+    stream: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
     step: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
     log_names: Sequence[str]
     optimizer: tf.Module
@@ -54,15 +62,39 @@ def has_checkpoint(run_dir: str) -> bool:
     return tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints")) is not None
 
 
+class _Mean(tf.Module):
+    """A running mean that all devices hold alike, so that reading it takes no exchange between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = tf.Variable(0.0, trainable=False)
+        self.count = tf.Variable(0.0, trainable=False)
+
+    def add(self, value: tf.Tensor) -> None:
+        self.total.assign_add(value)
+        self.count.assign_add(1.0)
+
+    def value(self) -> float:
+        """0 before the first."""
+        return float(self.total.numpy() / max(self.count.numpy(), 1.0))
+
+    def reset(self) -> None:
+        self.total.assign(0.0)
+        self.count.assign(0.0)
+
+
 class Trainer:
     """Runs phases in a run folder.
 
-    After each evaluation a row goes to history.json and TensorBoard, and the weights are kept as best if the row's
-    criterion is the highest so far. A checkpoint holds weights, optimizers, step and running means; it is written
-    after each evaluation, every `checkpoint_steps` steps, and when a signal asks to stop.
+    After each evaluation a row goes to history.json and TensorBoard (there also the share of the steps' time that was
+    spent waiting for data), and the weights are kept as best if the row's criterion is the highest so far. A checkpoint
+    holds weights, optimizers, step and running means; it is written after each evaluation, every `checkpoint_steps`
+    steps, and when a signal asks to stop.
 
-    Made in the scope of a MirroredStrategy, as the classifier and the optimizers must be too, it gives each device its
-    share of every batch; means and gradients are those over all devices.
+    Made in the scope of a strategy, as the classifier and the optimizers must be too, it gives each device its share of
+    every batch; means and gradients are those over all devices. Of several workers each does all of this in a run
+    folder of its own, see `open_run`: evaluations and checkpoints read statistics of BatchNorm, which are means over
+    all of them.
     """
 
     def __init__(
@@ -94,7 +126,7 @@ class Trainer:
         self._evaluate, self._select, self._describe = evaluate, f"select/{select}", describe
         self._checkpoint_steps, self._patience = checkpoint_steps, patience
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self._means = [{name: tf.keras.metrics.Mean(name=name) for name in phase.log_names} for phase in self.phases]
+        self._means = [{name: _Mean() for name in phase.log_names} for phase in self.phases]
         checkpoint = tf.train.Checkpoint(
             classifier=classifier,
             step=self._step,
@@ -105,6 +137,8 @@ class Trainer:
         self._manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
         if self._manager.latest_checkpoint:
             checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
+        if not strategies.all_same(self._strategy, self.step):
+            raise RunError(f"--run_dir={run.path}: the workers do not see the same checkpoints there")
         # Rows beyond the checkpoint are of steps that will be done again.
         self.history = [row for row in _read_history(run.path) if row["step"] <= self.step]
 
@@ -144,27 +178,38 @@ class Trainer:
 
     def _run_phase(self, number: int, first: int, stop: runs.StopSignals, bar) -> None:
         phase, means = self.phases[number], self._means[number]
-        iterator = iter(strategies.share_batches(self._strategy, phase.stream(self.step - first)))
+        done = self.step - first
+        iterator = iter(strategies.distribute(self._strategy, lambda context: phase.stream(done, context)))
 
         def step(batch):
             logs = phase.step(batch)
-            for name, mean in means.items():
-                mean.update_state(logs[name])
+            return tf.stack([logs[name] for name in means])
 
         @tf.function
         def run_steps(iterator, count):
+            waited = tf.constant(0.0, tf.float64)
             for _ in tf.range(count):
-                self._strategy.run(step, (next(iterator),))
+                start = tf.timestamp()
+                with tf.control_dependencies([start]):
+                    batch = next(iterator)
+                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                    waited += tf.timestamp() - start
+                logs = self._strategy.reduce("MEAN", self._strategy.run(step, (batch,)), axis=None)
+                for mean, value in zip(means.values(), tf.unstack(logs), strict=True):
+                    mean.add(value)
+            return waited
 
-        per_call, epoch_start = 1, time.monotonic()
+        several = strategies.num_workers(self._strategy) > 1
+        per_call, epoch_start, busy, waited = 1, time.monotonic(), 0.0, 0.0
         while (done := self.step - first) < phase.steps:
             stops = [phase.steps, (done // phase.eval_every + 1) * phase.eval_every]
             if self._checkpoint_steps:
                 stops.append((done // self._checkpoint_steps + 1) * self._checkpoint_steps)
-            count = min(per_call, min(stops) - done)
+            count = min(_STEPS_PER_CALL_OF_WORKERS if several else per_call, min(stops) - done)
             before = time.monotonic()
-            _guarded(run_steps, iterator, tf.constant(count))
+            waited += float(_guarded(run_steps, iterator, tf.constant(count)))
             seconds = time.monotonic() - before
+            busy += seconds
             self._step.assign_add(count)
             bar.update(count)
             done += count
@@ -173,17 +218,18 @@ class Trainer:
             per_call = min(per_call, _MOST_STEPS_PER_CALL)
             if done % phase.eval_every == 0 or done == phase.steps:
                 self._check_finite(means)
-                self._log(number, means, time.monotonic() - epoch_start)
+                self._log(number, means, time.monotonic() - epoch_start, waited / busy)
                 self._save(means)
-                epoch_start = time.monotonic()
+                epoch_start, busy, waited = time.monotonic(), 0.0, 0.0
                 if self._out_of_patience(number):
                     print(f"stopped early: no better {self._select} for {self._patience} evaluations", flush=True)
                     return
             elif self._checkpoint_steps and done % self._checkpoint_steps == 0:
                 self._save(means)
-            if stop.requested:
+            if strategies.any_of(self._strategy, stop.requested):
                 self._save(means)
                 stop.raise_if_requested()
+                raise RunError("another worker was stopped; the same commands resume")
 
     def _out_of_patience(self, number: int) -> bool:
         """Whether the last phase has gone on too long without a better row."""
@@ -191,10 +237,11 @@ class Trainer:
             return False
         rows = [row for row in self.history if row["phase"] == self.phases[number].name]
         best = self.best
-        return best is not None and sum(row["step"] > best["step"] for row in rows) >= self._patience
+        over = best is not None and sum(row["step"] > best["step"] for row in rows) >= self._patience
+        return strategies.any_of(self._strategy, over)
 
-    def _check_finite(self, means: Mapping[str, tf.keras.metrics.Mean]) -> None:
-        bad = [name for name, mean in means.items() if not math.isfinite(float(mean.result()))]
+    def _check_finite(self, means: Mapping[str, _Mean]) -> None:
+        bad = [name for name, mean in means.items() if not math.isfinite(mean.value())]
         # The last update may have spoilt them after the losses were taken.
         if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
             bad = ["a weight"]
@@ -210,9 +257,9 @@ class Trainer:
             f"{self.step}; {kept}; try a smaller --learning_rate"
         )
 
-    def _log(self, number: int, means: Mapping[str, tf.keras.metrics.Mean], seconds: float) -> None:
+    def _log(self, number: int, means: Mapping[str, _Mean], seconds: float, waiting: float) -> None:
         row: dict[str, Any] = {"step": self.step, "phase": self.phases[number].name}
-        row |= {f"train/{name}": float(mean.result()) for name, mean in means.items()}
+        row |= {f"train/{name}": mean.value() for name, mean in means.items()}
         row["learning_rate"] = float(self.phases[number].optimizer.rate)
         row |= self._evaluate()
         # Finite weights may still give features that overflow.
@@ -220,20 +267,45 @@ class Trainer:
         for name, value in row.items():
             if isinstance(value, float):
                 tf.summary.scalar(name, value, step=self.step)
+        # Not of the history, which is the same however fast the machine is.
+        tf.summary.scalar("speed/waiting_for_data", waiting, step=self.step)
         tf.summary.flush()
         earlier = self.best
         self.history.append(row)
         value = row.get(self._select)
-        if value is not None and (earlier is None or value > earlier[self._select]):
+        better = value is not None and (earlier is None or value > earlier[self._select])
+        # Machines may round differently; writing weights takes all workers.
+        if strategies.any_of(self._strategy, better):
             models.save_weights(self.classifier, self.run.path / loading.WEIGHTS)
         files.write_json(self.run.path / HISTORY, self.history)
         for mean in means.values():
-            mean.reset_state()
-        print(f"{self._describe(row)} ({seconds:.0f} s)", flush=True)
+            mean.reset()
+        print(f"{self._describe(row)} ({seconds:.0f} s; waiting for data {waiting:.1%})", flush=True)
 
-    def _save(self, means: Mapping[str, tf.keras.metrics.Mean]) -> None:
+    def _save(self, means: Mapping[str, _Mean]) -> None:
         self._check_finite(means)
         self._manager.save(checkpoint_number=self.step)
+
+
+@contextlib.contextmanager
+def open_run(
+    strategy: tf.distribute.Strategy, path: str | os.PathLike, *, overwrite: bool, **described: Any
+) -> Iterator[runs.RunFolder]:
+    """Opens a run, as runs.RunFolder.open with these arguments does, in the first worker; in others a copy of it.
+
+    What fails in one worker ends the others.
+    """
+    with contextlib.ExitStack() as stack:
+        chief = strategies.is_chief(strategy)
+        with strategies.together(strategy):
+            if chief:
+                run = stack.enter_context(runs.RunFolder.open(path, overwrite=overwrite, **described))
+        # The others look at the folder only when the first has made it, and it goes on when they have looked.
+        with strategies.together(strategy):
+            if not chief:
+                run = stack.enter_context(runs.RunFolder.joined(path, **described).copied())
+        yield run
+        strategies.any_of(strategy, False)  # waits for the others, who depend on the first
 
 
 @dataclasses.dataclass(frozen=True)

@@ -289,8 +289,6 @@ class _Training:
 
     def _stream(self, batch_size: int, shown: int):
         def make(context):
-            local = context.num_replicas_in_sync // context.num_input_pipelines
-            first = context.input_pipeline_id * local
             return data.training_stream(
                 self._records,
                 "train",
@@ -299,12 +297,10 @@ class _Training:
                 start=shown,
                 filter_labels=self._filter,
                 shares=context.num_replicas_in_sync,
-                own=range(first, first + local),
+                own=strategies.own_shares(context),
             )
 
-        if self._strategy.num_replicas_in_sync == 1:
-            return make(tf.distribute.InputContext())
-        return self._strategy.distribute_datasets_from_function(make)
+        return strategies.distribute(self._strategy, make)
 
     def _chunk(self, window: "_Window") -> int:
         if strategies.num_workers(self._strategy) > 1:

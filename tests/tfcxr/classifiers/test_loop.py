@@ -1,6 +1,8 @@
 """The training loop with a network of one weight: best weights, patience, divergence."""
 
 import json
+import re
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ def run(tmp_path):
         yield run
 
 
-def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select="source", gradient=-1.0):
+def make_trainer(
+    run, scores, *, patience=0, loss=lambda weight: weight, select="source", gradient=-1.0, slow_data=lambda i: i
+):
     """Each step adds -gradient to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
     network.set_weights([np.zeros([1, 1])])
@@ -30,9 +34,10 @@ def make_trainer(run, scores, *, patience=0, loss=lambda weight: weight, select=
         optimizer.apply([gradient * tf.ones([1, 1])])
         return {"loss": value}
 
-    phase = loop.Phase(
-        "only", 2 * len(scores), 2, lambda first: tf.data.Dataset.range(first, 10**6), step, ["loss"], optimizer
-    )
+    def stream(first, _):
+        return tf.data.Dataset.range(first, 10**6).map(slow_data)
+
+    phase = loop.Phase("only", 2 * len(scores), 2, stream, step, ["loss"], optimizer)
     left = list(scores)
     return loop.Trainer(
         run,
@@ -93,6 +98,30 @@ def test_an_evaluation_that_overflows_ends_training(run):
     with pytest.raises(RunError, match="select/source is not finite before step 4; the last good checkpoint is kept"):
         make_trainer(run, [0.5, np.inf]).fit()
     assert len(json.loads((run.path / loop.HISTORY).read_text())) == 1
+
+
+def late(value):
+    """The value, a tenth of a second later."""
+
+    def wait(value):
+        time.sleep(0.1)
+        return value
+
+    result = tf.numpy_function(wait, [value], value.dtype)
+    result.set_shape(value.shape)
+    return result
+
+
+@pytest.mark.parametrize("slow", ["data", "step"])
+def test_the_share_of_time_spent_waiting_for_data_is_told(run, capsys, slow):
+    make_trainer(run, [0.5, 0.6, 0.7], **({"slow_data": late} if slow == "data" else {"loss": late})).fit()
+    shares = [float(share) for share in re.findall(r"waiting for data ([0-9.]+)%", capsys.readouterr().out)]
+    assert len(shares) == 3
+    assert all(share > 60 if slow == "data" else share < 40 for share in shares[1:])  # the first has the tracing
+    (events,) = run.tensorboard.glob("events*")
+    values = [value for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value]
+    written = [100 * float(tf.make_ndarray(v.tensor)) for v in values if v.tag == "speed/waiting_for_data"]
+    assert written == pytest.approx(shares, abs=0.06)
 
 
 def test_ten_crops_average_probabilities(tmp_path):

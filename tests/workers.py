@@ -1,0 +1,67 @@
+"""Programs of their own for tests of several devices and workers: those are set before anything else of TensorFlow."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+_PROGRAM = """
+import importlib
+import sys
+import tensorflow as tf
+from flags import app
+
+module, devices = importlib.import_module(sys.argv[1]), int(sys.argv[2])
+if devices > 1:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+sys.exit(app.run(module.main, module.define_flags, sys.argv[2:]))
+"""
+
+
+def start(module: str, arguments: Sequence[str], *, devices: int = 1, config: dict | None = None) -> subprocess.Popen:
+    """Runs a binary on so many logical CPUs; `config`: TF_CONFIG."""
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", **({"TF_CONFIG": json.dumps(config)} if config else {}))
+    command = [sys.executable, "-c", _PROGRAM, module, str(devices), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(module: str, first: Sequence[str], second: Sequence[str]) -> list[subprocess.Popen]:
+    """Two workers of one cluster on this machine, with these arguments."""
+    ports = []
+    with socket.socket() as one, socket.socket() as other:
+        for taken in (one, other):
+            taken.bind(("127.0.0.1", 0))
+            ports.append(taken.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [
+        start(
+            module,
+            [*arguments, "--strategy=multiworker"],
+            config={"cluster": cluster, "task": {"type": "worker", "index": index}},
+        )
+        for index, arguments in enumerate((first, second))
+    ]
+
+
+def ended(processes: Sequence[subprocess.Popen], seconds: float = 240) -> tuple[list[int], list[str]]:
+    """Codes and last lines of what they wrote to stderr."""
+    try:
+        texts = [process.communicate(timeout=seconds)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], [(text.splitlines() or [""])[-1] for text in texts]
+
+
+def wait_for(path: pathlib.Path, processes: Sequence[subprocess.Popen], seconds: float = 240) -> None:
+    """Waits for a file whose name fits the pattern `path`; fails if a process ends before."""
+    deadline = time.monotonic() + seconds
+    while not list(path.parent.glob(path.name)):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
