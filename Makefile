@@ -23,6 +23,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_records
 	$(BIN)/python -m tools.bench_gan
+	$(BIN)/python -m tools.bench_classifiers
 
 # Built again only when setup.cfg changes. A Python counts if it is 3.11 or 3.10 and can make virtual environments.
 $(VENV)/.ready: setup.cfg
