@@ -32,7 +32,7 @@ _RANDOM_TERM = "reg"  # of random subsets, so not the same everywhere
 _NOT_COMPARED = ("accuracy", "total")
 _TOLERANCE = 1e-3
 _LEARNING_RATE = 1e-6  # a random network with fixed BatchNorm would soon diverge
-_STATISTICS_IMAGES = 32  # of each domain: of few images, those of deep layers are noise
+_STATISTICS_IMAGES = 32  # of each domain, at 64 px: of few images, those of deep layers are noise
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -86,7 +86,7 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
         config = adaptation.AdaptationConfig(**settings)
         run = adaptation.Adaptation(config, record_set, record_set, load_weights=False)
         phase = run._phase()
-    batches = list(phase.stream(0, loop.ALONE).take(_STATISTICS_IMAGES // step.batch))
+    batches = list(phase.stream(0, loop.ALONE).take(max(1, _STATISTICS_IMAGES * 64**2 // (step.batch * step.size**2))))
     _set_statistics(run.classifier, tf.concat([batch[domain] for batch in batches for domain in step.domains], axis=0))
     return run.classifier, phase, batches[0]
 
@@ -99,7 +99,8 @@ def _set_statistics(classifier, images) -> None:
     before = [(layer.momentum, layer.trainable) for layer in layers]
     for layer in layers:
         layer.momentum, layer.trainable = 0.0, True
-    classifier.features(images, "source", training=True)
+    # As a graph, which frees what it has used: the peak of memory is to be that of the steps.
+    tf.function(lambda: classifier.features(images, "source", training=True))()
     for layer, (momentum, trainable) in zip(layers, before, strict=True):
         layer.momentum, layer.trainable = momentum, trainable
 
