@@ -9,6 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+import numpy as np
+import tensorflow as tf
+
 _PROGRAM = """
 import importlib
 import sys
@@ -65,3 +68,15 @@ def wait_for(path: pathlib.Path, processes: Sequence[subprocess.Popen], seconds:
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
+
+
+def assert_same_variables(a: pathlib.Path, b: pathlib.Path, prefixes: tuple[str, ...]):
+    """The same in the last checkpoints of two runs, for names with these prefixes; returns the readers of both."""
+    first, second = (tf.train.load_checkpoint(str(folder / "checkpoints")) for folder in (a, b))
+    names = first.get_variable_to_shape_map()
+    assert names == second.get_variable_to_shape_map()
+    compared = [name for name in names if name.startswith(prefixes)]
+    assert len(compared) > 30
+    for name in compared:
+        np.testing.assert_allclose(second.get_tensor(name), first.get_tensor(name), atol=1e-5, err_msg=name)
+    return first, second

@@ -37,13 +37,7 @@ def start_two(sets, folder, *others, second=()):
 
 def assert_same_run(a, b):
     """The same weights, optimizer and history, but for the time."""
-    first, second = (tf.train.load_checkpoint(str(folder / "checkpoints")) for folder in (a, b))
-    names = first.get_variable_to_shape_map()
-    assert names == second.get_variable_to_shape_map()
-    compared = [name for name in names if name.startswith(("classifier/", "optimizers/", "step/"))]
-    assert len(compared) > 30
-    for name in compared:
-        np.testing.assert_allclose(second.get_tensor(name), first.get_tensor(name), atol=1e-5, err_msg=name)
+    workers.assert_same_variables(a, b, ("classifier/", "optimizers/", "step/"))
     one, two = (json.loads((folder / "history.json").read_text()) for folder in (a, b))
     assert len(one) == len(two) > 1
     for row, other in zip(one, two, strict=True):
