@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfcxr import model_cards, warm_up
-from tfcxr.gan import loading, reference, sampling, steps
+from tfcxr.gan import convolutions, loading, reference, sampling, steps
 from tfrecords_builder import files
 from tfrecords_builder import images as images_lib
 from tfrecords_builder.labels import LABELS
@@ -28,7 +28,13 @@ class ServedGenerator(tf.Module):
         super().__init__(name="generator")
         # Not the model itself: a SavedModel would hold a graph of each of its layers, too.
         self._weights = list(generator.model.variables)
-        self._generate = lambda inputs: generator.model(inputs, training=False)
+        model = generator.model
+
+        def generate(inputs):
+            with convolutions.portable():
+                return model(inputs, training=False)
+
+        self._generate = generate
         self._latent_size = generator.network.latent_size
         self._seen = list(generator.network.condition_labels or range(generator.network.num_labels))
         self.seen = tuple(LABELS[index] for index in self._seen)

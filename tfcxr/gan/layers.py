@@ -20,6 +20,8 @@ import zlib
 
 import tensorflow as tf
 
+from tfcxr.gan import convolutions
+
 _LEAK = 0.2
 _EPSILON = 1e-8
 
@@ -83,54 +85,6 @@ def _blur(x):
 def _padded_blur(x):
     """The same with one pixel of zeros around: [N, H, W, C] to [N, H+1, W+1, C]."""
     return tf.nn.avg_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 2, 1, "VALID"), _blur
-
-
-@tf.custom_gradient
-def _conv(x, kernel):
-    """Convolution, stride 1, SAME, of [N, H, W, A] with a kernel [k, k, A, B], k odd."""
-
-    def gradient(y):
-        transpose = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
-        return _conv(y, transpose), _kernel_gradient(x, kernel, y, 1, "SAME")
-
-    return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
-
-
-@tf.custom_gradient
-def _shrinking_conv(x, kernel):
-    """Convolution, stride 2, without padding: [N, 2H+1, 2W+1, A] with a kernel [3, 3, A, B] to [N, H, W, B]."""
-
-    def gradient(y):
-        return _growing_conv(y, kernel), _kernel_gradient(x, kernel, y, 2, "VALID")
-
-    return tf.nn.conv2d(x, kernel, 2, "VALID"), gradient
-
-
-@tf.custom_gradient
-def _growing_conv(x, kernel):
-    """Its transpose: [N, H, W, B] with a kernel [3, 3, A, B] to [N, 2H+1, 2W+1, A]."""
-
-    def gradient(y):
-        return _shrinking_conv(y, kernel), _kernel_gradient(y, kernel, x, 2, "VALID")
-
-    # One plain convolution for each of the four phases of the output, with the part of the kernel that meets it.
-    # Beside the one or two rows and columns before and after (even phases), one is added that is cut off at last.
-    _, height, width, _ = x.shape
-    flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
-    phases = [
-        tf.nn.conv2d(x, flipped[i::2, j::2], 1, [[0, 0], [1 - i, 1], [1 - j, 1], [0, 0]])
-        for i in (0, 1)
-        for j in (0, 1)
-    ]
-    y = tf.nn.depth_to_space(tf.concat(phases, axis=3), 2)
-    return tf.slice(y, [0, 0, 0, 0], [-1, 2 * height + 1, 2 * width + 1, -1]), gradient
-
-
-def _kernel_gradient(x, kernel, y, stride, padding):
-    """The gradient of a convolution in its kernel, for an input x and the gradient y in its output."""
-    return tf.raw_ops.Conv2DBackpropFilter(
-        input=x, filter_sizes=kernel.shape, out_backprop=y, strides=[1, stride, stride, 1], padding=padding
-    )
 
 
 class _Equalized(tf.keras.layers.Layer):
@@ -217,7 +171,7 @@ class Conv(_Equalized):
         self._build([self.kernel, self.kernel, input_shape[-1], self.units])
 
     def call(self, x):
-        return self._finish(_conv(x, self._compute(self._scaled_weight())))
+        return self._finish(convolutions.conv(x, self._compute(self._scaled_weight())))
 
     def get_config(self):
         return {**super().get_config(), "kernel": self.kernel}
@@ -253,9 +207,11 @@ class UpConv(_Fused):
         if self.kernel == 1:
             # The 2x2 kernel has four equal entries: a 1x1 convolution of the small image, enlarged.
             weight = self._compute(tf.transpose(weight, [0, 1, 3, 2]))
-            return self._finish(upsample(_conv(x, weight)))
+            return self._finish(upsample(convolutions.conv(x, weight)))
         # Times 4: the blur is a mean, the four shifts are a sum.
-        return self._finish(_blur(_growing_conv(x, self._compute(weight * 4))))
+        _, height, width, _ = x.shape
+        shape = [tf.shape(x)[0], 2 * height + 1, 2 * width + 1, self.units]
+        return self._finish(_blur(tf.nn.conv2d_transpose(x, self._compute(weight * 4), shape, 2, "VALID")))
 
 
 @register
@@ -268,8 +224,8 @@ class DownConv(_Fused):
     def call(self, x):
         weight = self._compute(self._scaled_weight())
         if self.kernel == 1:
-            return self._finish(_conv(downsample(x), weight))
-        return self._finish(_shrinking_conv(_padded_blur(x), weight))
+            return self._finish(convolutions.conv(downsample(x), weight))
+        return self._finish(tf.nn.conv2d(_padded_blur(x), weight, 2, "VALID"))
 
 
 @register
