@@ -1,9 +1,10 @@
 """The convolutions of both networks, faster on a CPU than TensorFlow's where images and channels are many.
 
 TensorFlow's own (oneDNN's) convolutions run close to the peak of the processor there. What is gained is arithmetic:
-Winograd's minimal filtering F(4, 3) along the height makes half the multiplications (Lavin and Gray 2016, section 4). The
-additions before and after are compiled (XLA), so that each makes one pass over memory. Results equal those of the plain
-convolution up to rounding: the largest difference is about 4e-6 of the largest value, of gradients in the kernel 2e-5.
+Winograd's minimal filtering F(4, 3) along the height makes half the multiplications (Lavin and Gray 2016, section 4).
+The additions before and after are compiled (XLA), so that each makes one pass over memory. Results equal those of the
+plain convolution up to rounding: the largest difference is about 4e-6 of the largest value, of gradients in the kernel
+2e-5.
 
 Images are [N, H, W, C] of static H, W and C.
 """
