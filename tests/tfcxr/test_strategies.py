@@ -68,6 +68,15 @@ def test_two_devices_end_as_one(records, alone, tmp_path):
     assert_same_weights(alone, tmp_path / "run")
 
 
+@pytest.mark.large
+def test_two_devices_end_as_one_with_the_convolutions_of_wide_networks(records, tmp_path):
+    wide = ["--fmap_base=2048", "--fmap_max=256", "--loss=wgan_gp", "--total_kimg=0.024", "--learning_rate=2e-5"]
+    assert call(records, tmp_path / "alone", *wide) == 0
+    codes, lines = workers.ended([start(records, tmp_path / "run", *wide, "--strategy=mirrored", devices=2)])
+    assert codes == [0], lines
+    assert_same_weights(tmp_path / "alone", tmp_path / "run")
+
+
 def test_a_classifiers_batch_that_devices_cannot_share():
     strategies.check_shares(tf.distribute.get_strategy(), 5)
     with pytest.raises(InputError, match="--batch_size=5: 2 devices cannot share it equally; give a multiple of 2"):

@@ -1,4 +1,4 @@
-"""The faster convolution equals the plain one, with its gradients of both orders, and is used where it should be only."""
+"""The faster convolution equals the plain one, with gradients of both orders, and is used only where it pays."""
 
 import numpy as np
 import pytest
