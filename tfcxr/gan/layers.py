@@ -69,8 +69,8 @@ def downsample(x):
     return tf.nn.avg_pool2d(x, 2, 2, "VALID")
 
 
-# An operation and its transpose: each is the gradient of the other. TensorFlow's own gradients give the same numbers, but
-# take up to 1.4 times as long on a CPU.
+# An operation and its transpose: each is the gradient of the other. TensorFlow's own gradients give the same numbers,
+# but take up to 1.4 times as long on a CPU.
 
 
 @tf.custom_gradient
