@@ -12,6 +12,9 @@ from tfrecords_builder.errors import InputError, RunError
 
 NAMES = ("default", "mirrored", "multiworker")
 
+# What a stream is made for where one device trains.
+ALONE = tf.distribute.InputContext()
+
 
 def make(name: str) -> tf.distribute.Strategy:
     """The strategy of --strategy; make it before anything else of TensorFlow.
@@ -55,7 +58,7 @@ def distribute(strategy: tf.distribute.Strategy, make: Callable[[tf.distribute.I
       Dataset of what `strategy.run` takes.
     """
     if strategy.num_replicas_in_sync == 1:
-        return make(tf.distribute.InputContext())
+        return make(ALONE)
     return strategy.distribute_datasets_from_function(make)
 
 

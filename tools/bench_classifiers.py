@@ -67,8 +67,8 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
     """(classifier, phase, batch) of a real run, with random weights and statistics of the batch in BatchNorm."""
     import tensorflow as tf
 
-    from tfcxr import data
-    from tfcxr.classifiers import adaptation, baseline, loop
+    from tfcxr import data, strategies
+    from tfcxr.classifiers import adaptation, baseline
 
     record_set = data.RecordSet(records)
     settings: dict[str, Any] = {
@@ -86,7 +86,8 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
         config = adaptation.AdaptationConfig(**settings)
         run = adaptation.Adaptation(config, record_set, record_set, load_weights=False)
         phase = run._phase()
-    batches = list(phase.stream(0, loop.ALONE).take(max(1, _STATISTICS_IMAGES * 64**2 // (step.batch * step.size**2))))
+    count = max(1, _STATISTICS_IMAGES * 64**2 // (step.batch * step.size**2))
+    batches = list(phase.stream(0, strategies.ALONE).take(count))
     _set_statistics(run.classifier, tf.concat([batch[domain] for batch in batches for domain in step.domains], axis=0))
     return run.classifier, phase, batches[0]
 

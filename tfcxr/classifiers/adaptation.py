@@ -288,7 +288,7 @@ class Adaptation:
             layers=self.method.layers,
         )
 
-    def _stream(self, first: int, context: tf.distribute.InputContext = loop.ALONE) -> tf.data.Dataset:
+    def _stream(self, first: int, context: tf.distribute.InputContext = strategies.ALONE) -> tf.data.Dataset:
         """Source and target, each shuffled on its own, whatever their lengths; of the target only the images."""
 
         def batches(record_set: data.RecordSet, balanced: bool, seed: int) -> tf.data.Dataset:

@@ -273,7 +273,7 @@ def training_batches(
     start_step: int,
     only: np.ndarray | None = None,
     extra: data.Extra | None = None,
-    context: tf.distribute.InputContext = loop.ALONE,
+    context: tf.distribute.InputContext = strategies.ALONE,
 ) -> tf.data.Dataset:
     """Endless training batches of the train split, augmented; a function of (records, seed, step).
 

@@ -21,9 +21,6 @@ from tfrecords_builder.progress import progress
 
 HISTORY = "history.json"
 
-# What a stream is made for where one device trains.
-ALONE = tf.distribute.InputContext()
-
 # A stop by a signal waits for the steps under way: so many seconds at most, whatever a step takes.
 _SECONDS_PER_CALL = 3.0
 _MOST_STEPS_PER_CALL = 100
