@@ -87,7 +87,7 @@ def kernel_distance(
     """KID: the squared maximum mean discrepancy with kernel k(x, y) = (x·y / D + 1)³, unbiased (Bińkowski 2018, eq. 4).
 
     Its expectation does not depend on the number of images, unlike that of the Fréchet distance. Memory beyond the
-    features: 3 blocks of subset_size² numbers.
+    features: 2 blocks of subset_size² numbers.
 
     Args:
       real, synthetic: [N, D] and [M, D], at least 4 rows each.
@@ -110,7 +110,12 @@ def kernel_distance(
 
 def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
     def kernel(a, b):
-        return (a @ b.T / a.shape[1] + 1.0) ** 3
+        base = a @ b.T
+        base /= a.shape[1]
+        base += 1.0
+        values = np.square(base)
+        values *= base  # base**3 takes five times as long
+        return values
 
     def mean_of_pairs(a):
         values = kernel(a, a)
