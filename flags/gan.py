@@ -49,6 +49,11 @@ def define_training(fv: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "d_learning_rate", None, "of the discriminator, where it has its own", lower_bound=1e-8, flag_values=fv
     )
+    flags.DEFINE_float(
+        "lr_decay_kimg", None,
+        "let learning rates fall to 1/2 after so many thousand images, to 1/3 after twice as many, ...; default: they stay",
+        lower_bound=0.001, flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "d_steps", 1, "discriminator steps per step of the generator, each with images of its own",
         lower_bound=1, flag_values=fv,

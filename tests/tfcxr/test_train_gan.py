@@ -22,6 +22,7 @@ from tfcxr.gan import checkpoints, loading, measuring, state, training
 from tfrecords_builder import files
 
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--tick_kimg=0.1", "--mirror", "--ema_rampup=0.5"]
+DECAY = "--lr_decay_kimg=0.1"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def records(tmp_path_factory):
 def unbroken(records, tmp_path_factory):
     """A finished run of 25 steps."""
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert call(records, folder, "--total_kimg=0.2") == 0
+    assert call(records, folder, "--total_kimg=0.2", DECAY) == 0
     return folder
 
 
@@ -63,7 +64,7 @@ def assert_same_state(a, b):
     histories = [history(folder) for folder in (a, b)]
     assert histories[0]["patience"] == histories[1]["patience"]
     for one, other in zip(*(value["ticks"] for value in histories), strict=True):
-        for name in ("step", "kimg", "fid/pixels_pca64", "diversity/min", "augment_probability"):
+        for name in ("step", "kimg", "fid/pixels_pca64", "diversity/min", "augment_probability", "learning_rate/G"):
             assert one.get(name) == other.get(name), name
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
@@ -105,6 +106,9 @@ def test_a_run_leaves_checkpoints_samples_events_and_results(records, unbroken):
     assert result["fidelity"]["best"] == min(tick.get("fid/pixels_pca64", np.inf) for tick in result["ticks"])
     assert not result["stopped_early"]
     assert [tick["step"] for tick in result["ticks"]] == [0, 13, 25]
+    rates = [0.005, 0.005 / 2.04, 0.005 / 3]
+    for network in "GD":
+        assert [tick[f"learning_rate/{network}"] for tick in result["ticks"]] == pytest.approx(rates)
     names = {path.name for path in unbroken.iterdir()}
     assert {"flags.txt", "config.json", "ticks.json", "label_combinations.json", "samples", "tensorboard"} <= names
     assert len(list((unbroken / "samples").glob("fakes-*.png"))) == 3
@@ -138,11 +142,11 @@ def test_a_stopped_and_extended_run_ends_as_an_unbroken_one(records, unbroken, t
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
-        assert call(records, broken, "--total_kimg=0.1") == 143
+        assert call(records, broken, "--total_kimg=0.1", DECAY) == 143
     steps = variables(broken)["step/.ATTRIBUTES/VARIABLE_VALUE"]
     assert 0 < steps < 12
     assert not (broken / "result.json").exists()
-    assert call(records, broken, "--total_kimg=0.2") == 0
+    assert call(records, broken, "--total_kimg=0.2", DECAY) == 0
     assert_same_state(unbroken, broken)
 
 
@@ -313,7 +317,7 @@ def test_settings_of_a_run_cannot_change(records, unbroken, capsys):
         (["--total_kimg=0.1"], "total_kimg=0.2, not 0.1"),
         (["--total_kimg=0.3", "--augment=ada"], "augment=[]"),
     ]:
-        assert call(records, unbroken, *arguments) == 2
+        assert call(records, unbroken, DECAY, *arguments) == 2
         message = capsys.readouterr().err
         assert message.count("\n") == 1
         assert expected in message
@@ -367,6 +371,7 @@ def test_bad_input_exits_2_in_one_line(records, tmp_path, capsys):
         ([*grown, "--batch_sizes=8:6"], "--batch_sizes=8:6: '8:6': a batch size must be at most 4 or"),
         ([*grown, "--learning_rates=8"], "--learning_rates=8: '8': must be RESOLUTION:VALUE"),
         ([*grown, "--d_steps=2"], "--d_steps=2: must be 1 with arch prog"),
+        ([*grown, "--lr_decay_kimg=5"], "--lr_decay_kimg=5.0: is for arch cpd; give learning_rates"),
         (["--arch=prog", "--batch_size=16"], "--batch_size=16: is for --arch=cpd"),
         ([*grown, "--batch_sizes=8:8", "--passes=4"], "--passes=4: batch_size=8: must be divisible by 16"),
         (["--ada_target=0.6"], "--ada_target=0.6: needs augment policies"),

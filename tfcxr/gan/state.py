@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import networks
+
+Rate = float | tf.keras.optimizers.schedules.LearningRateSchedule
 
 
 class History(tf.train.experimental.PythonState):
@@ -46,14 +49,14 @@ class GanState(tf.train.Checkpoint):
         self,
         network: networks.NetworkConfig,
         *,
-        learning_rates: tuple[float, float] = (0.005, 0.005),
+        learning_rates: tuple[Rate, Rate] = (0.005, 0.005),
         beta2: float = 0.99,
         precision: str = "float32",
         augment_probability: float = 0.0,
     ):
         """`learning_rates`: of the generator and the discriminator; `precision`: a Keras policy."""
 
-        def adam(learning_rate: float, variables: list[tf.Variable]) -> Any:
+        def adam(learning_rate: Rate, variables: list[tf.Variable]) -> Any:
             adam = tf.keras.optimizers.legacy.Adam(learning_rate, beta_1=0.0, beta_2=beta2, epsilon=1e-8)
             # The slots exist from the start, so that a checkpoint restores into them at once.
             adam._create_all_weights(variables)
@@ -74,10 +77,19 @@ class GanState(tf.train.Checkpoint):
             history=History(),
         )
 
-    def set_learning_rates(self, generator: float, discriminator: float) -> None:
+    def set_learning_rates(self, generator: Rate, discriminator: Rate) -> None:
         """From the next step on."""
         self.generator_optimizer.learning_rate = generator
         self.discriminator_optimizer.learning_rate = discriminator
+
+    def learning_rates(self) -> tuple[float, float]:
+        """Of the generator and the discriminator, in the next step."""
+        rates = []
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            rate = optimizer.learning_rate
+            value = rate(optimizer.iterations) if callable(rate) else rate
+            rates.append(float(str(np.float32(value))))  # 0.005, not 0.004999999888
+        return rates[0], rates[1]
 
     def forget_moments(self) -> None:
         """Both optimizers begin anew (Karras 2018: where a layer starts, and where its fade ends)."""

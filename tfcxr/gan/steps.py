@@ -6,6 +6,7 @@ takes its rows: whatever shares the work, the step is the same up to the order o
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,6 +41,8 @@ class StepConfig:
       loss: one of `LOSSES`.
       learning_rate: of the generator, and of the discriminator where `d_learning_rate` is None.
       d_learning_rate: of the discriminator (Heusel 2017, two time scales).
+      lr_decay_kimg: after so many thousand images shown both rates have fallen to a half, after twice as many to a
+        third, and so on; None: they stay. Not of prog-GAN, whose schedule has rates by resolution.
       beta2: of Adam; β1 is 0.
       ema_decay: per step, of the averaged generator.
       ema_rampup: the average looks back over at most this fraction of the steps so far (Karras 2020b, training
@@ -62,6 +65,7 @@ class StepConfig:
     loss: str = "wgan_gp"
     learning_rate: float = 0.005
     d_learning_rate: float | None = None
+    lr_decay_kimg: float | None = None
     beta2: float = 0.99
     ema_decay: float = 0.999
     ema_rampup: float | None = None
@@ -85,7 +89,7 @@ class StepConfig:
         for name, known in (("loss", LOSSES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
-        for name in ("learning_rate", "d_learning_rate", "ada_kimg"):
+        for name in ("learning_rate", "d_learning_rate", "lr_decay_kimg", "ada_kimg"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}={value}: must be positive")
@@ -107,6 +111,24 @@ class StepConfig:
             raise ValueError(f"ada_target={self.ada_target}: must be between -1 and 1")
         check_passes(self.batch_size, self.passes)
 
+    def rates(self, learning_rate: float | None = None) -> tuple[Any, Any]:
+        """Of the generator and the discriminator, for Keras: numbers or schedules over an optimizer's own steps.
+
+        Args:
+          learning_rate: instead of this configuration's.
+        """
+        rate = learning_rate or self.learning_rate
+        rates = rate, self.d_learning_rate or rate
+        if self.lr_decay_kimg is None:
+            return rates
+        # A step of the generator shows as many real images as d_steps of the discriminator.
+        images = self.batch_size * self.d_steps, self.batch_size
+        decay = tf.keras.optimizers.schedules.InverseTimeDecay
+        generator, discriminator = (
+            decay(rate, 1000 * self.lr_decay_kimg / each, 1.0) for rate, each in zip(rates, images, strict=True)
+        )
+        return generator, discriminator
+
 
 def check_passes(batch_size: int, passes: int) -> None:
     """Raises ValueError if batches cannot be computed in so many passes."""
@@ -120,7 +142,7 @@ def make_state(network: networks.NetworkConfig, config: StepConfig) -> GanState:
     """The state of an untrained GAN; make it in the scope of the strategy that trains it."""
     return GanState(
         network,
-        learning_rates=(config.learning_rate, config.d_learning_rate or config.learning_rate),
+        learning_rates=config.rates(),
         beta2=config.beta2,
         precision=config.precision,
         # ADA starts from no augmentation.

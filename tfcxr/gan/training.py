@@ -79,6 +79,8 @@ class TrainConfig:
             raise ValueError(f"{given[0]}={growing[given[0]]}: is for arch prog")
         if self.network.arch == "prog" and self.step.d_steps > 1:
             raise ValueError(f"d_steps={self.step.d_steps}: must be 1 with arch prog")
+        if self.network.arch == "prog" and self.step.lr_decay_kimg is not None:
+            raise ValueError(f"lr_decay_kimg={self.step.lr_decay_kimg}: is for arch cpd; give learning_rates")
         for phase in self.phases():
             steps.check_passes(phase.batch_size, self.step.passes)
 
@@ -281,9 +283,7 @@ class _Training:
 
     def _enter(self, phase: schedule.Phase, shown: int) -> None:
         """Sets what a phase begins with."""
-        step = self._config.step
-        rate = phase.learning_rate
-        self._state.set_learning_rates(rate, step.d_learning_rate or rate)
+        self._state.set_learning_rates(*self._config.step.rates(phase.learning_rate))
         if phase.new_optimizer and shown == phase.first_image:
             self._state.forget_moments()
 
@@ -394,10 +394,7 @@ class _Training:
             row[f"time/{name}"] = history[name] = history.get(name, 0.0) + value
         if window.images:
             row["speed/images_per_s"] = window.images / window.seconds
-        row["learning_rate/G"], row["learning_rate/D"] = (
-            phase.learning_rate,
-            (config.step.d_learning_rate or phase.learning_rate),
-        )
+        row["learning_rate/G"], row["learning_rate/D"] = state.learning_rates()
         if config.step.augment:
             row["augment_probability"] = float(state.augment_probability.numpy())
         if config.network.arch == "prog":

@@ -190,6 +190,21 @@ def test_the_discriminator_has_its_own_learning_rate():
     np.testing.assert_allclose(max(moved), 0.01, rtol=1e-3)  # of Adam's first step
 
 
+def test_learning_rates_decay_with_the_images_shown():
+    settings = {"loss": "hinge", "learning_rate": 0.01, "d_learning_rate": 1e-9}
+    first, _ = run(1, **settings)
+    ends = [run(2, **settings, lr_decay_kimg=kimg)[0] for kimg in (None, 0.004)]
+    start, whole, half = (np.concatenate([w.ravel() for w in state.generator.get_weights()]) for state in (first, *ends))
+    # The second step follows a batch of 4.
+    np.testing.assert_allclose(half - start, (whole - start) / 2, atol=1e-6)
+    assert ends[0].learning_rates() == (0.01, 1e-9)
+    # Both networks' rates belong to the images shown, of which a step of the discriminator shows half here.
+    settings = {"loss": "hinge", "learning_rate": 0.01, "d_learning_rate": 0.02, "d_steps": 2, "lr_decay_kimg": 0.008}
+    for precision in ("float32", "mixed_float16"):
+        state, _ = run(3, **settings, precision=precision)
+        assert state.learning_rates() == pytest.approx((0.01 / 4, 0.02 / 4))
+
+
 def set_loss_scale(scale):
     def prepare(state):
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
@@ -294,6 +309,7 @@ def test_image_ranges():
         ("passes", 32),
         ("precision", "float64"),
         ("d_learning_rate", -1.0),
+        ("lr_decay_kimg", 0.0),
         ("augment_probability", 1.5),
         ("ada_target", 0.6),
         ("ada_kimg", 0.0),
