@@ -51,7 +51,7 @@ def define_training(fv: flags.FlagValues) -> None:
     )
     flags.DEFINE_float(
         "lr_decay_kimg", None,
-        "let learning rates fall to 1/2 after so many thousand images, to 1/3 after twice as many, ...; default: they stay",
+        "learning rates fall to 1/2 after so many thousand images, 1/3 after twice as many, ...; default: they stay",
         lower_bound=0.001, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(

@@ -79,7 +79,8 @@ def _config(fv, resolution):
             seed=fv.seed,
         )
         same = (
-            "batch_size", "loss", "d_learning_rate", "lr_decay_kimg", "ema_decay", "ema_rampup", "r1_gamma", "r2_gamma", "reg_interval",
+            "batch_size", "loss", "d_learning_rate", "lr_decay_kimg",
+            "ema_decay", "ema_rampup", "r1_gamma", "r2_gamma", "reg_interval",
             "d_steps", "passes", "precision", "augment_probability", "ada_target", "ada_kimg", "mirror", "seed",
         )  # fmt: skip
         step = steps.StepConfig(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfcxr.gan import networks
 
-Rate = float | tf.keras.optimizers.schedules.LearningRateSchedule
+Rate = Any  # a number, or a schedule of Keras over the optimizer's steps
 
 
 class History(tf.train.experimental.PythonState):

@@ -194,7 +194,8 @@ def test_learning_rates_decay_with_the_images_shown():
     settings = {"loss": "hinge", "learning_rate": 0.01, "d_learning_rate": 1e-9}
     first, _ = run(1, **settings)
     ends = [run(2, **settings, lr_decay_kimg=kimg)[0] for kimg in (None, 0.004)]
-    start, whole, half = (np.concatenate([w.ravel() for w in state.generator.get_weights()]) for state in (first, *ends))
+    weights = [state.generator.get_weights() for state in (first, *ends)]
+    start, whole, half = (np.concatenate([weight.ravel() for weight in values]) for values in weights)
     # The second step follows a batch of 4.
     np.testing.assert_allclose(half - start, (whole - start) / 2, atol=1e-6)
     assert ends[0].learning_rates() == (0.01, 1e-9)
