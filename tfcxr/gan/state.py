@@ -1,14 +1,14 @@
 """Everything that changes while a GAN trains, in one checkpoint."""
 
 import json
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import networks
 
-Rate = Any  # a number, or a schedule of Keras over the optimizer's steps
+Rate: TypeAlias = float | tf.keras.optimizers.schedules.LearningRateSchedule  # a schedule's are the optimizer's steps
 
 
 class History(tf.train.experimental.PythonState):

@@ -6,13 +6,12 @@ takes its rows: whatever shares the work, the step is the same up to the order o
 """
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
 from tfcxr import data
 from tfcxr.gan import augment, losses, networks, prog, schedule
-from tfcxr.gan.state import GanState
+from tfcxr.gan.state import GanState, Rate
 
 LOSSES = ("wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp")
 PENALISED_LOSSES = ("wgan_gp", "logistic_r1", "hinge_gp")
@@ -111,14 +110,9 @@ class StepConfig:
             raise ValueError(f"ada_target={self.ada_target}: must be between -1 and 1")
         check_passes(self.batch_size, self.passes)
 
-    def rates(self, learning_rate: float | None = None) -> tuple[Any, Any]:
-        """Of the generator and the discriminator, for Keras: numbers or schedules over an optimizer's own steps.
-
-        Args:
-          learning_rate: instead of this configuration's.
-        """
-        rate = learning_rate or self.learning_rate
-        rates = rate, self.d_learning_rate or rate
+    def rates(self, learning_rate: float) -> tuple[Rate, Rate]:
+        """Of the generator, whose rate starts at `learning_rate`, and the discriminator; a phase may have its own."""
+        rates = learning_rate, self.d_learning_rate or learning_rate
         if self.lr_decay_kimg is None:
             return rates
         # A step of the generator shows as many real images as d_steps of the discriminator.
@@ -142,7 +136,7 @@ def make_state(network: networks.NetworkConfig, config: StepConfig) -> GanState:
     """The state of an untrained GAN; make it in the scope of the strategy that trains it."""
     return GanState(
         network,
-        learning_rates=config.rates(),
+        learning_rates=config.rates(config.learning_rate),
         beta2=config.beta2,
         precision=config.precision,
         # ADA starts from no augmentation.
