@@ -4,14 +4,16 @@ import dataclasses
 import pathlib
 
 from tests import fakes
-from tfcxr import data, runs
+from tfcxr import data
+from tfcxr.training import runs
 
 
 def make_classifier_run(
     folder: pathlib.Path, records: pathlib.Path, *, kind: str = "baseline", backbone: str = "resnet_tiny", seed: int = 0
 ) -> pathlib.Path:
     """Writes a run folder with random weights for the classes of `records`; returns it."""
-    from tfcxr.classifiers import loading, models
+    from tfcxr.classifiers import loading
+    from tfcxr.classifiers.networks import models
 
     info = data.RecordSet(records).info
     config = models.ModelConfig(

@@ -26,7 +26,7 @@ def shared_dir() -> pathlib.Path:
 def tiny_study(tmp_path_factory) -> pathlib.Path:
     """A finished study: folder with tiny.flags and workspace/, where it is studies/tiny. Not to be changed."""
     from tests import study_runs
-    from tfcxr import study
+    from tfcxr.commands import study
 
     folder = tmp_path_factory.mktemp("study")
     path = study_runs.write_definition(folder)

@@ -140,7 +140,8 @@ def make_records(
 
     Each patient has two images. `aspect` and `contrast` are only said of the images. Returns `folder`.
     """
-    from tfrecords_builder import records, writing
+    from tfrecords_builder import records
+    from tfrecords_builder.records import writing
 
     version = labels.get_label_version(label_version)
     folder = pathlib.Path(folder)

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from tfcxr import runs
+from tfcxr.training import runs
 
 COMBINATIONS = {"No Finding": 50, "Pneumothorax": 20, "Pneumothorax|Support Devices": 20, "Edema|Cardiomegaly": 10}
 
@@ -14,11 +14,15 @@ def make_gan_run(folder: pathlib.Path, *, resolution: int = 8, condition_labels:
     """Writes a run folder with random weights that knows COMBINATIONS of its training fold; returns it."""
     import tensorflow as tf
 
-    from tfcxr.gan import loading, networks, steps, training
+    from tfcxr.gan import loading
+    from tfcxr.gan.networks import network_config
+    from tfcxr.gan.training import steps, train_gan
 
-    network = networks.NetworkConfig(resolution=resolution, condition_labels=condition_labels, init="calm", **SMALL)
+    network = network_config.NetworkConfig(
+        resolution=resolution, condition_labels=condition_labels, init="calm", **SMALL
+    )
     step = steps.StepConfig(batch_size=8)
-    config = training.TrainConfig(network, step, total_kimg=1, tick_kimg=1, checkpoint_kimg=1)
+    config = train_gan.TrainConfig(network, step, total_kimg=1, tick_kimg=1, checkpoint_kimg=1)
     with runs.RunFolder.open(folder, kind="gan", config=config.to_dict(), records_digests={"records": "0" * 64}) as run:
         state = steps.make_state(network, step)
         state.step.assign(250)

@@ -9,20 +9,26 @@ from flags import app
 
 # command: (module, what it does)
 COMMANDS = {
-    "phantom": ("tfrecords_builder.phantom", "simulate the radiographs and label table of a hospital"),
-    "build-records": ("tfrecords_builder.build", "label table + images -> TFRecords of a label version"),
-    "label-stats": ("tfrecords_builder.stats", "tables, figures and report of a label table, published counts beside"),
-    "verify-records": ("tfrecords_builder.verify", "check every shard of a record set"),
-    "train-gan": ("tfcxr.train_gan", "train the class-conditional GAN"),
-    "generate": ("tfcxr.generate", "draw a labelled synthetic record set from a GAN"),
-    "train-baseline": ("tfcxr.train_baseline", "train the classifier without adaptation"),
-    "train-dcan": ("tfcxr.train_dcan", "train the classifier with domain adaptation (DCAN, DANN, ...)"),
-    "evaluate": ("tfcxr.evaluate", "recall per class and balanced accuracy, with intervals"),
-    "compare-sets": ("tfcxr.compare_sets", "FID, KID, precision, recall, density and coverage of synthetic images"),
-    "export-model": ("tfcxr.export_model", "write a run's classifier or generator as a SavedModel"),
-    "predict": ("tfcxr.predict", "class probabilities of image files"),
-    "study": ("tfcxr.study", "a whole table of results from one flagfile, resumable"),
-    "import-reference": ("tools.import_reference", "make a run of a network that the reference GAN trained"),
+    "phantom": ("tfcxr.commands.phantom", "simulate the radiographs and label table of a hospital"),
+    "build-records": ("tfcxr.commands.build_records", "label table + images -> TFRecords of a label version"),
+    "label-stats": (
+        "tfcxr.commands.label_stats",
+        "tables, figures and report of a label table, published counts beside",
+    ),
+    "verify-records": ("tfcxr.commands.verify_records", "check every shard of a record set"),
+    "train-gan": ("tfcxr.commands.train_gan", "train the class-conditional GAN"),
+    "generate": ("tfcxr.commands.generate", "draw a labelled synthetic record set from a GAN"),
+    "train-baseline": ("tfcxr.commands.train_baseline", "train the classifier without adaptation"),
+    "train-dcan": ("tfcxr.commands.train_dcan", "train the classifier with domain adaptation (DCAN, DANN, ...)"),
+    "evaluate": ("tfcxr.commands.evaluate", "recall per class and balanced accuracy, with intervals"),
+    "compare-sets": (
+        "tfcxr.commands.compare_sets",
+        "FID, KID, precision, recall, density and coverage of synthetic images",
+    ),
+    "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),
+    "predict": ("tfcxr.commands.predict", "class probabilities of image files"),
+    "study": ("tfcxr.commands.study", "a whole table of results from one flagfile, resumable"),
+    "import-reference": ("tfcxr.commands.import_reference", "make a run of a network that the reference GAN trained"),
 }
 
 

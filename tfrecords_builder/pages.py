@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 
 from tfrecords_builder import files
-from tfrecords_builder.canonical import EXTRA_SEPARATOR
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
 
 
 @dataclasses.dataclass(frozen=True)

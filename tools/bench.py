@@ -36,7 +36,7 @@ def rate(work: Callable[[], int], repeats: int) -> dict[str, float]:
 
 def bench_phantom(root: pathlib.Path, repeats: int, seed: int) -> dict[str, float]:
     """Images/s of the simulator at 128 px, files included."""
-    from tfrecords_builder import phantom
+    from tfcxr.commands import phantom
 
     def work() -> int:
         folder = root / "phantom"
@@ -51,7 +51,8 @@ def bench_phantom(root: pathlib.Path, repeats: int, seed: int) -> dict[str, floa
 
 def bench_records(root: pathlib.Path, repeats: int) -> dict[str, float]:
     """Images/s of build-records from the simulator's 128 px JPEGs to 64 px records."""
-    from tfrecords_builder import build, records
+    from tfcxr.commands import build_records
+    from tfrecords_builder import records
 
     def work() -> int:
         folder = root / "records"
@@ -62,7 +63,9 @@ def bench_records(root: pathlib.Path, repeats: int) -> dict[str, float]:
             "--label_version=v2",
             "--overwrite",
         ]
-        code = app.run(build.main, build.define_flags, [*arguments, "--resolution=64", f"--output_dir={folder}"])
+        code = app.run(
+            build_records.main, build_records.define_flags, [*arguments, "--resolution=64", f"--output_dir={folder}"]
+        )
         if code:
             raise SystemExit(code)
         return sum(split.num_examples for split in records.load_info(folder).splits.values())
@@ -108,11 +111,13 @@ def main(fv: flags.FlagValues) -> None:
         results["build-records 128 px JPEG to 64 px"] = bench_records(root, fv.repeats)
         results["training stream 64 px"] = bench_stream(root, fv.repeats, fv.seed)
         gan = [f"--records={root / 'gan-records'}", "--flagfile=demo/train_gan", "--total_kimg=3.2"]
-        from tfrecords_builder import build
+        from tfcxr.commands import build_records
 
         build_flags = ["build", "--dataset=chexpert", f"--data_dir={root / 'phantom'}", "--label_version=multilabel"]
         app.run(
-            build.main, build.define_flags, [*build_flags, "--resolution=32", f"--output_dir={root / 'gan-records'}"]
+            build_records.main,
+            build_records.define_flags,
+            [*build_flags, "--resolution=32", f"--output_dir={root / 'gan-records'}"],
         )
         results["train-gan 32 px (demo preset)"] = bench_train("train-gan", root, min(fv.repeats, 3), gan, 3200)
     for name, value in results.items():

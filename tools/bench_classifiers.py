@@ -67,8 +67,10 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
     """(classifier, phase, batch) of a real run, with random weights and statistics of the batch in BatchNorm."""
     import tensorflow as tf
 
-    from tfcxr import data, strategies
-    from tfcxr.classifiers import adaptation, baseline
+    from tfcxr import data
+    from tfcxr.classifiers.adaptation import train_dcan
+    from tfcxr.classifiers.training import train_baseline
+    from tfcxr.training import strategies
 
     record_set = data.RecordSet(records)
     settings: dict[str, Any] = {
@@ -80,11 +82,11 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
     }
     run: Any
     if step.kind == "baseline":
-        run = baseline.Baseline(baseline.BaselineConfig(**settings), record_set, load_weights=False)
+        run = train_baseline.Baseline(train_baseline.BaselineConfig(**settings), record_set, load_weights=False)
         phase = run._stage2()
     else:
-        config = adaptation.AdaptationConfig(**settings)
-        run = adaptation.Adaptation(config, record_set, record_set, load_weights=False)
+        config = train_dcan.AdaptationConfig(**settings)
+        run = train_dcan.Adaptation(config, record_set, record_set, load_weights=False)
         phase = run._phase()
     count = max(1, _STATISTICS_IMAGES * 64**2 // (step.batch * step.size**2))
     batches = list(phase.stream(0, strategies.ALONE).take(count))

@@ -69,7 +69,7 @@ def make(variant: str, sizes: Sizes, seed: int = 0) -> dict[str, Callable[[], An
 def _plain(variant, sizes, images, labels, latents, mix):
     import tensorflow as tf
 
-    from tfcxr.gan import steps
+    from tfcxr.gan.training import steps
     from tools import plain_gan
 
     gan = plain_gan.PlainGan(plain_gan.PlainConfig(**sizes.networks()))
@@ -94,10 +94,11 @@ def _plain(variant, sizes, images, labels, latents, mix):
 def _ours(variant, sizes, images, labels, latents, mix):
     import tensorflow as tf
 
-    from tfcxr.gan import losses, networks, steps
+    from tfcxr.gan.networks import network_config
+    from tfcxr.gan.training import losses, steps
 
     config = steps.StepConfig(batch_size=sizes.batch_size, precision=variant)
-    state = steps.make_state(networks.NetworkConfig(**sizes.networks()), config)
+    state = steps.make_state(network_config.NetworkConfig(**sizes.networks()), config)
     runner = steps.StepRunner(state, config, labels)
     batches = iter(tf.data.Dataset.from_tensors({"image": images, "vector": labels}).repeat())
     reals = steps.to_float(images)

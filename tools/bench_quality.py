@@ -42,7 +42,7 @@ def train(
     arguments: list[str], run_dir: pathlib.Path, *, cpu_minutes: float, mark: float | None
 ) -> list[dict[str, Any]]:
     """Trains until the time is over or the mark is passed; returns the ticks."""
-    command = [sys.executable, "-m", "tfcxr.train_gan", *arguments, f"--run_dir={run_dir}"]
+    command = [sys.executable, "-m", "tfcxr.commands.train_gan", *arguments, f"--run_dir={run_dir}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     ticks: list[dict[str, Any]] = []  # after the start
     while process.poll() is None:

@@ -47,7 +47,7 @@ def draw(rows: dict[str, list[int]], images: dict[int, np.ndarray], columns: int
     """Writes the sheet; `images` maps positions to uint8 [R, R, 1]."""
     from matplotlib import pyplot as plt
 
-    from tfcxr import figures
+    from tfcxr import plotting
 
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(columns + 1.6, len(rows)), squeeze=False, layout="constrained"
@@ -58,7 +58,7 @@ def draw(rows: dict[str, list[int]], images: dict[int, np.ndarray], columns: int
         for axis, position in zip(line, positions, strict=False):
             axis.imshow(images[position][:, :, 0], cmap="gray", vmin=0, vmax=255)
         line[0].text(-0.1, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    figures.save(figure, path, 80)
+    plotting.save(figure, path, 80)
 
 
 def main(fv: flags.FlagValues) -> None:

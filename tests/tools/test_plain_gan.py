@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcxr.gan import losses, networks, reference
+from tfcxr.gan.networks import build_networks
+from tfcxr.gan.reference import variable_names
+from tfcxr.gan.training import losses
 from tools import plain_gan
 
 SIZES = {"resolution": 16, "fmap_base": 128, "fmap_max": 24}
@@ -29,10 +31,10 @@ def data():
 def copies():
     """The plain GAN and our two networks with the same weights."""
     plain = plain_gan.PlainGan(plain_gan.PlainConfig(**SIZES))
-    models = networks.build_generator(**SIZES), networks.build_discriminator(**SIZES)
+    models = build_networks.build_generator(**SIZES), build_networks.build_discriminator(**SIZES)
     for model, variables in zip(models, (plain.g, plain.d), strict=True):
         arrays = {name: variable.numpy() for name, variable in variables.by_name.items()}
-        reference.load_reference_variables(model, arrays)
+        variable_names.load_reference_variables(model, arrays)
     return plain, *models
 
 
@@ -67,7 +69,7 @@ def test_a_step_is_equal(data):
     assert float(g_loss) == pytest.approx(float(loss), rel=1e-3)
     apply(tape, loss, generator)
     for model, variables in ((generator, plain.g), (discriminator, plain.d)):
-        for name, variable in reference.reference_variables(model).items():
+        for name, variable in variable_names.reference_variables(model).items():
             # Adam's first step is the learning rate times the gradient's sign, whose rounding decides it near zero.
             far = np.abs(variables.by_name[name].numpy() - variable.numpy()) > 1e-4
             assert far.mean() < 0.02, name

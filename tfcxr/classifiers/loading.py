@@ -8,8 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfcxr import data, runs
-from tfcxr.classifiers import backbones, models, reference_weights, weight_files
+from tfcxr import data
+from tfcxr.classifiers.networks import backbones, models, se_resnet_weights, weight_files
+from tfcxr.training import runs
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
@@ -152,5 +153,5 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
     if not is_torch_file:
         weight_files.load(classifier.base, path)
         return ["backbone"]
-    reference_weights.assign(classifier.backbone, reference_weights.read(path), path)
+    se_resnet_weights.assign(classifier.backbone, se_resnet_weights.read(path), path)
     return ["backbone", "attention"]

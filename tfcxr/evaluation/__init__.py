@@ -4,6 +4,6 @@ predictions.py runs a model and keeps what it says; bootstrap.py resamples patie
 subgroups.py and comparing.py make JSON values of predictions; tables.py, figures.py and events.py show them.
 """
 
-from tfcxr.evaluation.evaluating import evaluate
+from tfcxr.evaluation.evaluate import evaluate
 
 __all__ = ["evaluate"]

@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.classifiers import preprocessing
+from tfcxr.classifiers.networks import preprocessing
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.progress import progress

@@ -17,16 +17,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data
+from tfcxr.fidelity import feature_networks
+from tfcxr.fidelity.extractor import Extractor
+from tfcxr.fidelity.feature_networks import INCEPTION
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.progress import progress
 
 PIXELS_PCA = "pixels_pca64"
-INCEPTION = "inception"
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
 _COMPONENTS = 64
 _NO_SPREAD = 1e-10
-_RANGE_TOLERANCE = 1e-5  # of 8-bit values scaled in float32
 # Components are fitted to at most so many images, and so many pixels (512 MiB as float64; the SVD takes 3 times that).
 _FIT_IMAGES = 2000
 _FIT_PIXELS = 2**26
@@ -35,42 +36,6 @@ _FIT_PIXELS = 2**26
 def metric_name(measure: str, features: str) -> str:
     """`fid/pixels_pca64`: a measure's name with that of its features."""
     return f"{measure}/{features}"
-
-
-class Extractor:
-    """Images float [N, R, R, 1] in [-1, 1] -> features [N, F].
-
-    Attributes:
-      name: of the features; see the module.
-      num_fit_images: images that `fit` wants; 0 if the extractor needs no fit.
-    """
-
-    name: str
-    num_fit_images = 0
-
-    def fit(self, images: np.ndarray) -> None:
-        """Adapts the extractor to real images [N, R, R, 1] in [-1, 1]; most extractors have nothing to adapt."""
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What `fit` found, for `restore`."""
-        return {}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes what `state` gave. Raises ValueError if it is of another extractor."""
-        if state:
-            raise ValueError(f"{self.name}: has no state")
-
-    def __call__(self, images: np.ndarray | tf.Tensor) -> np.ndarray:
-        """Features [N, F] of images [N, R, R, 1] in [-1, 1]. Raises ValueError for another shape or range."""
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[3] != 1:
-            raise ValueError(f"images: have shape {list(images.shape)}, not [N, R, R, 1]")
-        if len(images) and not (images.min() >= -1.0 - _RANGE_TOLERANCE and images.max() <= 1.0 + _RANGE_TOLERANCE):
-            raise ValueError(f"images: values are in [{images.min():g}, {images.max():g}], not [-1, 1]")
-        return self._extract(images)
-
-    def _extract(self, images: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
 
 
 class PixelPca(Extractor):
@@ -132,10 +97,8 @@ def make_extractor(features: str, *, resolution: int, weights: str | None = None
     Raises:
       InputError: no such features or weights, or ones that do not fit.
     """
-    from tfcxr.fidelity import networks  # it builds on this module
-
     if features == INCEPTION:
-        return networks.make_inception(weights or "imagenet", resolution)
+        return feature_networks.make_inception(weights or "imagenet", resolution)
     if weights:
         raise InputError(f"--features_weights={weights}: is for --features=inception; leave it out")
     if features == PIXELS_PCA:
@@ -146,8 +109,8 @@ def make_extractor(features: str, *, resolution: int, weights: str | None = None
             f"--features={features}: must be {PIXELS_PCA}, {INCEPTION}, or the path of a classifier; nothing is there"
         )
     if (path / "config.json").is_file():
-        return networks.make_classifier(path, resolution)
-    return networks.make_keras(path, resolution)
+        return feature_networks.make_classifier(path, resolution)
+    return feature_networks.make_keras(path, resolution)
 
 
 def extract(extractor: Extractor, batches: Iterable[np.ndarray], *, total: int, what: str | os.PathLike) -> np.ndarray:

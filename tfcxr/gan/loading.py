@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import runs
-from tfcxr.gan import checkpoints, networks, reference
+from tfcxr.gan.networks import build_networks, network_config
+from tfcxr.gan.reference import variable_names
+from tfcxr.training import checkpoints, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
 COMBINATIONS_FILE = "label_combinations.json"
-EXPORT_FILE = "assets/generator.json"
 WEIGHTS_FILE = "assets/weights.npz"
 
 # Of `state.GanState`, what the snapshot of the best generator holds.
@@ -37,7 +37,7 @@ class Generator:
 
     model: tf.keras.Model
     name: str
-    network: networks.NetworkConfig
+    network: network_config.NetworkConfig
     kimg: float
     records: dict[str, str]
     combinations: list[dict[str, Any]]
@@ -68,7 +68,7 @@ def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
     Raises InputError as `load_generator`. Exports hold no discriminator.
     """
     config = runs.load_config(run_dir, "gan")["config"]
-    model = networks.build_discriminator(networks.NetworkConfig.from_dict(config))
+    model = build_networks.build_discriminator(network_config.NetworkConfig.from_dict(config))
     if "imported" in config and not _holds(run_dir, "discriminator"):
         raise InputError(f"{run_dir}: holds no discriminator; the file it was imported from had none")
     restore(run_dir, discriminator=model)
@@ -78,11 +78,11 @@ def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
 def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
     """As `load_generator`, with what is known about it."""
     path = pathlib.Path(path)
-    if (path / EXPORT_FILE).is_file():
+    if (path / runs.EXPORTED_GENERATOR).is_file():
         return _load_export(path)
     config = runs.load_config(path, "gan")
-    network = networks.NetworkConfig.from_dict(config["config"])
-    model = networks.build_generator(network)
+    network = network_config.NetworkConfig.from_dict(config["config"])
+    model = build_networks.build_generator(network)
     shown = tf.Variable(0, dtype=tf.int64)
     restore(path, snapshot, ema=model, images_shown=shown)
     table = path / COMBINATIONS_FILE
@@ -120,14 +120,14 @@ def combination_vectors(combinations: list[dict[str, Any]]) -> tuple[np.ndarray,
 
 
 def _load_export(path: pathlib.Path) -> Generator:
-    value = files.read_json(path / EXPORT_FILE)
+    value = files.read_json(path / runs.EXPORTED_GENERATOR)
     if value.get("schema_version") != 1 or value.get("labels") != list(LABELS):
         raise InputError(f"{path}: was exported by another version of tfcxr; export the run again")
-    network = networks.NetworkConfig.from_dict(value["network"])
-    model = networks.build_generator(network)
+    network = network_config.NetworkConfig.from_dict(value["network"])
+    model = build_networks.build_generator(network)
     try:
         with np.load(path / WEIGHTS_FILE) as arrays:
-            reference.load_reference_variables(model, dict(arrays))
+            variable_names.load_reference_variables(model, dict(arrays))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the weights cannot be read ({error}); export the run again") from error
     return Generator(model, value["name"], network, value["kimg"], value["records"], value["combinations"])

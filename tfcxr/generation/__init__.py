@@ -4,6 +4,7 @@ A plan says which labels each image has and in which split it is (plans.py, tabl
 plan (writing.py). Image i of a set has the latent of (seed, i), whatever batch, shard or run renders it.
 """
 
+from tfcxr.generation.generate import Options, write
 from tfcxr.generation.plans import (
     Plan,
     find_label_version,
@@ -12,8 +13,7 @@ from tfcxr.generation.plans import (
     plan_sampled,
     plan_vector,
 )
-from tfcxr.generation.tables import plan_table
-from tfcxr.generation.writing import Options, write
+from tfcxr.generation.table_plan import plan_table
 
 __all__ = [
     "Options",

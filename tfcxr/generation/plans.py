@@ -15,9 +15,9 @@ from tfcxr.gan import loading
 from tfcxr.generation import combinations
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
-from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion
+from tfrecords_builder.labels.canonical import SPLITS
 
 TRAIN_FRACTION = 0.8
 MAX_IMAGES = 10**9  # a slip of the finger should not fill the disk or the memory

@@ -14,9 +14,9 @@ import numpy as np
 
 from tfcxr.generation import combinations, plans
 from tfrecords_builder import files
-from tfrecords_builder.canonical import SPLITS
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.labels import LABELS
+from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.readers import PHANTOM_MARKER
 
 # The reader finds a folder CheXpert* in --data_dir.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfcxr.gan import interpolation, samples
+from tfcxr.gan import image_grids, interpolation
 from tfcxr.generation import combinations, plans
 from tfrecords_builder.labels import LABELS
 
@@ -42,7 +42,7 @@ def choose_groups(plan: plans.Plan) -> list[Group]:
     for index in classes:
         codes = combinations.rank(np.where(plan.class_of_code == index, plan.code_counts, 0))[:lines]
         for code, vector in zip(codes, combinations.decode(codes), strict=True):
-            labels = samples.describe(vector, LABELS)
+            labels = image_grids.describe(vector, LABELS)
             name = "" if plan.version.multilabel else plan.version.class_names[index]
             title = labels if name in ("", labels) else f"{name}:|{labels}"
             groups.append(Group(title, vector, _first(plan.codes, code, COLUMNS * (lines // len(codes)))))
@@ -56,7 +56,7 @@ def draw_sheet(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.nda
         pictures = images(latents(group.numbers), np.repeat(group.vector[None], len(group.numbers), axis=0))
         parts = np.split(pictures, range(COLUMNS, len(pictures), COLUMNS))
         rows += [("" if i else group.title, part) for i, part in enumerate(parts)]
-    return samples.titled_grid(rows, COLUMNS)
+    return image_grids.titled_grid(rows, COLUMNS)
 
 
 def draw_latent_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.ndarray:
@@ -69,7 +69,7 @@ def draw_latent_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -
         first, last = latents(np.append(group.numbers, len(plan))[:2])
         vectors = np.repeat(group.vector[None], COLUMNS, axis=0)
         rows.append((group.title, images(interpolation.between_latents(first, last, COLUMNS), vectors)))
-    return samples.titled_grid(rows, COLUMNS)
+    return image_grids.titled_grid(rows, COLUMNS)
 
 
 def draw_label_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) -> np.ndarray | None:
@@ -88,7 +88,7 @@ def draw_label_strips(plan: plans.Plan, latents: LatentsFn, images: ImagesFn) ->
                 title = "" if i else f"{start.title}|to|{end.title}"
                 yield title, images(np.repeat(latent[None], COLUMNS, axis=0), vectors)
 
-    return samples.titled_grid(list(strips()), COLUMNS)
+    return image_grids.titled_grid(list(strips()), COLUMNS)
 
 
 def _first(codes: np.ndarray, code: int, count: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from tfcxr.studies.comparisons import Compared, Estimate
 from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.differences import Compared, Estimate
 from tfcxr.studies.results import Filled, mean, name_method, percent, percent_range
 
 

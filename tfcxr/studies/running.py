@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tfcxr import runs
 from tfcxr.studies.planning import Job
 from tfcxr.studies.stamps import Stamps, State
+from tfcxr.training import runs
 from tfrecords_builder.errors import InputError, Interrupted
 
 STATUSES = DONE, FAILED, BLOCKED, MISSING = "done", "failed", "blocked", "missing"

@@ -10,15 +10,15 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
 from tfrecords_builder.readers import chestxray, chexpert, folder, record_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
 from tfrecords_builder.readers.locating import locate
 from tfrecords_builder.readers.shards import index_shard, read_image, read_record
-from tfrecords_builder.readers.tables import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
+from tfrecords_builder.readers.table import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
 
 __all__ = [
     "EXTRA_SEPARATOR",

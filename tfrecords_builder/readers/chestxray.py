@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import csv_files, tables
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.readers import csv_files, table
 
 # NIH's findings -> canonical labels; those mapped to None have no CheXpert counterpart and stay extra findings.
 NIH_FINDINGS: dict[str, str | None] = {
@@ -37,23 +37,23 @@ _TABLES = (
 _REQUIRED = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 
 
-def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> tables.Table:
+def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> table.Table:
     """Reads NIH's Data_Entry_2017.csv or _v2020.csv, plain or gzipped, and, if `official`, its lists.
 
     Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/` or `data_dir` itself.
     """
     path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
     if path is None:
-        hint = tables.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
+        hint = table.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
         raise InputError(f"--data_dir={data_dir}: holds no {_TABLES[2]}; {hint}")
-    tables.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
+    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
     raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
-    frame = tables.make_frame(
+    frame = table.make_frame(
         raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
     )
-    frame["patient"] = tables.to_texts(raw.convert("Patient ID", tables.to_filled), len(frame))
+    frame["patient"] = table.to_texts(raw.convert("Patient ID", table.to_filled), len(frame))
     # The first to look at this column, so it meets the unknown findings.
-    frame["extra"] = tables.to_texts(raw.convert("Finding Labels", _to_extra), len(frame))
+    frame["extra"] = table.to_texts(raw.convert("Finding Labels", _to_extra), len(frame))
     names = {label: finding for finding, label in NIH_FINDINGS.items() if label}
     for label in LABELS:
         if label in names:
@@ -61,18 +61,18 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         else:
             frame[label] = np.full(len(frame), np.nan, np.float32)
     if official:
-        frame["fold"] = tables.to_texts(_read_folds(frame["id"], data_dir), len(frame))
+        frame["fold"] = table.to_texts(_read_folds(frame["id"], data_dir), len(frame))
     bases = [
         data_dir / "images",
         *sorted(data_dir.glob("images_*/images")),
         *sorted(data_dir.glob("images_*")),
         data_dir,
     ]
-    return tables.Table(
+    return table.Table(
         dataset="chestxray",
-        source=tables.find_source(data_dir, path.parent, default="chestxray"),
+        source=table.find_source(data_dir, path.parent, default="chestxray"),
         frame=frame,
-        skipped=tables.no_rows(),
+        skipped=table.no_rows(),
         num_rows=len(frame),
         paths=(path,),
         bases=tuple((base, 0) for base in bases if base.is_dir()),

@@ -6,15 +6,15 @@ import re
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder.canonical import LABELS
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import csv_files, tables
+from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.readers import csv_files, table
 
 _REQUIRED = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
 _PATIENT = re.compile(r"patient\d+")
 
 
-def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> tables.Table:
+def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> table.Table:
     """Reads CheXpert's train.csv and, if `official`, valid.csv; full and -small layouts.
 
     Args:
@@ -32,11 +32,11 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         for path, fold in zip(paths, ("train_val", "test"), strict=False)
     ]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return tables.Table(
+    return table.Table(
         dataset="chexpert",
-        source=tables.find_source(data_dir, root, default="chexpert"),
+        source=table.find_source(data_dir, root, default="chexpert"),
         frame=frame,
-        skipped=tables.no_rows(),
+        skipped=table.no_rows(),
         num_rows=len(frame),
         paths=tuple(paths),
         # The table's paths start with CheXpert-v1.0[-small]/, whatever the folder is called here.
@@ -53,7 +53,7 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
     if roots:
         what = "several CheXpert folders"
     else:
-        hint = tables.suggest_dataset(data_dir, but="chexpert")
+        hint = table.suggest_dataset(data_dir, but="chexpert")
         what = f"no train.csv ({hint})" if hint else "no train.csv"
     raise InputError(f"--data_dir={data_dir}: holds {what}; give the folder of train.csv")
 
@@ -61,9 +61,9 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
 def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.DataFrame:
     """The frame of one table; `patients` collects the names of patients, so that each is in memory once."""
     header = csv_files.read_header(path)
-    tables.check_columns(path, header, _REQUIRED, "chexpert")
+    table.check_columns(path, header, _REQUIRED, "chexpert")
     raw = csv_files.read_table(path, (*_REQUIRED, "Sex", "Age"))
-    frame = tables.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age")
+    frame = table.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age")
 
     names = np.empty(len(frame), object)
     for row, image in enumerate(frame["id"]):
@@ -71,12 +71,12 @@ def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.D
         if not name:
             raw.fail(row, "Path", f"no patient folder in {csv_files.shorten(image)}")
         names[row] = patients.setdefault(name, name)
-    frame["patient"] = tables.to_texts(names, len(frame))
+    frame["patient"] = table.to_texts(names, len(frame))
     frontal = raw.choose("Frontal/Lateral", {"Frontal": True, "Lateral": False}, bool)
-    frame["view"] = tables.to_texts(np.where(frontal, frame["view"].to_numpy(object), tables.LATERAL), len(frame))
+    frame["view"] = table.to_texts(np.where(frontal, frame["view"].to_numpy(object), table.LATERAL), len(frame))
     for label in LABELS:
-        frame[label] = raw.choose(label, tables.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
-    frame["fold"] = tables.to_texts(fold, len(frame))
+        frame[label] = raw.choose(label, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+    frame["fold"] = table.to_texts(fold, len(frame))
     return frame
 
 

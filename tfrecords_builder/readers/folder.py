@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import csv_files, tables
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.readers import csv_files, table
 from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
 
 SUPPORT_DEVICES = "Support Devices"
@@ -18,7 +18,7 @@ _SPLITS = {"train": "train", "test": "test", "": ""} | dict.fromkeys(("val", "va
 
 def read(
     data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
-) -> tables.Table:
+) -> table.Table:
     """Reads a user's own table.
 
     Args:
@@ -41,24 +41,24 @@ def read(
     label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
     named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
     used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
-    tables.check_columns(path, header, used, "folder")
+    table.check_columns(path, header, used, "folder")
     raw = csv_files.read_table(path, used)
-    frame = tables.make_frame(
+    frame = table.make_frame(
         raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
     )
-    frame["patient"] = tables.to_texts(raw.convert(patient, tables.to_filled) if patient else "", len(frame))
+    frame["patient"] = table.to_texts(raw.convert(patient, table.to_filled) if patient else "", len(frame))
     if columns.split:
-        frame["fold"] = tables.to_texts(raw.convert(columns.split, _to_fold), len(frame))
+        frame["fold"] = table.to_texts(raw.convert(columns.split, _to_fold), len(frame))
     if columns.class_column:
         findings = _add_classes(frame, raw, columns)
     else:
         findings = _add_label_columns(frame, raw, label_columns, warnings)
     _warn_of_contradictions(frame, warnings)
-    return tables.Table(
+    return table.Table(
         dataset="folder",
-        source=tables.find_source(data_dir, path.parent, default=f"folder:{data_dir.resolve().name}"),
+        source=table.find_source(data_dir, path.parent, default=f"folder:{data_dir.resolve().name}"),
         frame=frame,
-        skipped=tables.no_rows(),
+        skipped=table.no_rows(),
         num_rows=len(frame),
         paths=(path,),
         bases=((data_dir, 0),) if path.parent == data_dir else ((data_dir, 0), (path.parent, 0)),
@@ -70,10 +70,10 @@ def read(
 
 
 def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
-    found = tables.find_tables(data_dir)
+    found = table.find_tables(data_dir)
     if len(found) != 1:
         what = f"holds several tables ({', '.join(path.name for path in found)})" if found else "holds no *.csv"
-        hint = tables.suggest_dataset(data_dir, but="folder") or "give the table by --labels_csv"
+        hint = table.suggest_dataset(data_dir, but="folder") or "give the table by --labels_csv"
         raise InputError(f"--data_dir={data_dir}: {what}; {hint}")
     return found[0]
 
@@ -88,7 +88,7 @@ def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
         if label:
             found[label] = column
     if not found:
-        hint = tables.guess_dataset(header, but="folder") or (
+        hint = table.guess_dataset(header, but="folder") or (
             "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN; "
             f"it has {csv_files.shorten(', '.join(filter(None, header)))}"
         )
@@ -124,7 +124,7 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
         known = [float(label in names) if names and label in named else np.nan for names in distinct]
         frame[label] = np.array(known, np.float32)[raw.codes[column]]
     extra = [EXTRA_SEPARATOR.join(name for name in names if name not in LABELS) for names in distinct]
-    frame["extra"] = tables.to_texts(np.array(extra, object)[raw.codes[column]], len(frame))
+    frame["extra"] = table.to_texts(np.array(extra, object)[raw.codes[column]], len(frame))
     return named
 
 
@@ -138,14 +138,14 @@ def _add_label_columns(
         if name not in columns:
             frame[name] = np.full(len(frame), np.nan, np.float32)
             continue
-        values = raw.choose(columns[name], tables.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+        values = raw.choose(columns[name], table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
         if name in LABELS:
             frame[name] = values
             continue
         uncertain[name] = int((values == -1).sum())
         for row in np.flatnonzero(values == 1):
             extra[row] += f"{EXTRA_SEPARATOR}{name}" if extra[row] else name
-    frame["extra"] = tables.to_texts(np.array(extra, object), len(frame))
+    frame["extra"] = table.to_texts(np.array(extra, object), len(frame))
     warnings.extend(
         f"{count} images are uncertain about {name!r}, which counts as absent: policies are for the 14 labels"
         for name, count in uncertain.items()

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
 
 _RESERVED = {"path": "path", "patient": "patient", "class": "class_column"} | {
     name: name for name in ("view", "sex", "age", "split")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers.tables import Table
+from tfrecords_builder.readers.table import Table
 
 
 def locate(table: Table) -> np.ndarray:

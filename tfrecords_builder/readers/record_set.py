@@ -4,15 +4,15 @@ import pathlib
 
 import numpy as np
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import csv_files, shards, tables
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
+from tfrecords_builder.readers import csv_files, shards, table
 
 MANIFEST = "manifest.csv"
 _COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")
 
 
-def read(data_dir: pathlib.Path) -> tables.Table:
+def read(data_dir: pathlib.Path) -> table.Table:
     """Reads the manifest of a record set, built or synthetic; its classes are ignored.
 
     The labels are 0 or 1, as the uncertain policy of the set left them; `fold` is the set's split. Labels that no image
@@ -25,26 +25,24 @@ def read(data_dir: pathlib.Path) -> tables.Table:
 
     info = records.load_info(data_dir)
     path = data_dir / MANIFEST
-    tables.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
+    table.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
     raw = csv_files.read_table(path, _COLUMNS)
-    frame = tables.make_frame(raw, id_column="", view="view", sex="sex", age="age")
-    frame["id"] = tables.to_texts(raw.convert("id", tables.to_filled), len(frame))
-    frame["patient"] = tables.to_texts(raw.convert("patient", str), len(frame))
-    frame["fold"] = tables.to_texts(raw.choose("split", {split: split for split in SPLITS}), len(frame))
-    frame["extra"] = tables.to_texts(raw.convert("extra", str), len(frame))
+    frame = table.make_frame(raw, id_column="", view="view", sex="sex", age="age")
+    frame["id"] = table.to_texts(raw.convert("id", table.to_filled), len(frame))
+    frame["patient"] = table.to_texts(raw.convert("patient", str), len(frame))
+    frame["fold"] = table.to_texts(raw.choose("split", {split: split for split in SPLITS}), len(frame))
+    frame["extra"] = table.to_texts(raw.convert("extra", str), len(frame))
     for label in LABELS:
         frame[label] = raw.choose(label, {"0": 0, "1": 1}, np.float32)
     offsets = {shard: shards.index_shard(data_dir / shard) for split in info.splits.values() for shard in split.shards}
-    frame["path"] = tables.to_texts(
-        raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets}), len(frame)
-    )
+    frame["path"] = table.to_texts(raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets}), len(frame))
     frame["offset"] = _find_offsets(raw, offsets)
     findings = {finding for text in raw.texts["extra"] for finding in text.split(EXTRA_SEPARATOR) if finding}
-    return tables.Table(
+    return table.Table(
         dataset="records",
         source=info.source,
         frame=frame,
-        skipped=tables.no_rows(),
+        skipped=table.no_rows(),
         num_rows=len(frame),
         paths=(path,),
         bases=(),

@@ -9,7 +9,7 @@ not tell negative from blank (each row adds up to NUM_STUDIES); the number of fr
 import dataclasses
 from collections.abc import Iterable
 
-from tfrecords_builder.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 
 # What the published counts were made from: CheXpert's train.csv, NIH's Data_Entry_2017.csv.
 NUM_ROWS: dict[str, int] = {"chexpert": 223_414, "chestxray": 112_120}

@@ -6,8 +6,9 @@ import pytest
 from tests import fakes
 from tfcxr import data
 from tfcxr.evaluation import predictions
-from tfrecords_builder import labels, records, writing
+from tfrecords_builder import labels, records
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.records import writing
 
 CLASSES = ["No Finding", "Finding"]
 

@@ -9,11 +9,13 @@ from scipy.linalg import svd
 
 import tfcxr
 from tests import classifier_runs, fakes
-from tfcxr import data, runs
-from tfcxr.classifiers import loading, models, preprocessing
-from tfcxr.fidelity import features, networks
-from tfrecords_builder import images as images_lib
+from tfcxr import data
+from tfcxr.classifiers import loading
+from tfcxr.classifiers.networks import models, preprocessing
+from tfcxr.fidelity import feature_networks, features
+from tfcxr.training import runs
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.images import image_ops
 
 layers = tf.keras.layers
 
@@ -73,7 +75,7 @@ def test_images_of_another_shape_or_range_are_refused():
     with pytest.raises(ValueError, match="state is of other images"):
         extractor.restore({"centre": np.zeros(256), "components": np.zeros([256, 64])})
     with pytest.raises(ValueError, match="has no state"):
-        networks.NetworkFeatures("n", 8, lambda x: x).restore({"centre": np.zeros(3)})
+        feature_networks.NetworkFeatures("n", 8, lambda x: x).restore({"centre": np.zeros(3)})
 
 
 @pytest.mark.parametrize("kind", ["baseline", "dcan"])
@@ -113,7 +115,7 @@ def test_a_keras_classifier_gives_the_input_of_its_last_dense_layer(tmp_path, na
     images = draw(5)
     extractor = features.make_extractor(str(path), resolution=8)
     assert extractor.name.startswith("keras-")
-    resized = images_lib.resize((images + 1) / 2, 12, 12)
+    resized = image_ops.resize((images + 1) / 2, 12, 12)
     expected = stack[1](stack[0](tf.repeat(resized, 3, axis=-1)))
     np.testing.assert_allclose(extractor(images), expected, atol=1e-6)
 
@@ -203,7 +205,7 @@ def test_inception_with_weights_of_a_file(tmp_path, monkeypatch):
     cached.parent.mkdir()
     (tmp_path / "w.h5").rename(cached)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(networks, "_INCEPTION_MD5", hashlib.md5(cached.read_bytes()).hexdigest())
+    monkeypatch.setattr(feature_networks, "_INCEPTION_MD5", hashlib.md5(cached.read_bytes()).hexdigest())
     published = features.make_extractor("inception", resolution=16)
     assert published.name == "inception"
     np.testing.assert_array_equal(published(images), got)
@@ -246,10 +248,10 @@ def test_the_chosen_images_are_read_in_order(tmp_path):
 
 
 def test_features_that_are_not_finite_or_missing_are_named():
-    broken = networks.NetworkFeatures("broken", 8, lambda x: x[:, 0, 0] / 0.0)
+    broken = feature_networks.NetworkFeatures("broken", 8, lambda x: x[:, 0, 0] / 0.0)
     with pytest.raises(RunError, match="some/set: features broken are not finite"):
         features.extract(broken, [draw(3)], total=3, what="some/set")
-    whole = networks.NetworkFeatures("whole", 8, lambda x: x[:, 0, 0])
+    whole = feature_networks.NetworkFeatures("whole", 8, lambda x: x[:, 0, 0])
     with pytest.raises(RunError, match="has 3 images, 4 were expected"):
         features.extract(whole, [draw(3)], total=4, what="some/set")
     np.testing.assert_array_equal(

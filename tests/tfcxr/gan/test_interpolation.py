@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfcxr.gan import interpolation, samples, sampling
+from tfcxr.gan import image_grids, interpolation, latent_sampling
 
 
 def test_spherical_interpolation_keeps_the_angle_steps_and_the_norm():
@@ -27,17 +27,17 @@ def test_labels_go_in_a_straight_line():
 
 
 def test_truncation_scales_the_latents_of_the_same_numbers():
-    whole = sampling.numbered_latents(3, np.arange(50), 64).numpy()
-    np.testing.assert_array_equal(sampling.numbered_latents(3, np.arange(50), 64, 1.0).numpy(), whole)
-    half = sampling.numbered_latents(3, [7, 2], 64, 0.5).numpy()
+    whole = latent_sampling.numbered_latents(3, np.arange(50), 64).numpy()
+    np.testing.assert_array_equal(latent_sampling.numbered_latents(3, np.arange(50), 64, 1.0).numpy(), whole)
+    half = latent_sampling.numbered_latents(3, [7, 2], 64, 0.5).numpy()
     np.testing.assert_array_equal(half, whole[[7, 2]] / 2)
     assert abs(whole.std() - 1) < 0.05
 
 
 def test_a_titled_grid_has_its_tiles_right_of_a_margin_with_ink():
     black = np.zeros([2, 8, 8, 1], np.uint8)
-    grid = samples.titled_grid([("Edema|Pleural Effusion", black), ("\u5fc3", black[:1])], 3)
-    tiles = samples.image_grid(np.concatenate([black, black * 0 + 255]), 3)
+    grid = image_grids.titled_grid([("Edema|Pleural Effusion", black), ("\u5fc3", black[:1])], 3)
+    tiles = image_grids.image_grid(np.concatenate([black, black * 0 + 255]), 3)
     margin = grid.shape[1] - tiles.shape[1]
     assert grid.shape[0] == tiles.shape[0] == 2 * 98 + 2
     assert margin > 60  # "Pleural Effusion", not all labels in one line

@@ -6,7 +6,8 @@ import pytest
 from absl import flags as absl_flags
 
 from tests import fakes, study_runs
-from tfcxr import cli, study
+from tfcxr import cli
+from tfcxr.commands import study
 from tfcxr.studies import planning
 from tfrecords_builder.errors import InputError
 

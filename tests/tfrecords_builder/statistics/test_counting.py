@@ -7,7 +7,7 @@ import pytest
 from tests import fakes
 from tfrecords_builder import labels, readers
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.statistics import comparison, counting, outputs, patients, published
+from tfrecords_builder.statistics import counting, label_stats, patients, published, published_differences
 
 # (patient, study, view, age, values): 1 positive, 0 negative, -1 uncertain; what is not named is blank.
 CHEXPERT = (
@@ -124,7 +124,7 @@ def test_combinations(chexpert):
 
 def test_studies_are_counted_once_with_their_lateral_views(chexpert):
     table = readers.read("chexpert", chexpert)
-    studies = outputs.read_studies(table, chexpert, None).set_index("label")
+    studies = label_stats.read_studies(table, chexpert, None).set_index("label")
     assert studies.loc["No Finding"].tolist() == [2, 0, 0, 7]
     assert studies.loc["Fracture", "positive"] == 1  # a study without a frontal view
 
@@ -235,8 +235,8 @@ def test_obstacles(values, message):
 
 def _compare(data_dir, **values):
     rows = _rows(data_dir, **values)
-    studies = outputs.read_studies(rows.table, data_dir, None)
-    return outputs.compute(rows, counting.get_versions(None), studies).comparison
+    studies = label_stats.read_studies(rows.table, data_dir, None)
+    return label_stats.compute(rows, counting.get_versions(None), studies).comparison
 
 
 def test_another_table_is_not_compared(chexpert):
@@ -319,7 +319,7 @@ def test_number_of_frequent_combinations_is_compared_under_ones_only(chexpert, m
 def test_real_nih_table(shared_dir):
     """The counts that the data's README and the specification name."""
     rows = _rows(shared_dir / "data" / "nih", dataset="chestxray", split_policy="official")
-    stats = outputs.compute(rows, counting.get_versions(None))
+    stats = label_stats.compute(rows, counting.get_versions(None))
     counts = stats.frames["class_counts"].set_index(["label_version", "class", "split"])["count"].sort_index()
     for name, expected in {
         "No Finding": (50500, 9861),
@@ -351,5 +351,5 @@ def test_chestxray_by_another_policy_is_compared_as_a_whole(shared_dir):
     classes = counting.count_classes(rows, members)
     combinations = counting.count_combinations(rows, members)
     totals = counting.count_totals(combinations)
-    found = comparison.compare(rows, classes, combinations, totals, None).classes
+    found = published_differences.compare(rows, classes, combinations, totals, None).classes
     assert set(found[found["published"].notna()]["split"]) == {"all"}

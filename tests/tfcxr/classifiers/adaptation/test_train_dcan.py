@@ -1,0 +1,55 @@
+"""The adaptation objective as a whole, without training."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcxr.classifiers.adaptation import methods, train_dcan
+from tfcxr.classifiers.adaptation.methods.method import Setting
+from tfcxr.classifiers.networks import models
+from tfcxr.classifiers.training import losses
+
+
+def objective(alignment):
+    """`losses_of` of a run on 8 + 8 random images, without records; the run and the batch."""
+    corrected = methods.is_corrected(alignment)
+    config = models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny", attention=corrected, correction=corrected)
+    run = types.SimpleNamespace(
+        config=train_dcan.AdaptationConfig(alignment=alignment, steps=10),
+        classifier=models.Classifier(config, seed=0),
+        method=methods.make(alignment, Setting(num_classes=2, feature_width=256)),
+    )
+    images = tf.random.stateless_uniform([16, 16, 16, 1], [0, 0])
+    labels = tf.constant([0, 1] * 4, tf.int64)
+    batch = {"source": images[:8], "class": labels, "target": images[8:], "number": tf.constant(3, tf.int64)}
+    return run, train_dcan.Adaptation.losses_of(run, batch), images, labels
+
+
+def test_dcan_is_the_sum_of_its_terms():
+    run, values, images, labels = objective("dcan")
+    features = run.classifier.features(images, "both")
+    logits = run.classifier.head(features[:8])
+    corrected, corrected_logits = run.classifier.correct(features[8:])
+    probabilities = tf.nn.softmax(corrected_logits)
+    np.testing.assert_allclose(values["cls"], losses.cross_entropy(logits, labels), rtol=1e-5)
+    np.testing.assert_allclose(values["mmd_features"], losses.linear_mmd(features[:8], corrected), rtol=1e-4)
+    np.testing.assert_allclose(values["entropy"], losses.entropy(probabilities), rtol=1e-5)
+    discrepancy = values["mmd_features"] + values["mmd_probabilities"] + values["reg"]
+    np.testing.assert_allclose(values["total"], values["cls"] + 1.5 * discrepancy + 0.1 * values["entropy"], rtol=1e-5)
+
+
+def test_a_discriminator_sees_plain_features_and_the_progress():
+    run, values, images, _ = objective("dann")
+    assert values.keys() == {"total", "cls", "domain", "accuracy"}
+    features = run.classifier.features(images)
+    expected = run.method.discriminator.loss(features[:8], features[8:], tf.constant(0.3))
+    np.testing.assert_allclose(values["domain"], expected, rtol=1e-5)
+    np.testing.assert_allclose(values["total"], values["cls"] + values["domain"], rtol=1e-6)
+
+
+def test_none_only_classifies():
+    _, values, _, _ = objective("none")
+    assert values.keys() == {"total", "cls", "accuracy"}
+    assert float(values["total"]) == pytest.approx(float(values["cls"]))

@@ -1,0 +1,91 @@
+"""SGD step by step against PyTorch's formula in NumPy, groups, schedules, and velocities through a checkpoint."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcxr.classifiers.training import optimizers
+
+
+def make_layers():
+    layers = []
+    for i in range(2):
+        layer = tf.keras.layers.Dense(2, name=f"layer{i}")
+        layer(tf.zeros([1, 3]))
+        layers.append(layer)
+    return layers
+
+
+def gradients_at(step, variables):
+    return [np.random.default_rng([step, i]).normal(size=v.shape).astype(np.float32) for i, v in enumerate(variables)]
+
+
+def numpy_sgd(weights, steps, rates, decays, momentum, nesterov, schedule):
+    """`weights`: list of arrays; `rates` and `decays`: one for each array."""
+    weights = [w.astype(np.float64) for w in weights]
+    velocities = [np.zeros_like(w) for w in weights]
+    for step in range(steps):
+        for i, gradient in enumerate(gradients_at(step, weights)):
+            gradient = gradient + decays[i] * weights[i]
+            velocities[i] = momentum * velocities[i] + gradient
+            change = gradient + momentum * velocities[i] if nesterov else velocities[i]
+            weights[i] = weights[i] - rates[i] * schedule(step) * change
+    return weights
+
+
+SCHEDULES = {
+    "constant": lambda step: 1.0,
+    "cosine": lambda step: 0.5 * (1 + np.cos(np.pi * step / 10)),
+    "inverse": lambda step: (1 + step / 10) ** -0.75,
+}
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_steps_equal_pytorchs_formula(schedule, nesterov):
+    first, second = make_layers()
+    optimizer = optimizers.GroupedSGD(
+        [optimizers.Group([first], 1.0, 2.0), optimizers.Group([second], 10.0, 1.0)],
+        learning_rate=0.01, steps=10, schedule=schedule, nesterov=nesterov, weight_decay=0.05,
+    )  # fmt: skip
+    start = [v.numpy() for v in optimizer.variables_to_train]
+    expected = numpy_sgd(start, 10, [0.01] * 2 + [0.1] * 2, [0.1] * 2 + [0.05] * 2, 0.9, nesterov, SCHEDULES[schedule])
+    apply = tf.function(optimizer.apply)
+    for step in range(10):
+        apply([tf.constant(g) for g in gradients_at(step, start)])
+    for variable, value in zip(optimizer.variables_to_train, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=2e-5, atol=2e-6)
+
+
+def test_cosine_ends_at_zero():
+    schedule = optimizers.make_schedule("cosine", 0.3, 7)
+    np.testing.assert_allclose(schedule(7), 0.0, atol=1e-8)
+
+
+def test_velocities_and_step_survive_a_checkpoint(tmp_path):
+    def make():
+        layers = make_layers()
+        for layer in layers:
+            layer.set_weights([np.ones_like(w) for w in layer.get_weights()])
+        groups = [optimizers.Group([layer]) for layer in layers]
+        optimizer = optimizers.GroupedSGD(groups, learning_rate=0.1, steps=10, schedule="cosine")
+        return optimizer, tf.train.Checkpoint(optimizer=optimizer, layers=layers)
+
+    unbroken, checkpoint = make()
+    for step in range(3):
+        unbroken.apply([tf.constant(g) for g in gradients_at(step, unbroken.variables_to_train)])
+    path = checkpoint.save(str(tmp_path / "checkpoint"))
+    restored, other = make()
+    other.restore(path).assert_consumed()
+    assert all(v.numpy().any() for o in restored.optimizers for v in o.velocities)
+    for optimizer in (unbroken, restored):
+        for step in range(3, 6):
+            optimizer.apply([tf.constant(g) for g in gradients_at(step, optimizer.variables_to_train)])
+    for a, b in zip(unbroken.variables_to_train, restored.variables_to_train, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_variable_in_two_groups_is_refused():
+    layer = make_layers()[0]
+    with pytest.raises(ValueError, match="layer0/kernel"):
+        optimizers.GroupedSGD([optimizers.Group([layer]), optimizers.Group([layer])], learning_rate=0.1, steps=1)

@@ -1,0 +1,239 @@
+"""study through its flags: the tiny study end to end, presets, and what it refuses."""
+
+import csv
+import json
+import pathlib
+import re
+import shutil
+
+import pytest
+
+from flags import app
+from tests import fakes
+from tfcxr import cli
+from tfcxr.commands import study
+from tfrecords_builder import files
+
+PRESETS = sorted(path.stem for path in (app.PRESETS / "study").glob("*.flags"))
+
+
+def call(*arguments):
+    return app.run(study.main, study.define_flags, ["study", *arguments])
+
+
+def flags_of(tiny_study):
+    return [f"--flagfile={tiny_study / 'tiny.flags'}", f"--workspace={tiny_study / 'workspace'}"]
+
+
+def read_rows(folder):
+    with (folder / "results.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_whole_chain_ends_in_a_table_made_of_the_evaluations(tiny_study):
+    workspace = tiny_study / "workspace"
+    folder = workspace / "studies" / "tiny"
+    described = json.loads((folder / "study.json").read_text())
+    assert described["schema_version"] == 1
+    assert described["question"] == "Does the chain hold?"
+    assert described["definition"]["cells"] == ["synthetic -> b: none, ours"]
+    assert described["machine"]["cores"] >= 1
+    assert {"tfcxr", "python", "tensorflow", "numpy"} <= described["versions"].keys()
+    assert [job["status"] for job in described["jobs"]] == ["done"] * 10
+    for job in described["jobs"]:
+        assert (workspace / job["output"] / "result.json").is_file()
+        assert (workspace / job["log"]).read_text().startswith("$ ")
+        assert job["seconds"] > 0
+        assert job["command"][:2] == ["tfcxr", job["kind"]]
+    rows = read_rows(folder)
+    assert len(described["cells"]) == 2
+    for cell in described["cells"]:
+        result = json.loads((workspace / cell["result"]).read_text())
+        mine = [row for row in rows if row["method"] == cell["method"]]
+        assert float(mine[0]["value"]) == result["balanced_accuracy"]["value"]
+        assert int(mine[0]["num_images"]) == result["num_images"]
+        assert {row["status"] for row in mine} == {"done"}
+    assert "| synthetic -> b | none/sched |" in (folder / "results.md").read_text()
+    assert json.loads((folder / "result.json").read_text())["jobs"] == {
+        "done": 10, "failed": 0, "blocked": 0, "missing": 0,
+    }  # fmt: skip
+
+
+def test_the_log_tree_reads_well(tiny_study):
+    runs = tiny_study / "workspace" / "runs"
+    found = {str(path.parent.relative_to(runs)) for path in runs.rglob("events.out.tfevents.*")}
+    names = {re.sub(r"/tensorboard.*", "/tensorboard", name) for name in found}
+    assert names == {
+        ".",  # the layout of the charts
+        "gan-a/tensorboard",
+        "v2-synthetic-none-sched-seed0/tensorboard",
+        "v2-synthetic-none-sched-seed0/evaluations/b/tensorboard",
+        "v2-synthetic-to-b-ours-seed0/tensorboard",
+        "v2-synthetic-to-b-ours-seed0/evaluations/b/tensorboard",
+    }
+
+
+def test_nothing_runs_twice_and_flags_replay(tiny_study, capsys):
+    folder = tiny_study / "workspace" / "studies" / "tiny"
+    before = (folder / "results.csv").read_text()
+    assert call(f"--flagfile={folder / 'flags.txt'}") == 0
+    out = capsys.readouterr().out
+    assert "10 jobs, 10 done before. Nothing to run." in out
+    assert "started" not in out
+    assert (folder / "results.csv").read_text() == before
+
+
+def test_dry_run_says_what_a_changed_flag_affects_and_how_long_it_takes(tiny_study, capsys):
+    assert call(*flags_of(tiny_study), "--evaluate_flags=--resamples=21", "--seeds=0,1", "--dry_run") == 0
+    out = capsys.readouterr().out
+    states = dict(reversed(line.split()) for line in out.splitlines() if re.match(r"(done|changed|missing) ", line))
+    assert [name for name, state in states.items() if state == "changed"] == [
+        "evaluate-v2-synthetic-none-sched-seed0-on-b", "evaluate-v2-synthetic-to-b-ours-seed0-on-b",
+    ]  # fmt: skip
+    assert [name for name, state in states.items() if state == "missing"] == [
+        "train-baseline-v2-synthetic-none-sched-seed1", "evaluate-v2-synthetic-none-sched-seed1-on-b",
+        "train-dcan-v2-synthetic-to-b-ours-seed1", "evaluate-v2-synthetic-to-b-ours-seed1-on-b",
+    ]  # fmt: skip
+    assert "--overwrite" in out
+    # The evaluations to come have another definition than the finished ones: their time is not known yet.
+    assert "14 jobs: 8 done, 2 changed, 4 missing; 4 cells. Expected time: at least" in out
+    assert "no evaluate of this study has finished yet" in out
+
+
+@pytest.fixture
+def copied(tiny_study, tmp_path):
+    """The tiny study in a place where it may be damaged."""
+    shutil.copytree(tiny_study, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_number_without_its_run_is_empty_and_marked_never_filled(copied, monkeypatch, capsys):
+    folder = copied / "workspace" / "studies" / "tiny"
+    lost = copied / "workspace" / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b"
+    old = read_rows(folder)
+    (lost / "result.json").unlink()
+    # The evaluation cannot be made again: all commands fail.
+    monkeypatch.setattr(
+        "tfcxr.studies.planning.command", lambda *_: ["/bin/sh", "-c", "echo 'error: gone' >&2; exit 1"]
+    )
+    assert call(*flags_of(copied)) == 1
+    rows = read_rows(folder)
+    assert [row for row in rows if row["method"] == "none"] == [row for row in old if row["method"] == "none"]
+    [row] = [row for row in rows if row["method"] == "ours"]
+    assert (row["value"], row["status"]) == ("", "failed: gone")
+    assert "| synthetic -> b | ours | – | failed: gone |" in (folder / "results.md").read_text()
+    cells = json.loads((folder / "study.json").read_text())["cells"]
+    assert [cell["result"] is None for cell in cells] == [False, True]
+    err = capsys.readouterr().err
+    assert err.startswith("error: 1 of 10 jobs are not done: evaluate-v2-synthetic-to-b-ours-seed0-on-b; see ")
+    assert err.count("\n") == 1
+
+
+def test_a_result_put_there_by_hand_is_not_taken_for_the_study_s(copied, monkeypatch):
+    folder = copied / "workspace" / "studies" / "tiny"
+    result = copied / "workspace" / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b" / "result.json"
+    values = json.loads(result.read_text())
+    values["balanced_accuracy"]["value"] = 0.987
+    (result.parent / "flags.txt").write_text("--resamples=7\n")
+    files.write_json(result, values)
+    monkeypatch.setattr("tfcxr.studies.planning.command", lambda *_: ["/bin/sh", "-c", "exit 1"])
+    assert call(*flags_of(copied)) == 1
+    assert "0.987" not in (folder / "results.csv").read_text()
+
+
+def test_what_the_commands_made_without_the_study_is_taken_over(copied, capsys):
+    # The flags of the jobs hold paths, so that the place must be the same.
+    workspace = copied / "workspace"
+    for path in workspace.rglob("flags.txt"):
+        path.write_text(path.read_text().replace(str(copied.parent.parent), "?"))
+    for stamp in workspace.rglob(".*.job.json"):
+        stamp.unlink()
+    for path in workspace.rglob("flags.txt"):
+        text = path.read_text()
+        original = next((line for line in text.splitlines() if "/workspace/" in line), "")
+        old = original.partition("=")[2].partition("/workspace/")[0]
+        path.write_text(text.replace(f"{old}/workspace/", f"{workspace}/") if old else text)
+    assert call(*flags_of(copied)) == 0
+    assert "10 jobs, 10 done before. Nothing to run." in capsys.readouterr().out
+    jobs = json.loads((workspace / "studies" / "tiny" / "study.json").read_text())["jobs"]
+    assert {job["status"] for job in jobs} == {"done"}
+    assert {job["seconds"] for job in jobs} == {None}
+
+
+def test_what_other_flags_made_is_not_replaced(copied, capsys):
+    for stamp in (copied / "workspace").rglob(".*.job.json"):
+        stamp.unlink()
+    # All paths in the flags.txt of the copy are those of the original.
+    assert call(*flags_of(copied)) == 2
+    err = capsys.readouterr().err
+    assert "was made by other flags than those of phantom-a; choose another --workspace" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_planned(preset, tmp_path, capsys):
+    text = (app.PRESETS / "study" / f"{preset}.flags").read_text()
+    layouts = {"chexpert": fakes.make_chexpert, "chestxray8": fakes.make_chestxray, "nih": fakes.make_chestxray}
+    data = []
+    for name in re.findall(r"^--records=(\S+):", text, re.MULTILINE):
+        if f"--phantom={name}:" not in text:
+            layouts[name.split("-")[0]](tmp_path / name, num_patients=5)
+            data.append(f"{name}:{tmp_path / name}")
+    given = [f"--data={','.join(data)}"] if data else []
+    assert call(f"--flagfile=study/{preset}", f"--workspace={tmp_path}", *given, "--dry_run") == 0
+    out = capsys.readouterr().out
+    jobs, cells = (int(number) for number in re.search(r"(\d+) jobs: .* (\d+) cells", out).groups())
+    expected = {
+        "phantom": (17, 6), "phantom_adaptation": (58, 27), "nih_small": (47, 18), "thesis_counts": (2, 0),
+        "thesis_5_8": (21, 12),
+        "thesis_5_9": (37, 24), "thesis_5_10": (28, 12), "thesis_5_11": (12, 4), "thesis_5_12": (12, 4),
+        "thesis_5_13": (20, 8), "thesis_5_14": (12, 4),
+    }  # fmt: skip
+    assert (jobs, cells) == expected[preset]
+    assert not (tmp_path / "studies").exists()
+
+
+def test_the_presets_of_the_thesis_have_the_cells_that_it_prints(shared_dir, tmp_path):
+    with (shared_dir / "spec" / "thesis_results.csv").open(newline="") as stream:
+        printed = list(csv.DictReader(stream))
+    from absl import flags
+
+    for preset in PRESETS:
+        if not (number := re.fullmatch(r"thesis_(5_\d+)", preset)):
+            continue
+        fv = flags.FlagValues()
+        study.define_flags(fv)
+        path = app.PRESETS / "study" / f"{preset}.flags"
+        fv(["study", f"--flagfile={path}", f"--data={tmp_path}"])
+        found = {
+            (cell.label_version, cell.source, cell.target, cell.method if not baseline else f"baseline/{cell.variant}")
+            for baseline in (number[1] in ("5_8", "5_9"),)
+            for cell in study._definition(fv).list_cells(None)
+        }
+        table = number[1].replace("_", ".")
+        assert fv.table == table
+        assert found == {
+            (row["version"], row["source"], row["target"], row["method"]) for row in printed if row["table"] == table
+        }
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    arguments = ["--flagfile=study/phantom", f"--workspace={tmp_path}", f"--output_dir={tmp_path / 'mine'}"]
+    assert call(*arguments) == 2
+    assert "holds something else than a study" in capsys.readouterr().err
+    (tmp_path / "mine" / "study.json").write_text('{"name": "other"}')
+    assert call(*arguments) == 2
+    assert "holds study other, not phantom" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["notes.txt", "study.json"]
+
+
+def test_a_name_is_needed(capsys):
+    assert cli.main(["study"]) == 2
+    assert "--name is required" in capsys.readouterr().err
+
+
+def test_what_is_shipped_is_listed_as_package_data():
+    text = (pathlib.Path(__file__).parents[2] / "setup.cfg").read_text()
+    assert "studies/thesis_results.csv" in text

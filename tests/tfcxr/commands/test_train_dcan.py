@@ -1,0 +1,309 @@
+"""train-dcan through its flags: files, criteria, exact resume, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from flags import app
+from tests import fakes
+from tfcxr.commands import train_dcan
+
+FLAGS = [
+    "--backbone=resnet_tiny",
+    "--image_size=16",
+    "--batch_size=4",
+    "--eval_every=4",
+    "--steps=8",
+    "--learning_rate=1e-3",
+]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Source, target (of another length) and a run to start from, whose head is trained on nothing."""
+    folder = tmp_path_factory.mktemp("sets")
+    source = fakes.make_records(folder / "source", resolution=16, per_class=10)  # as synthetic: of no aspect
+    target = fakes.make_records(folder / "target", resolution=16, per_class=7, seed=3, aspect="crop", contrast="max")
+    return source, target, make_baseline_run(folder / "baseline")
+
+
+def make_baseline_run(path):
+    import dataclasses
+
+    from tfcxr.classifiers import loading
+    from tfcxr.classifiers.networks import models
+    from tfcxr.training import runs
+
+    config = models.ModelConfig(("No Finding", "Pneumothorax"), "v1_0s", 16, 16, "resnet_tiny")
+    with runs.RunFolder.open(path, kind="baseline", config=dataclasses.asdict(config), records_digests={}):
+        models.save_weights(models.Classifier(config, seed=5), path / loading.WEIGHTS)
+    return path
+
+
+def arguments(sets, run_dir, *flags):
+    source, target, baseline = sets
+    named = [
+        f"--source_records={source}",
+        f"--target_records={target}",
+        f"--run_dir={run_dir}",
+        f"--init_from={baseline}",
+    ]
+    return ["train-dcan", *named, *FLAGS, *flags]
+
+
+def train(sets, run_dir, *flags):
+    return app.run(train_dcan.main, train_dcan.define_flags, arguments(sets, run_dir, *flags))
+
+
+@pytest.fixture(scope="module")
+def run_dir(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert train(sets, folder) == 0
+    return folder
+
+
+def weights_of(run_dir):
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run_dir / "checkpoints")))
+    names = [n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n and "save_counter" not in n]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def assert_same_end(first, second):
+    a, b = weights_of(first), weights_of(second)
+    assert a.keys() == b.keys()
+    assert any("optimizers/0/_variables" in name for name in a)
+    for name, value in a.items():
+        np.testing.assert_array_equal(b[name], value, err_msg=name)
+    assert (first / "history.json").read_text() == (second / "history.json").read_text()
+
+
+def test_a_run_reports_all_criteria_and_losses(run_dir):
+    result = json.loads((run_dir / "result.json").read_text())
+    assert [row["step"] for row in result["evaluations"]] == [4, 8]
+    assert all(row.keys() == {"step", "source", "entropy", "density", "target"} for row in result["evaluations"])
+    assert result["best_by"].keys() == {"source", "entropy", "density", "target"}
+    assert all(chosen in result["evaluations"] for chosen in result["best_by"].values())
+    assert result["select"] == "source"
+    assert not result["selected_on_target_labels"]
+    last = result["last"]
+    for name in ("total", "cls", "mmd_features", "mmd_probabilities", "reg", "entropy"):
+        assert np.isfinite(last[f"train/{name}"])
+    for name in (
+        "mmd/before_correction",
+        "mmd/after_correction",
+        "feature_norm/target",
+        "target/predicted/Pneumothorax",
+        "target/marginal_distance",
+        "attention/conv2/source/mean",
+        "attention/conv4/target/spread",
+    ):
+        assert name in last
+    expected = last["train/cls"] + 0.1 * last["train/entropy"]
+    expected += 1.5 * (last["train/mmd_features"] + last["train/mmd_probabilities"] + last["train/reg"])
+    assert last["train/total"] == pytest.approx(expected, rel=1e-4)
+    assert last["learning_rate"] == pytest.approx(1e-3 * (1 + 7 / 8) ** -0.75, rel=1e-5)  # of the last of 8 steps
+    assert json.loads((run_dir / "config.json").read_text())["config"]["alpha"] == 1.5
+
+
+def test_a_run_leaves_pictures_and_events(run_dir):
+    import tensorflow as tf
+
+    assert sorted(path.name for path in (run_dir / "samples").iterdir()) == ["features_000008.png"]
+    assert tf.io.decode_png((run_dir / "curves.png").read_bytes()).shape[1] > 800
+    metadata = (run_dir / "tensorboard/metadata_000008.tsv").read_text().splitlines()
+    assert len(metadata) == 1 + 20 + 14
+    assert (run_dir / "tensorboard/projector_config.pbtxt").exists()
+    tags = set()
+    for path in (run_dir / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {"train/reg", "mmd/after_correction", "attention/conv3/source/mean", "select/density", "features"} <= tags
+
+
+def test_both_paths_load(run_dir):
+    from tfcxr.classifiers import loading
+
+    images = np.random.default_rng(0).random((3, 16, 16, 1), np.float32)
+    target = loading.load_classifier(run_dir)(images).numpy()
+    source = loading.load_classifier(run_dir, which="source")(images).numpy()
+    np.testing.assert_allclose(target.sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(target - source).max() > 1e-6
+    config = loading.load_classifier_config(run_dir)
+    assert config["kind"] == "dcan"
+    assert (config["aspect"], config["contrast"]) == ("crop", "max")  # the target's
+
+
+def train_with_a_stop(sets, folder, monkeypatch, *flags):
+    """Trains until a signal comes in the second call for steps, then to the end."""
+    from tfcxr.classifiers.training import loop
+
+    guarded, calls = loop._guarded, []
+
+    def stopping(function, *values):
+        result = guarded(function, *values)
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_guarded", stopping)
+        assert train(sets, folder, *flags) == 143
+    assert train(sets, folder, *flags) == 0
+
+
+CDAN = ("--alignment=cdan", "--embeddings_every=0", "--steps=6", "--eval_every=3", "--ten_crop")
+
+
+@pytest.fixture(scope="module")
+def cdan_run(sets, tmp_path_factory):
+    """A run with a domain discriminator."""
+    folder = tmp_path_factory.mktemp("cdan") / "unbroken"
+    assert train(sets, folder, *CDAN) == 0
+    return folder
+
+
+def test_a_stopped_run_goes_on_with_its_domain_discriminator(sets, cdan_run, tmp_path, monkeypatch):
+    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *CDAN)
+    assert_same_end(cdan_run, tmp_path / "stopped")
+    weights = weights_of(cdan_run)
+    assert sum(value.shape == (512, 1024) for value in weights.values()) == 2  # of the discriminator; its velocity
+    last = json.loads((cdan_run / "result.json").read_text())["last"]
+    assert last["train/total"] == pytest.approx(last["train/cls"] + last["train/domain"], rel=1e-5)
+    assert not any((cdan_run / "samples").iterdir())
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+from flags import app
+from tfcxr import train_dcan
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
+"""
+
+
+@pytest.mark.large
+def test_two_devices_end_as_one(sets, cdan_run, tmp_path):
+    """Classification and domain loss are means over images: those of the shares make those of the batch."""
+    flags = arguments(sets, tmp_path / "run", *CDAN, "--strategy=mirrored")[1:]
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
+    command = [sys.executable, "-c", TWO_DEVICES, *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = weights_of(cdan_run), weights_of(tmp_path / "run")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+    rows = [json.loads((folder / "history.json").read_text())[-1] for folder in (cdan_run, tmp_path / "run")]
+    for name in ("train/cls", "train/domain", "train/accuracy", "learning_rate", "source/loss"):
+        assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-5), name
+
+
+def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, tmp_path, capsys):
+    from tfcxr.classifiers import loading
+
+    assert train(sets, tmp_path / "run", "--alignment=none", "--select=target", "--steps=4") == 0
+    assert (
+        "note: --target_records: the labels of its 14 training images are ignored; those of its validation images only "
+        "report and choose the weights (--select=target)"
+    ) in capsys.readouterr().out
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["selected_on_target_labels"]
+    network = loading.load_network(tmp_path / "run")
+    assert not network.config.attention
+    assert network.feature_correction is None
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--init_from=", "--weights=none"], "--train_batch_norm"),
+    (["--batch_size=1"], "batch_size"),
+    (["--backbone=densenet121", "--image_size=32"], "channel attention needs a residual network"),
+    (["--backbone=resnet50", "--image_size=32"], "its backbone is resnet_tiny, not resnet50"),
+    (["--alignment=mmd"], "alignment"),
+])  # fmt: skip
+def test_bad_input_is_one_line(sets, tmp_path, capsys, flags, message):
+    assert train(sets, tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_domains_of_different_label_versions_are_refused(sets, tmp_path, capsys):
+    other = fakes.make_records(tmp_path / "other", resolution=16, label_version="v2", per_class=2)
+    assert train((sets[0], other, sets[2]), tmp_path / "run") == 2
+    assert "is of label version v2" in capsys.readouterr().err
+
+
+def test_domains_made_in_different_ways_are_refused(sets, tmp_path, capsys):
+    ways = {"aspect": ("pad", "max"), "contrast": ("crop", "percentile")}
+    for flag, (aspect, contrast) in ways.items():
+        other = fakes.make_records(tmp_path / flag, resolution=16, per_class=2, aspect=aspect, contrast=contrast)
+        assert train((other, sets[1], sets[2]), tmp_path / "run") == 2
+        theirs, ours = {"aspect": ("crop", "pad"), "contrast": ("max", "percentile")}[flag]
+        assert (
+            f"--target_records={sets[1]}: was built with --{flag}={theirs}, --source_records={other} with "
+            f"--{flag}={ours}; build both alike"
+        ) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_class_of_the_source_is_named(sets, tmp_path, capsys, monkeypatch):
+    from tfcxr import data
+
+    labels = {"vector": np.zeros([4, 14], np.float32), "class": np.zeros([4], np.int64)}
+    monkeypatch.setattr(data.RecordSet, "labels", lambda self, split: labels)
+    assert train(sets, tmp_path / "run") == 2
+    assert "the train split has no image of class Pneumothorax" in capsys.readouterr().err
+
+
+def test_batches_have_the_labels_of_the_source_only(sets):
+    import types
+
+    from tfcxr import data
+    from tfcxr.classifiers.adaptation import train_dcan as train_dcan_lib
+
+    source, target = (data.RecordSet(path) for path in sets[:2])
+    config = train_dcan_lib.AdaptationConfig(image_size=16, batch_size=4, seed=5)
+    run = types.SimpleNamespace(source=source, target=target, config=config)
+    batches = list(train_dcan_lib.Adaptation._stream(run, 2).take(6))
+    assert batches[0].keys() == {"source", "class", "target", "number"}
+    assert [int(batch["number"]) for batch in batches] == list(range(2, 8))
+    expected = data.training_stream(source, "train", batch_size=4, seed=5, start=8).take(6)
+    for batch, plain in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(batch["class"], plain["class"])
+    later = next(iter(train_dcan_lib.Adaptation._stream(run, 5)))
+    np.testing.assert_array_equal(later["target"], batches[3]["target"])
+    np.testing.assert_array_equal(later["source"], batches[3]["source"])
+
+
+@pytest.mark.large
+def test_a_killed_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "tfcxr.commands.train_dcan",
+        *arguments(sets, tmp_path / "run", "--checkpoint_steps=1")[1:],
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "run").glob("checkpoints/ckpt-[1-6].index")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "run/result.json").exists()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    unbroken = tmp_path / "unbroken"
+    assert train(sets, unbroken, "--checkpoint_steps=1") == 0
+    assert_same_end(unbroken, tmp_path / "run")

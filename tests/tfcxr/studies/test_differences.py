@@ -1,0 +1,128 @@
+"""Rows of a study against each other: gains, gaps and what is left out, by hand; and what is said of them."""
+
+import numpy as np
+import pytest
+
+from tfcxr.evaluation import predictions
+from tfcxr.studies import answer, differences, results
+from tfcxr.studies.definition import Cell
+from tfcxr.studies.results import Filled
+
+CLASSES = ["No Finding", "Pneumothorax"]
+LABELS = np.repeat([0, 1], 500)
+
+
+def make_cell(source, method="none", seed=0, variant="sched"):
+    return Cell("v2", source, "b", method, variant if method == "none" else None, seed)
+
+
+def add(workspace, cell, errors, labels=LABELS):
+    """An evaluation with so many wrong images of each class; returns the filled cell."""
+    predicted = labels.copy()
+    for k in (0, 1):
+        predicted[np.flatnonzero(labels == k)[: errors[k]]] = 1 - k
+    probabilities = np.where(np.eye(2)[predicted] == 1, 0.75, 0.25)
+    ids = [str(i) for i in range(len(labels))]
+    name = f"{cell.source}-{cell.method}-{cell.variant}-{cell.seed}"
+    (workspace / name).mkdir(parents=True)
+    path = workspace / name / predictions.FILE
+    predictions.write(path, predictions.Predictions(ids, ids, labels, probabilities), CLASSES, "test")
+    accuracy = 1 - np.mean([errors[k] / (labels == k).sum() for k in (0, 1)])
+    result = {"balanced_accuracy": {"value": float(accuracy), "ci95": None}, "classes": CLASSES}
+    return Filled(cell, result, "done", name)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """a -> b 70%, dann 80% and 82% (two seeds), dcan 60%, b -> b 90%; worse models err where better ones do too."""
+    filled = [
+        add(tmp_path, make_cell("b"), (50, 50)),
+        add(tmp_path, make_cell("a"), (150, 150)),
+        add(tmp_path, make_cell("a", "dann", 0), (100, 100)),
+        add(tmp_path, make_cell("a", "dann", 1), (90, 90)),
+        add(tmp_path, make_cell("a", "dcan"), (200, 200)),
+        Filled(make_cell("a", "ours"), None, "failed: disk full", None),
+    ]
+    return results.group(filled)
+
+
+def test_gain_lead_and_closed_gap_by_hand(rows, tmp_path):
+    found, notes = differences.compare(rows, tmp_path, resamples=400)
+    assert not notes
+    assert make_cell("a", "ours") not in found
+    home, plain, dann, dcan = (found[make_cell(*name)] for name in (("b",), ("a",), ("a", "dann"), ("a", "dcan")))
+    assert home.accuracy.value == pytest.approx(0.9)
+    assert (home.gain, home.lead, home.closed) == (None, None, None)
+    assert plain.gain is None
+    assert plain.closed is None
+    assert plain.lead.value == pytest.approx(-0.2)
+    assert plain.lead.shown
+    assert dann.accuracy.value == pytest.approx(0.81)
+    assert dann.gain.value == pytest.approx(0.11)
+    assert dann.closed.value == pytest.approx(0.55)
+    # Binomial: sqrt(0.81 x 0.19 / 1000) is 0.0124, but the two seeds err on the same images mostly.
+    low, high = dann.accuracy.ci95
+    assert 0.035 < high - low < 0.06
+    # 110 of 1,000 images differ, all the same way: sqrt(0.11 x 0.89 / 1000) is 0.0099.
+    low, high = dann.gain.ci95
+    assert high - low == pytest.approx(2 * 1.96 * 0.0099, rel=0.2)
+    assert dcan.gain.value == pytest.approx(-0.1)
+    assert dcan.closed.value == pytest.approx(-0.5)
+
+
+def test_the_answer_says_what_the_numbers_show_and_no_more(rows, tmp_path):
+    compared, _ = differences.compare(rows, tmp_path, resamples=400)
+    said = answer.tell(rows, compared, {make_cell("a", "dann"): 0.8, make_cell("a", "dcan"): 0.9})
+    assert said[0].startswith("In short: 1 of 1 classifiers trained on another source are shown to be behind")
+    assert "of 2 adapted classifiers 1 are shown to be better than the unadapted one, 1 to be worse; of 0" in said[1]
+    assert said[2].startswith("v2, tested on b: trained on the target itself 90.0% (8")
+    assert said[3].startswith("v2, tested on b: trained on a 70.0% (6")
+    assert "; -20.0 points against trained on the target (-2" in said[3]
+    assert said[4].startswith("v2, tested on b: adapted from a by dann 81.0% (")
+    assert "the best of 2 methods" in said[4]
+    assert "; +11.0 points against no adaptation (" in said[4]
+    assert "it closes 55% of the gap" in said[4]
+    assert said[4].endswith("shown to be worse than no adaptation: dcan.")
+    assert said[5] == "1 of 5 rows have no result; nothing is said of them."
+    assert said[6] == (
+        "Of 2 published figures 1 lie in our interval; ours are -14.5 points from the published ones on average."
+    )
+    assert len(said) == 7
+
+
+def test_a_difference_within_its_interval_is_not_called_one(tmp_path):
+    filled = [add(tmp_path, make_cell("a"), (10, 10)), add(tmp_path, make_cell("a", "dann"), (11, 10))]
+    rows = results.group(filled)
+    compared, _ = differences.compare(rows, tmp_path, resamples=400)
+    said = answer.tell(rows, compared, {})
+    assert "0 are shown to be better than the unadapted one, 0 to be worse; of 1 neither is shown" in said[0]
+    assert "no difference from no adaptation is shown: -0.1 points" in said[-1]
+    assert compared[make_cell("a", "dann")].closed is None
+
+
+def test_no_gap_is_closed_where_the_unadapted_is_not_shown_to_be_behind(tmp_path):
+    filled = [
+        add(tmp_path, make_cell("b"), (10, 10)),
+        add(tmp_path, make_cell("a"), (11, 10)),
+        add(tmp_path, make_cell("a", "dann"), (10, 10)),
+    ]
+    compared, _ = differences.compare(results.group(filled), tmp_path, resamples=400)
+    assert compared[make_cell("a", "dann")].closed is None
+
+
+def test_models_of_other_images_are_not_compared(tmp_path):
+    filled = [
+        add(tmp_path, make_cell("b"), (10, 10)),
+        add(tmp_path, make_cell("a"), (11, 10), labels=np.repeat([0, 1], 100)),
+    ]
+    found, [note] = differences.compare(results.group(filled), tmp_path, resamples=20)
+    assert found == {}
+    assert note.startswith("v2, b: the models cannot be compared: ")
+    assert "was evaluated on other images" in note
+
+
+def test_lost_predictions_are_said(rows, tmp_path):
+    (tmp_path / "a-none-sched-0" / predictions.FILE).unlink()
+    found, [note] = differences.compare(rows, tmp_path, resamples=20)
+    assert found == {}
+    assert "predictions.csv: cannot be read" in note

@@ -1,0 +1,142 @@
+"""Run folders: resume rules, lock, signals."""
+
+import os
+import signal
+
+import pytest
+
+from tfcxr.training import runs
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, Interrupted, RunError
+
+CONFIG = {"fmap_base": 512, "total_kimg": 10, "arch": "cpd", "labels": (1, 2)}
+
+
+def open_run(path, *, overwrite=False, kind="gan", digests=None, **changes):
+    return runs.RunFolder.open(
+        path,
+        kind=kind,
+        config={**CONFIG, **changes},
+        records_digests=digests or {"--records": "abc"},
+        overwrite=overwrite,
+        extendable=("total_kimg",),
+    )
+
+
+def refused(path, **changes):
+    with pytest.raises(InputError) as caught, open_run(path, **changes):
+        pass
+    return str(caught.value)
+
+
+def test_new_run_has_its_folders_and_configuration(tmp_path):
+    with open_run(tmp_path / "a" / "run") as run:
+        assert not run.resumed
+        assert run.checkpoints.is_dir() and run.tensorboard.is_dir() and run.samples.is_dir()
+    config = runs.load_config(tmp_path / "a" / "run", kind="gan")
+    assert config["config"] == {**CONFIG, "labels": [1, 2]}
+    assert config["records"] == {"--records": "abc"}
+
+
+def test_unfinished_resumes_and_finished_does_not(tmp_path):
+    with open_run(tmp_path):
+        pass
+    with open_run(tmp_path) as run:
+        assert run.resumed
+        run.finish({"loss": 1.0})
+    assert "finished" in refused(tmp_path)
+    assert files.read_json(tmp_path / "result.json") == {"schema_version": 1, "loss": 1.0}
+
+
+def test_a_finished_run_may_be_made_longer_only(tmp_path):
+    with open_run(tmp_path) as run:
+        run.finish({})
+    assert "total_kimg=10, not 5" in refused(tmp_path, total_kimg=5)
+    with open_run(tmp_path, total_kimg=20) as run:
+        assert run.resumed
+        assert not (tmp_path / "result.json").exists()
+
+
+def test_other_settings_records_or_kind_are_refused_by_name(tmp_path):
+    with open_run(tmp_path):
+        pass
+    assert "fmap_base=512, not 1024" in refused(tmp_path, fmap_base=1024)
+    assert "--records" in refused(tmp_path, digests={"--records": "def"})
+    assert "kind gan" in refused(tmp_path, kind="dcan")
+    with open_run(tmp_path, fmap_base=1024, overwrite=True) as run:
+        assert not run.resumed
+
+
+def test_a_run_from_before_aspect_and_contrast_were_recorded_goes_on(tmp_path):
+    with open_run(tmp_path, kind="baseline"):
+        pass
+    with open_run(tmp_path, kind="baseline", aspect="pad", contrast="") as run:
+        assert run.resumed
+    assert "aspect=pad, not crop" in refused(tmp_path, kind="baseline", aspect="crop", contrast="")
+
+
+def test_overwrite_spares_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert "did not write" in refused(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "x"
+    assert "not a run folder" in refused(tmp_path)
+
+
+def test_one_program_at_a_time(tmp_path):
+    with open_run(tmp_path):
+        assert "another program" in refused(tmp_path)
+        assert "another program" in refused(tmp_path, overwrite=True)
+
+
+def test_a_killed_write_does_not_make_a_run(tmp_path):
+    (tmp_path / ".config.json.1.tmp").write_text("{")
+    with open_run(tmp_path) as run:
+        assert not run.resumed
+
+
+def test_leftovers_of_killed_writes_are_removed_from_a_run_that_goes_on(tmp_path):
+    with open_run(tmp_path):
+        (tmp_path / "samples/.fakes.png.123.tmp").write_text("half")
+        (tmp_path / ".hidden").write_text("mine")
+    with open_run(tmp_path):
+        assert not list((tmp_path / "samples").iterdir())
+        assert (tmp_path / ".hidden").exists()
+
+
+def test_a_file_that_cannot_be_written_is_a_run_error(tmp_path):
+    with pytest.raises(RunError, match=r"--run_dir=.*/x cannot be read or written \(No space left"), open_run(tmp_path):
+        raise OSError(28, "No space left on device", "/x")
+    with pytest.raises(BrokenPipeError), open_run(tmp_path):
+        raise BrokenPipeError
+
+
+def test_a_worker_joins_only_the_same_run(tmp_path):
+    same = {"kind": "gan", "records_digests": {"--records": "abc"}}
+    with pytest.raises(InputError, match="not a run folder"):
+        runs.RunFolder.joined(tmp_path, config=CONFIG, **same)
+    with open_run(tmp_path):
+        assert runs.RunFolder.joined(tmp_path, config=CONFIG, **same).checkpoints == tmp_path / "checkpoints"
+        for changes, expected in [({"total_kimg": 20}, "total_kimg=10, not 20"), ({"arch": "prog"}, "arch=cpd")]:
+            with pytest.raises(InputError, match=expected):
+                runs.RunFolder.joined(tmp_path, config={**CONFIG, **changes}, **same)
+
+
+def test_load_config_names_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="not a run folder"):
+        runs.load_config(tmp_path)
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(InputError, match="not valid JSON"):
+        runs.load_config(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_become_a_request_then_an_exit_code(number, code):
+    before = signal.getsignal(number)
+    with runs.StopSignals() as stop:
+        stop.raise_if_requested()
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        with pytest.raises(Interrupted) as caught:
+            stop.raise_if_requested()
+        assert caught.value.exit_code == code
+    assert signal.getsignal(number) is before

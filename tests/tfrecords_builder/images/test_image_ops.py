@@ -1,0 +1,70 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfrecords_builder.images import image_ops
+
+
+def _encode(picture, mode, file_format):
+    stream = io.BytesIO()
+    Image.fromarray(picture).convert(mode).save(stream, file_format)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_decode_grey_png_is_bt601(mode):
+    colour = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(colour).convert(mode).convert("RGB")) @ np.array([0.299, 0.587, 0.114])
+    decoded = tf.function(image_ops.decode_grey)(_encode(colour, mode, "PNG")).numpy()
+    assert decoded.dtype == np.uint8 and decoded.shape == (9, 13, 1)
+    assert np.abs(decoded[..., 0] - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_decode_grey_jpeg(mode):
+    grey = np.tile(np.linspace(20, 220, 32).astype(np.uint8), (24, 1))
+    decoded = image_ops.decode_grey(_encode(grey, mode, "JPEG")).numpy()
+    assert decoded.shape == (24, 32, 1) and np.abs(decoded[..., 0].astype(int) - grey).max() <= 4
+
+
+def test_decode_grey_refuses_other_bytes():
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        image_ops.decode_grey(b"no image")
+
+
+def test_decode_grey_float_keeps_16_bits():
+    deep = np.array([[0, 1, 257], [32768, 65278, 65535]], np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(deep).save(stream, "PNG")
+    decode = tf.function(image_ops.decode_grey_float)
+    np.testing.assert_allclose(decode(stream.getvalue())[..., 0], deep / 257, atol=1e-4)
+    shallow = image_ops.encode_png(np.array([[[7], [200]]], np.uint8))
+    np.testing.assert_array_equal(decode(shallow)[..., 0], [[7, 200]])
+    for damaged in (b"", b"\x89PNG", stream.getvalue()[:40]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(damaged)
+
+
+def test_resize_is_antialiased():
+    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))[..., None]  # the highest frequency there is
+    small = image_ops.resize(stripes, 8, 8).numpy()
+    assert small.dtype == np.float32 and small.shape == (8, 8, 1)
+    assert np.abs(small - 127.5).max() < 5  # the outermost pixels see half a filter
+
+
+def test_resize_keeps_range_mean_and_shape():
+    picture = np.random.default_rng(0).integers(0, 256, (3, 40, 56, 1)).astype(np.float32)
+    small = image_ops.resize(picture, 16, 16).numpy()
+    assert small.shape == (3, 16, 16, 1)
+    assert small.min() >= 0 and small.max() <= 255 and abs(small.mean() - picture.mean()) < 2
+    np.testing.assert_array_equal(image_ops.resize(picture, 40, 56), picture)
+    np.testing.assert_allclose(image_ops.resize(picture[1], 16, 16), small[1], atol=1e-4)
+
+
+def test_png_round_trip():
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(image_ops.decode_grey(image_ops.encode_png(picture)), picture)
+    assert image_ops.to_uint8([-3.0, 1.5, 2.5, 254.6, 300.0]).numpy().tolist() == [0, 2, 2, 255, 255]

@@ -1,0 +1,35 @@
+"""Methods of unsupervised domain adaptation, by the name that --alignment gives.
+
+To add one: write a module here with a subclass of `method.Method`, and give it a line in METHODS. This module imports
+no TensorFlow: flags list the methods.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfcxr.classifiers.adaptation.methods.method import Method, Setting
+
+# name: (module here, class, what it does)
+METHODS = {
+    "none": ("none", "NoAlignment", "classification loss alone"),
+    "dan": ("dan", "Dan", "MMD between features (Long 2015)"),
+    "dann": ("dann", "Dann", "domain discriminator with reversed gradient (Ganin 2016)"),
+    "cdan": ("cdan", "Cdan", "domain discriminator of features times probabilities (Long 2018)"),
+    "cdan_e": ("cdan", "CdanE", "cdan that counts certain images more (Long 2018)"),
+    "mcc": ("mcc", "Mcc", "minimum class confusion (Jin 2020)"),
+    "dcan": ("dcan", "Dcan", "domain conditioned attention, correction and regulariser (Li 2020)"),
+    "ours": ("dcan", "Ours", "dcan without its regulariser (the thesis)"),
+}
+
+
+def make(name: str, setting: "Setting") -> "Method":
+    """The method of a name in METHODS, with its layers made."""
+    module, cls, _ = METHODS[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), cls)(setting)
+
+
+def is_corrected(name: str) -> bool:
+    """Whether the method of a name in METHODS needs channel attention and feature corrections."""
+    module, cls, _ = METHODS[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), cls).corrected

@@ -1,0 +1,394 @@
+"""Unsupervised domain adaptation: labelled source and unlabelled target images, one loop for all methods.
+
+A method (see `methods`) adds its terms to the classification loss of the source images.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcxr import data, metrics
+from tfcxr.classifiers import loading
+from tfcxr.classifiers.adaptation import curves, domain_gap, embeddings, methods, selection
+from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
+from tfcxr.classifiers.networks import preprocessing
+from tfcxr.classifiers.training import loop, losses, optimizers, train_baseline
+from tfcxr.training import runs, strategies
+from tfrecords_builder.errors import InputError
+
+_MOMENTUM = 0.9
+_WEIGHT_DECAY = 5e-4
+_DECAY = 2.0
+_HEAD_RATE = 10.0
+_METHOD_RATE = 10.0
+_CORRECTION_RATE = 0.01
+_EVALUATION_BATCH = 64
+_ATTENTION_IMAGES = 64  # of each domain
+# Keeps the order of the target images apart from that of the source images, whose streams use seed ... seed + K.
+_TARGET_SEED = 1009
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+    """Settings of an adaptation run, besides the records.
+
+    Attributes:
+      alignment: the method, a name in methods.METHODS.
+      select: criterion whose best weights are kept, one of selection.CRITERIA; target uses target labels.
+      alpha: weight of the alignment; None for the method's own.
+      beta: weight of the target entropy (dcan, ours).
+      reg: form of dcan's regulariser, one of losses.REGULARISERS.
+      backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
+      weights, init_from: see loading.initialise.
+      train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
+      batch_size: source images per step, and as many target images.
+      steps: training steps.
+      eval_every: steps between evaluations.
+      ten_crop: evaluate on ten crops of each image, see preprocessing.ten_crops.
+      learning_rate: of the backbone at step 0.
+      balanced: draw each source class equally often.
+      flip: flip half of the training images left-right.
+      patience: evaluations without a better one before training stops; 0 for never.
+      checkpoint_steps: steps between checkpoints besides those at evaluations; 0 for none.
+      seed: of weights, order, augmentation and what a method draws.
+    """
+
+    alignment: str = "dcan"
+    select: str = "source"
+    alpha: float | None = None
+    beta: float = 0.1
+    reg: str = "paper"
+    backbone: str = "resnet50"
+    stem: str = "imagenet"
+    image_size: int = 224
+    reduction: int = 16
+    dtype: str = "float32"
+    weights: str = "imagenet"
+    init_from: str | None = None
+    train_batch_norm: bool = False
+    batch_size: int = 36
+    steps: int = 20001
+    eval_every: int = 500
+    ten_crop: bool = False
+    learning_rate: float = 1e-4
+    balanced: bool = False
+    flip: bool = True
+    patience: int = 0
+    checkpoint_steps: int = 500
+    seed: int = 0
+
+
+class Adaptation:
+    """An adaptation run: checks and makes everything when constructed, trains when told to.
+
+    Made and trained in the scope of a MirroredStrategy, it shares batches among devices. Losses that are means over
+    images are those of the whole batch; discrepancies, confusion and CDAN+E's weights are taken within each share, and
+    averaged.
+
+    Attributes:
+      config: AdaptationConfig.
+      classifier: the network.
+      method: methods.method.Method.
+    """
+
+    def __init__(
+        self, config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet, *, load_weights: bool = True
+    ):
+        """Checks the input and makes the network.
+
+        Args:
+          config: settings.
+          source: labelled images: train and validation.
+          target: images to adapt to: train (its labels are not used) and validation (labels for reporting).
+          load_weights: whether to load the first weights; a resumed run has its own.
+
+        Raises:
+          InputError: records or weights that cannot be used, or do not fit each other.
+        """
+        strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
+        self.config, self.source, self.target = config, source, target
+        counts = _check(config, source, target)
+        self._source_shares = counts / counts.sum()
+        corrected = methods.is_corrected(config.alignment)
+        self.classifier = loading.make_classifier(
+            config,
+            source,
+            pictures=[target, source],
+            load_weights=load_weights,
+            reduction=config.reduction,
+            attention=corrected,
+            correction=corrected,
+        )
+        self.model_config = self.classifier.config
+        if not config.train_batch_norm:
+            for layer in self.classifier.base.layers:
+                if isinstance(layer, tf.keras.layers.BatchNormalization):
+                    layer.trainable = False
+        self.method = methods.make(
+            config.alignment,
+            Setting(
+                num_classes=len(self.model_config.classes),
+                feature_width=int(self.classifier.base.output_shape[-1]),
+                alpha=config.alpha,
+                beta=config.beta,
+                reg=config.reg,
+                seed=config.seed,
+            ),
+        )
+
+    def run_config(self) -> dict[str, Any]:
+        """What decides the result, for config.json."""
+        settings = {**dataclasses.asdict(self.config), "alpha": self.method.alpha}
+        return {**settings, **dataclasses.asdict(self.model_config)}
+
+    def train(self, run: runs.RunFolder, *, embeddings_every: int = 0) -> dict[str, Any]:
+        """Trains in an open run folder, to the end; writes curves.png, samples/ and result.json.
+
+        Args:
+          run: open run folder.
+          embeddings_every: evaluations between pictures of the features, the end included; 0 for none.
+
+        Returns:
+          What result.json holds.
+        """
+        validate = {
+            path: loop.SplitRunner(
+                self.classifier,
+                records,
+                "validation",
+                path=path,
+                batch_size=_EVALUATION_BATCH,
+                ten_crop=self.config.ten_crop,
+            )
+            for path, records in (("source", self.source), ("target", self.target))
+        }
+        watched = self._attention_images() if self.model_config.attention else {}
+
+        def evaluate() -> dict[str, float | None]:
+            source, target = validate["source"](), validate["target"]()
+            done, step = trainer.step == self.config.steps, trainer.step
+            if embeddings_every and (done or step // self.config.eval_every % embeddings_every == 0):
+                self._show_features(source, target, run, step)
+            return self._row(source, target, watched)
+
+        trainer = loop.Trainer(
+            run,
+            self.classifier,
+            [self._phase()],
+            evaluate=evaluate,
+            select=self.config.select,
+            checkpoint_steps=self.config.checkpoint_steps,
+            patience=self.config.patience,
+            describe=self._describe,
+        )
+        trainer.fit()
+        best_by = selection.best_by_criterion(trainer.history)
+        classes = self.model_config.classes
+        curves.plot(
+            trainer.history, best_by, dict(zip(classes, self._source_shares, strict=True)), run.path / "curves.png"
+        )
+        result = {
+            "kind": "dcan",
+            "alignment": self.config.alignment,
+            "steps": trainer.step,
+            "select": self.config.select,
+            "selected_on_target_labels": self.config.select == "target",
+            "best": trainer.best,
+            "last": trainer.history[-1],
+            "evaluations": [selection.values(row) for row in trainer.history],
+            "best_by": best_by,
+            "classes": list(classes),
+        }
+        run.finish(result)
+        return result
+
+    def losses_of(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """All losses of one step.
+
+        Args:
+          batch: source: float32 [n, S, S, 1] in [0, 1]; class: int64 [n], of the source images; target: as source;
+            number: int64 scalar, the step.
+
+        Returns:
+          Scalars: total, cls, the terms of the method (unweighted), and accuracy on the source batch.
+        """
+        n = tf.shape(batch["source"])[0]
+        images, path = batch["source"], "source"
+        if self.method.uses_target:
+            images, path = tf.concat([batch["source"], batch["target"]], axis=0), "both"
+        features = self.classifier.features(images, path, self.config.train_batch_norm)
+        logits = self.classifier.head(features[:n])
+        values = {"cls": losses.cross_entropy(logits, batch["class"])}
+        if self.method.uses_target:
+            target_features = features[n:]
+            if self.method.corrected:
+                target_features, target_logits = self.classifier.correct(target_features)
+            else:
+                target_logits = self.classifier.head(target_features)
+            values |= self.method.losses(
+                Batch(
+                    labels=batch["class"],
+                    source_features=features[:n],
+                    source_logits=logits,
+                    target_features=target_features,
+                    target_logits=target_logits,
+                    correct=self.classifier.correct,
+                    number=batch["number"],
+                    progress=tf.cast(batch["number"], tf.float32) / float(self.config.steps),
+                )
+            )
+        total = values["cls"] + sum(weight * values[name] for name, weight in self.method.weights.items())
+        hits = tf.equal(tf.argmax(logits, axis=1), batch["class"])
+        return {"total": total, **values, "accuracy": tf.reduce_mean(tf.cast(hits, tf.float32))}
+
+    def _phase(self) -> loop.Phase:
+        groups = [
+            optimizers.Group([self.classifier.backbone], 1.0, _DECAY),
+            optimizers.Group([self.classifier.head], _HEAD_RATE, _DECAY),
+            optimizers.Group(self.method.layers, _METHOD_RATE, _DECAY),
+        ]
+        if self.method.corrected:
+            corrections = [self.classifier.feature_correction, self.classifier.logit_correction]
+            groups.append(optimizers.Group(corrections, _CORRECTION_RATE, _DECAY))
+        optimizer = optimizers.GroupedSGD(
+            groups,
+            learning_rate=self.config.learning_rate,
+            steps=self.config.steps,
+            schedule="inverse",
+            momentum=_MOMENTUM,
+            nesterov=True,
+            weight_decay=_WEIGHT_DECAY,
+        )
+
+        def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+            with tf.GradientTape() as tape:
+                values = self.losses_of(batch)
+            optimizer.apply(tape.gradient(values["total"], optimizer.variables_to_train))
+            return values
+
+        return loop.Phase(
+            name=self.config.alignment,
+            steps=self.config.steps,
+            eval_every=self.config.eval_every,
+            stream=self._stream,
+            step=step,
+            log_names=["total", "cls", *self.method.weights, "accuracy"],
+            optimizer=optimizer,
+            layers=self.method.layers,
+        )
+
+    def _stream(self, first: int, context: tf.distribute.InputContext = strategies.ALONE) -> tf.data.Dataset:
+        """Source and target, each shuffled on its own, whatever their lengths; of the target only the images."""
+
+        def batches(record_set: data.RecordSet, balanced: bool, seed: int) -> tf.data.Dataset:
+            return train_baseline.training_batches(
+                record_set,
+                batch_size=self.config.batch_size,
+                image_size=self.config.image_size,
+                balanced=balanced,
+                flip=self.config.flip,
+                seed=seed,
+                start_step=first,
+                context=context,
+            )
+
+        source = batches(self.source, self.config.balanced, self.config.seed)
+        target = batches(self.target, False, self.config.seed + _TARGET_SEED)
+        shares = len(strategies.own_shares(context))
+        numbers = tf.data.Dataset.range(first * shares, tf.int64.max).map(lambda number: number // shares)
+        return tf.data.Dataset.zip((source, target, numbers)).map(
+            lambda s, t, number: {"source": s["image"], "class": s["class"], "target": t["image"], "number": number}
+        )
+
+    def _row(
+        self, source: loop.Outputs, target: loop.Outputs, watched: Mapping[str, tf.Tensor]
+    ) -> dict[str, float | None]:
+        """What an evaluation adds to the history: accuracies, criteria, and whether the domains come together."""
+        classes = self.model_config.classes
+        domain_gap.warn_of_collapse(target, classes)
+        row: dict[str, float | None] = {
+            "source/loss": metrics.finite(source.cross_entropy()),
+            "source/balanced_accuracy": source.balanced_accuracy(),
+            "target/balanced_accuracy": target.balanced_accuracy(),
+            **loop.recalls_by_name(source, classes, "source"),
+            **loop.recalls_by_name(target, classes, "target"),
+            **domain_gap.predicted_shares(source, classes, "source"),
+            **domain_gap.predicted_shares(target, classes, "target"),
+            "target/marginal_distance": domain_gap.marginal_distance(target, self._source_shares),
+            **domain_gap.measure(self.classifier, source, target),
+            **selection.criteria(source, target),
+        }
+        if watched:
+            row |= domain_gap.attention_statistics(self.classifier, watched)
+        return row
+
+    def _attention_images(self) -> dict[str, tf.Tensor]:
+        """Some validation images of each domain, always the same, framed."""
+        found = {}
+        for path, records in (("source", self.source), ("target", self.target)):
+            count = min(_ATTENTION_IMAGES, records.num_examples("validation"))
+            batch = next(iter(data.training_stream(records, "validation", batch_size=count, seed=self.config.seed)))
+            found[path] = preprocessing.frame(preprocessing.to_unit(batch["image"]), self.config.image_size)
+        return found
+
+    def _show_features(self, source: loop.Outputs, target: loop.Outputs, run: runs.RunFolder, step: int) -> None:
+        points = embeddings.make_points(self.classifier, source, target)
+        picture = run.samples / f"features_{step:06d}.png"
+        embeddings.write_picture(points, picture, f"{self.config.alignment}, step {step}")
+        embeddings.write_projector(points, run.tensorboard, step)
+        tf.summary.image("features", tf.io.decode_png(picture.read_bytes(), channels=3)[tf.newaxis], step=step)
+
+    def _describe(self, row: dict[str, Any]) -> str:
+        terms = " ".join(f"{name[6:]} {value:.3f}" for name, value in row.items() if name.startswith("train/"))
+        after = f" -> {row['mmd/after_correction']:.3f}" if "mmd/after_correction" in row else ""
+        shares = " ".join(
+            f"{name} {row[f'target/predicted/{name}']:.2f} ({share:.2f})"
+            for name, share in zip(self.model_config.classes, self._source_shares, strict=True)
+        )
+        return (
+            f"step {row['step']}: {terms}; balanced accuracy source {row['source/balanced_accuracy']:.3f} "
+            f"target {row['target/balanced_accuracy']:.3f}; target predicted (source labelled) {shares}; "
+            f"MMD {row['mmd/before_correction']:.3f}{after}"
+        )
+
+
+def _check(config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet) -> np.ndarray:
+    """Images of each class in the source's train split. Raises InputError for records or settings without use."""
+    known = ((methods.METHODS, "alignment"), (selection.CRITERIA, "select"), (losses.REGULARISERS, "reg"))
+    for values, name in known:
+        if getattr(config, name) not in values:
+            raise InputError(f"--{name}={getattr(config, name)}: must be one of {', '.join(values)}")
+    counts = loop.check_classes(source, flag="--source_records", split="train")
+    loop.check_classes(source, flag="--source_records", split="validation", every_class=False)
+    if (source.info.label_version, source.info.classes) != (target.info.label_version, target.info.classes):
+        raise InputError(
+            f"--target_records={target.path}: is of label version {target.info.label_version} "
+            f"({', '.join(target.info.classes) or 'no classes'}), the source of {source.info.label_version} "
+            f"({', '.join(source.info.classes)}); build both with the same --label_version"
+        )
+    loop.check_pictures(source, target, flags=("--source_records", "--target_records"))
+    if target.num_examples("train") == 0:
+        raise InputError(f"--target_records={target.path}: the train split has no image to adapt to")
+    loop.check_classes(target, flag="--target_records", split="validation", every_class=False)
+    if config.batch_size < source.num_classes:
+        raise InputError(
+            f"--batch_size={config.batch_size}: is smaller than the {source.num_classes} classes; "
+            f"give at least {source.num_classes}"
+        )
+    if config.weights == "none" and not config.init_from and not config.train_batch_norm:
+        raise InputError(
+            "--weights=none: BatchNorm would run on the stored statistics of a random network; start from a "
+            "source-trained run (--init_from=RUN of train-baseline), or give --train_batch_norm"
+        )
+    chooses = " and choose the weights (--select=target)" if config.select == "target" else ""
+    print(
+        f"note: --target_records: the labels of its {target.num_examples('train')} training images are ignored; "
+        f"those of its validation images only report{chooses}",
+        flush=True,
+    )
+    for record_set, flag in ((source, "--source_records"), (target, "--target_records")):
+        loop.note_resolution(record_set, config.image_size, flag)
+    return counts

@@ -1,0 +1,319 @@
+"""The classifier: normalise -> backbone (with channel attention) -> dense head, with DCAN's feature correction.
+
+Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717, sections 3.2 and 3.3.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfcxr.classifiers.networks import attention, backbones, preprocessing
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import pictures
+
+DTYPES = ("float32", "mixed_bfloat16")
+_HEAD_STDDEV = 0.01
+_CORRECTION_STDDEV = 0.005
+_CORRECTION_BIAS = 0.1
+_CORRECTION_WIDTH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What decides a classifier's shape and what its output means.
+
+    Attributes:
+      classes: names, in the order of the outputs.
+      label_version: of the records it was trained on.
+      resolution: side of those records' images in pixels.
+      aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
+        synthetic ones.
+      image_size: side of what the backbone sees.
+      backbone: one of backbones.BACKBONES.
+      stem: one of backbones.STEMS.
+      attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
+        channel attention that is the same for both domains.
+      reduction: of the attention.
+      correction: whether there are feature corrections (DCAN and "ours").
+      dtype: float32 or mixed_bfloat16 (computation in bfloat16, weights in float32).
+    """
+
+    classes: tuple[str, ...]
+    label_version: str
+    resolution: int
+    image_size: int
+    backbone: str = "resnet50"
+    stem: str = "imagenet"
+    attention: bool = False
+    reduction: int = 16
+    correction: bool = False
+    dtype: str = "float32"
+    aspect: str = ""
+    contrast: str = ""
+
+    def __post_init__(self):
+        """Raises InputError naming a value that cannot be used."""
+        if len(self.classes) < 2:
+            raise InputError(
+                f"label version {self.label_version} has {len(self.classes)} classes; a classifier needs 2"
+            )
+        if self.backbone not in backbones.BACKBONES:
+            raise InputError(f"--backbone={self.backbone}: must be one of {', '.join(backbones.BACKBONES)}")
+        known = backbones.BACKBONES[self.backbone]
+        if self.image_size < known.min_size:
+            raise InputError(f"--image_size={self.image_size}: {self.backbone} needs at least {known.min_size} px")
+        if self.attention and not known.attention:
+            raise InputError(
+                f"--backbone={self.backbone}: channel attention needs a residual network, such as resnet50"
+            )
+
+    @property
+    def picture(self) -> pictures.PictureOptions:
+        """How a file becomes an image like those it was trained on; stretched and without contrast if unknown."""
+        return pictures.PictureOptions(self.resolution, self.aspect or "stretch", self.contrast or "none")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Picks its fields out of a run's configuration. Raises InputError if one is missing."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise InputError(f"config.json: is not of a classifier (it has no {missing[0]})")
+        return cls(**{name: values[name] for name in names} | {"classes": tuple(values["classes"])})
+
+
+class Classifier(tf.keras.Model):
+    """Images float [N, S, S, 1] in [0, 1], framed -> logits float32 [N, K].
+
+    Attributes:
+      config: ModelConfig.
+      backbone: the Keras network (with its attention, if any) of normalised images.
+      head: the dense classifier.
+      feature_correction, logit_correction: DCAN's correction blocks, or None.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        """Makes all weights, at random by `seed`."""
+        super().__init__(name="classifier")
+        self.config = config
+        known = backbones.BACKBONES[config.backbone]
+        num_classes = len(config.classes)
+        tf.keras.utils.set_random_seed(seed)
+        with _policy(config.dtype):
+            self.normalise = preprocessing.Normalise(known.normalisation)
+            base = backbones.build(config.backbone, config.stem)
+            self.backbone = base
+            if config.attention or known.squeeze_excite:
+                self.backbone = attention.AttendedBackbone(
+                    base, reduction=config.reduction, per_domain=config.attention
+                )
+        self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head")
+        self.feature_correction: tf.keras.Model | None = None
+        self.logit_correction: tf.keras.Model | None = None
+        if config.correction:
+            width = int(base.output_shape[-1])
+            self.feature_correction = _correction(_CORRECTION_WIDTH, width, "feature_correction")
+            self.logit_correction = _correction(num_classes, num_classes, "logit_correction")
+        self(tf.zeros([2, config.image_size, config.image_size, 1]))
+
+    @property
+    def base(self) -> tf.keras.Model:
+        """The backbone as Keras made it, without attention."""
+        return self.backbone.base if self.is_attended else self.backbone
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether the backbone is an attention.AttendedBackbone."""
+        return isinstance(self.backbone, attention.AttendedBackbone)
+
+    def features(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
+        """Pooled features before correction.
+
+        Args:
+          images: float [N, S, S, 1] in [0, 1].
+          path: of the attention; see attention.ChannelAttention.
+          training: whether BatchNorm uses the batch's statistics and updates the stored ones.
+
+        Returns:
+          float32 [N, F].
+        """
+        normalised = self.normalise(images)
+        if self.is_attended:
+            features = self.backbone(normalised, path=path, training=training)
+        else:
+            features = self.backbone(normalised, training=training)
+        return tf.cast(features, tf.float32)
+
+    def correct(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Corrected features f' = f + D(f), float32 [N, F], and corrected logits g' = C(f') + D'(C(f')), [N, K].
+
+        Raises ValueError if the classifier has no corrections.
+        """
+        if self.feature_correction is None or self.logit_correction is None:
+            raise ValueError("correct: the classifier was made with correction=False")
+        corrected = features + self.feature_correction(features)
+        logits = self.head(corrected)
+        return corrected, logits + self.logit_correction(logits)
+
+    def classify(self, features: tf.Tensor, path: str = "target") -> tf.Tensor:
+        """Logits [N, K] of features [N, F]: corrected on the target path, plain on the source path."""
+        if self.config.correction and path == "target":
+            return self.correct(features)[1]
+        return self.head(features)
+
+    def call(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
+        """Logits [N, K]; `path` is source or target."""
+        return self.classify(self.features(images, path, training), path)
+
+    def get_config(self) -> dict:
+        """The fields of `config`."""
+        return dataclasses.asdict(self.config)
+
+
+def make_inference_model(classifier: Classifier, path: str = "target", *, ten_crop: bool = False) -> tf.keras.Model:
+    """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
+
+    Args:
+      classifier: its weights are shared, not copied.
+      path: source or target.
+      ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the centre.
+    """
+    return InferenceModel(classifier, path, ten_crop)
+
+
+class InferenceModel(tf.keras.Model):
+    """See `make_inference_model`. Called eagerly, it raises InputError for values outside [0, 1]."""
+
+    def __init__(self, classifier: Classifier, path: str, ten_crop: bool):
+        """Arguments: as of `make_inference_model`."""
+        super().__init__(name=f"{classifier.config.backbone}_{path}")
+        self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
+        self.frame = preprocessing.Frame(classifier.config.image_size)
+        self.classes = classifier.config.classes
+        self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
+
+    def __call__(self, inputs, *args, **kwargs):
+        """Checks the range, then as any Keras model."""
+        preprocessing.check_range(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Probabilities [N, K]; `training` changes nothing."""
+        size = self.classifier.config.image_size
+        framed = preprocessing.ten_crops(images, size) if self.ten_crop else self.frame(images)
+        probabilities = tf.nn.softmax(self.classifier(framed, path=self.path, training=False))
+        if not self.ten_crop:
+            return probabilities
+        return tf.reduce_mean(tf.reshape(probabilities, [-1, preprocessing.NUM_CROPS, len(self.classes)]), axis=1)
+
+    def get_config(self) -> dict:
+        """Settings, for display: `tfcxr.load_classifier` is what rebuilds the model."""
+        return {**dataclasses.asdict(self.classifier.config), "path": self.path, "ten_crop": self.ten_crop}
+
+
+def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
+    """Writes all weights as one Keras `.weights.h5` file, atomically."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # Keras chooses the format by the name's end
+    try:
+        classifier.save_weights(str(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(classifier: Classifier, path: str | os.PathLike) -> None:
+    """Reads what `save_weights` wrote. Raises InputError naming the file if it cannot be used."""
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"{path}: there is no such file; the run has no weights yet")
+    try:
+        classifier.load_weights(str(path))
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{path}: does not fit the run's configuration ({str(error).splitlines()[0]})") from error
+
+
+def copy_weights(source: Classifier, target: Classifier) -> list[str]:
+    """Copies what both classifiers have: backbone always; head and corrections if the classes agree.
+
+    Returns:
+      Names of the parts copied.
+
+    Raises:
+      InputError: the backbones differ.
+    """
+    copied = copy_backbone(source, target, "--init_from")
+    parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
+    if source.config.classes == target.config.classes:
+        parts.append((source.head, target.head))
+        copied.append("head")
+        if source.config.correction and target.config.correction:
+            parts.append((source.feature_correction, target.feature_correction))
+            parts.append((source.logit_correction, target.logit_correction))
+            copied.append("corrections")
+    for a, b in parts:
+        b.set_weights(a.get_weights())
+    return copied
+
+
+def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str]:
+    """Copies the backbone, and its channel attention if both have one of the same reduction.
+
+    Returns:
+      Names of the parts copied.
+
+    Raises:
+      InputError: the backbones differ, or the reductions where attention is part of the backbone; begins with `flag`.
+    """
+    ours, theirs = target.config, source.config
+    if theirs.backbone != ours.backbone:
+        raise InputError(
+            f"{flag}: its backbone is {theirs.backbone}, not {ours.backbone}; give --backbone={theirs.backbone}"
+        )
+    same = theirs.reduction == ours.reduction
+    if not same and backbones.BACKBONES[ours.backbone].squeeze_excite:
+        raise InputError(f"{flag}: its --reduction is {theirs.reduction}, not {ours.reduction}")
+    target.base.set_weights(source.base.get_weights())
+    if not (source.is_attended and target.is_attended and same):
+        return ["backbone"]
+    for a, b in zip(source.backbone.attentions, target.backbone.attentions, strict=True):
+        b.copy_paths(a)
+    return ["backbone", "attention"]
+
+
+def _dense(width: int, stddev: float, bias: float, name: str, activation: str | None = None) -> tf.keras.layers.Dense:
+    return tf.keras.layers.Dense(
+        width,
+        activation,
+        kernel_initializer=tf.keras.initializers.RandomNormal(stddev=stddev),
+        bias_initializer=tf.keras.initializers.Constant(bias),
+        dtype="float32",
+        name=name,
+    )
+
+
+def _correction(hidden: int, width: int, name: str) -> tf.keras.Sequential:
+    """dense(relu(dense)): [N, width] -> [N, width]."""
+    blocks = [
+        _dense(hidden, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_in", "relu"),
+        _dense(width, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_out"),
+    ]
+    return tf.keras.Sequential([tf.keras.Input([width]), *blocks], name=name)
+
+
+@contextlib.contextmanager
+def _policy(dtype: str) -> Iterator[None]:
+    """Layers made in the block compute in this Keras policy."""
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype={dtype}: must be one of {', '.join(DTYPES)}")
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(dtype)
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)

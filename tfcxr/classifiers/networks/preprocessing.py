@@ -1,0 +1,154 @@
+"""From grey images to what a backbone takes; one framing for training, evaluation and exports.
+
+Training resizes to round(8/7 S) and crops S at random (256 and 224 in the reference); evaluation crops the centre of
+the same size, so that anatomy has one scale in both.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import image_ops
+
+NORMALISATIONS = ("caffe", "torch")
+NUM_CROPS = 10
+
+# Keras's ImageNet statistics. Caffe's ResNet-50 was trained on BGR in 0..255 less the mean; "torch" is RGB in 0..1.
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+_TORCH_MEAN = (0.485, 0.456, 0.406)
+_TORCH_STD = (0.229, 0.224, 0.225)
+
+
+def framed_size(image_size: int) -> int:
+    """Side to resize to before a crop of `image_size`: round(8/7 S)."""
+    return round(image_size * 8 / 7)
+
+
+def frame(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Evaluation framing: resize, then crop the centre.
+
+    Args:
+      images: floating [N, H, W, 1] in any range.
+      image_size: S.
+
+    Returns:
+      float32 [N, S, S, 1] in the same range.
+    """
+    side = framed_size(image_size)
+    start = (side - image_size) // 2
+    resized = image_ops.resize(images, side, side)
+    return resized[:, start : start + image_size, start : start + image_size]
+
+
+def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Framing of 10-crop evaluation: resize, then crop the four corners and the centre, and mirror each of them.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012, section 4.1.
+
+    Args:
+      images: floating [N, H, W, 1] in any range.
+      image_size: S.
+
+    Returns:
+      float32 [10 N, S, S, 1] in the same range; the ten of an image follow each other: top left, top right, bottom
+      left, bottom right, centre, then the mirrored five.
+    """
+    side = framed_size(image_size)
+    resized = image_ops.resize(images, side, side)
+    last, middle = side - image_size, (side - image_size) // 2
+    starts = ((0, 0), (0, last), (last, 0), (last, last), (middle, middle))
+    crops = [resized[:, y : y + image_size, x : x + image_size] for y, x in starts]
+    crops += [tf.reverse(crop, axis=[2]) for crop in crops]
+    return tf.reshape(tf.stack(crops, axis=1), [-1, image_size, image_size, 1])
+
+
+def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, flip: bool) -> tf.Tensor:
+    """Training framing: resize, crop at random, flip left-right half of the images if asked to.
+
+    A function of (seed, index) alone, so that a resumed run sees what an unbroken one would.
+
+    Args:
+      images: floating [N, H, W, 1] in any range.
+      index: int64 [N], number of each image's draw.
+      image_size: S.
+      seed: of all draws.
+      flip: whether to flip.
+
+    Returns:
+      float32 [N, S, S, 1] in the same range.
+    """
+    side = framed_size(image_size)
+    resized = image_ops.resize(images, side, side)
+
+    def draw(number: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform([3], tf.stack([tf.constant(seed, tf.int64), number]))
+
+    drawn = tf.map_fn(draw, index, fn_output_signature=tf.TensorSpec([3], tf.float32))
+    start = tf.cast(drawn[:, :2] * float(side - image_size + 1), tf.int32)
+    window = tf.range(image_size)
+    columns = start[:, 1, tf.newaxis] + window
+    if flip:
+        columns = tf.where(drawn[:, 2, tf.newaxis] < 0.5, tf.reverse(columns, axis=[1]), columns)
+    cropped = tf.gather(resized, start[:, 0, tf.newaxis] + window, axis=1, batch_dims=1)
+    cropped = tf.transpose(tf.gather(tf.transpose(cropped, (0, 2, 1, 3)), columns, axis=1, batch_dims=1), (0, 2, 1, 3))
+    return tf.ensure_shape(cropped, [None, image_size, image_size, 1])
+
+
+def to_unit(images: tf.Tensor) -> tf.Tensor:
+    """uint8 images in 0..255 to float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def check_range(images: tf.Tensor, name: str = "images") -> None:
+    """Raises InputError if images leave [0, 1] or are not floating; does nothing while a graph is traced."""
+    if not tf.executing_eagerly() or not isinstance(images, np.ndarray | tf.Tensor):
+        return
+    if not tf.as_dtype(images.dtype).is_floating:
+        raise InputError(
+            f"{name}: are {tf.as_dtype(images.dtype).name}, not floating in [0, 1]; divide 8-bit values by 255"
+        )
+    low, high = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+    if not (low >= 0.0 and high <= 1.0):
+        raise InputError(f"{name}: values are in [{low:g}, {high:g}], not [0, 1]; divide 8-bit values by 255")
+
+
+@tf.keras.utils.register_keras_serializable(package="tfcxr")
+class Frame(tf.keras.layers.Layer):
+    """`frame` as a layer: floating [N, H, W, 1] of any size -> float32 [N, S, S, 1]."""
+
+    def __init__(self, image_size: int, **kwargs):
+        """`image_size`: S."""
+        super().__init__(**kwargs)
+        self.image_size = image_size
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Frames `images`; eagerly called, checks that they are in [0, 1]."""
+        return frame(images, self.image_size)
+
+    def get_config(self) -> dict:
+        """Adds `image_size`."""
+        return {**super().get_config(), "image_size": self.image_size}
+
+
+@tf.keras.utils.register_keras_serializable(package="tfcxr")
+class Normalise(tf.keras.layers.Layer):
+    """Grey images [N, H, W, 1] in [0, 1] -> three channels as a backbone's ImageNet weights expect them."""
+
+    def __init__(self, mode: str, **kwargs):
+        """`mode`: caffe (BGR, 0..255 less the mean: ResNet-50 of Keras) or torch (RGB, standardised: DenseNet)."""
+        # Pixel values keep all their digits whatever the policy of the network behind.
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        if mode not in NORMALISATIONS:
+            raise ValueError(f"mode={mode!r}: must be one of {', '.join(NORMALISATIONS)}")
+        self.mode = mode
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Repeats the channel and normalises."""
+        images = tf.repeat(tf.cast(images, tf.float32), 3, axis=-1)
+        if self.mode == "caffe":
+            return images * 255.0 - tf.constant(_CAFFE_MEAN)
+        return (images - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_STD)
+
+    def get_config(self) -> dict:
+        """Adds `mode`."""
+        return {**super().get_config(), "mode": self.mode}

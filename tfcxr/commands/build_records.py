@@ -1,0 +1,104 @@
+"""Builds TFRecords from a label table and its images: selects the rows of a label version, splits them by patient,
+resizes the images to 8-bit grey PNG, and writes sharded records with their description, a datasheet, and a report of
+what was left out and why. A build that was stopped goes on when the same command is given again.
+
+Examples:
+  tfcxr build-records --dataset=chestxray --data_dir=nih --label_version=v1_0s --resolution=64 \\
+    --split_policy=official --output_dir=workspace/records/chestxray/v1_0s/64
+  tfcxr build-records --dataset=folder --data_dir=pneumonia --columns=path:file,patient:pid,class:finding \\
+    --class_values="NORMAL:No Finding,PNEUMONIA:Pneumonia" --label_versions_file=versions.json \\
+    --label_version=normal_pneumonia --output_dir=workspace/records/pneumonia/normal_pneumonia/64
+"""
+
+import sys
+import time
+
+from absl import flags
+
+from flags import app, common, records
+from tfrecords_builder.errors import InputError
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of this program."""
+    records.define_build(fv)
+
+
+def main(fv: flags.FlagValues) -> None:
+    """Builds the record set that the flags describe."""
+    from tfrecords_builder import build_plan, build_records, files, labels, readers
+    from tfrecords_builder.images import pictures
+    from tfrecords_builder.records import writing
+
+    start = time.monotonic()
+    _refuse_idle(fv)
+    files.refuse_source(fv.output_dir, fv.data_dir)
+    options = build_plan.Options(
+        dataset=fv.dataset,
+        data_dir=fv.data_dir,
+        labels_csv=fv.labels_csv,
+        columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
+        label_version=fv.label_version,
+        label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
+        uncertain=fv.uncertain or "",
+        split_policy=fv.split_policy,
+        split_fractions=[float(value) for value in fv.split_fractions],
+        num_folds=fv.num_folds,
+        fold=fv.fold,
+        kfold_test=fv.kfold_test,
+        split_lists=fv.split_lists,
+        view=fv.view,
+        frontal_only=fv.frontal_only,
+        images_per_class=[int(value) for value in fv.images_per_class] or None,
+        limit=fv.limit,
+        missing_images=fv.missing_images,
+        patient_salt=build_plan.read_salt(fv.salt_file) if fv.hash_patient_ids else b"",
+        seed=fv.seed,
+    )
+    picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=fv.contrast)
+    runner = None
+    if fv.runner == "beam":
+        from tfrecords_builder.records import beam_runner
+
+        runner = beam_runner.run_with_beam(fv.beam_options)
+    with files.resumable_folder(
+        fv.output_dir, worth_keeping=writing.has_finished_shards, overwrite=fv.overwrite
+    ) as folder:
+        info = build_records.build(
+            folder,
+            options,
+            picture,
+            num_shards=fv.num_shards,
+            workers=common.num_workers(fv),
+            bad_images=fv.bad_images,
+            runner=runner,
+        )
+        report = files.read_json(folder / "build_report.json")
+        seconds = time.monotonic() - start
+        files.write_json(folder / "result.json", {**report, "digest": info.digest, "seconds": round(seconds, 3)})
+        app.write_flags(fv, folder)
+    for warning in report["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(build_records.format_counts(info))
+    for reason, count in report["skipped"].items():
+        print(f"left out: {count} ({reason})")
+    for what, count in report["hierarchy"].items():
+        print(f"label hierarchy: {count} images have {what}")
+    print(f"{report['written']} of {report['rows']} rows written to {fv.output_dir} in {seconds:.1f} s")
+
+
+def _refuse_idle(fv: flags.FlagValues) -> None:
+    """Raises InputError for a flag that would do nothing: who gives it expects something of it."""
+    for name, idle, needed in (
+        ("salt_file", not fv.hash_patient_ids, "--hash_patient_ids"),
+        ("columns", fv.dataset != "folder", "--dataset=folder"),
+        ("class_values", fv.dataset != "folder", "--dataset=folder"),
+        ("fold", fv.split_policy != "kfold", "--split_policy=kfold"),
+        ("beam_options", fv.runner != "beam", "--runner=beam"),
+    ):
+        if fv[name].value and idle:
+            raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

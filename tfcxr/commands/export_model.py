@@ -1,0 +1,63 @@
+"""Writes a run's classifier or generator as a SavedModel with serving signatures.
+
+A classifier takes encoded images and gives probabilities; a generator takes labels and a seed and gives images. Inside
+are a model card, warm-up requests for TensorFlow Serving, and what `tfcxr.load_classifier` or `load_generator` need.
+Example: tfcxr export-model --run_dir=workspace/runs/baseline --output_dir=workspace/exports/baseline/1
+"""
+
+import sys
+
+from absl import flags
+
+from flags import app, common, gan
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of export-model."""
+    common.define_run_dir(fv, new=False)
+    common.define_output_dir(fv)
+    gan.define_snapshot(fv)
+    flags.DEFINE_list(
+        "evaluations",
+        [],
+        "output folders of evaluate for this run, separated by commas, whose results the model card shows; "
+        "classifiers only",
+        flag_values=fv,
+    )
+    flags.DEFINE_boolean(
+        "onnx",
+        False,
+        "also write model.onnx, with images of the records' resolution as input; classifiers only, needs the extra "
+        "onnx",
+        flag_values=fv,
+    )
+
+
+def main(fv: flags.FlagValues) -> None:
+    """Runs export-model."""
+    from tfcxr.gan import loading
+    from tfcxr.serving import export_classifier, export_generator, onnx_export
+    from tfcxr.training import runs
+    from tfrecords_builder import files
+    from tfrecords_builder.errors import InputError
+
+    is_gan = runs.load_config(fv.run_dir)["kind"] == "gan"
+    if is_gan and (fv.onnx or fv.evaluations):
+        flag = "onnx" if fv.onnx else "evaluations"
+        raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a GAN's run")
+    if fv.onnx:
+        onnx_export.check_installed()
+    with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
+        app.write_flags(fv, folder)
+        if is_gan:
+            result = export_generator.save_generator(loading.load(fv.run_dir, fv.snapshot), folder)
+        else:
+            result = export_classifier.export_classifier(fv.run_dir, folder, fv.evaluations)
+            if fv.onnx:
+                result["onnx"] = onnx_export.export_onnx(fv.run_dir, folder)
+        files.write_json(folder / "result.json", {"schema_version": 1, **result})
+    print(f"Written to {fv.output_dir}; signatures: {', '.join(result['signatures'])}")
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

@@ -1,0 +1,131 @@
+"""Generates a labelled synthetic record set with a trained GAN, in the format of build-records. A call that was stopped
+goes on when the same command is given again.
+
+--label_source says which labels the images have:
+  balanced  --per_class images of each class of the label version
+  records   one image for each image of the GAN's training fold (or of --label_records), with the same labels;
+            with --num_images so many, drawn from that distribution
+  table     the rows of --label_table, a CSV file: a column for each label that some row has (0 or 1) and optionally
+            count (images of the row), split (train, validation, test) and class (checked)
+  vector    --num_images images of the one combination --labels="Pneumothorax,Support Devices"
+80% of each class are train, the rest validation. Image i depends on the seed, i and its labels only; another batch
+size or device changes a pixel by one grey level at most.
+"""
+
+import sys
+
+from absl import flags
+
+from flags import app, common, gan
+
+# Flags that only some label sources use.
+_USED_BY = {
+    "per_class": ("balanced",),
+    "num_images": ("records", "vector"),
+    "label_records": ("balanced", "records"),
+    "top_combinations": ("balanced", "records"),
+    "label_table": ("table",),
+    "labels": ("vector",),
+}
+_NEEDED = {
+    "balanced": {"per_class": "the number of images per class"},
+    "records": {},
+    "table": {"label_table": "the CSV file of labels"},
+    "vector": {"labels": "the labels that all images have", "num_images": "how many"},
+}
+
+
+def define_flags(fv):
+    """Defines the flags in `fv`."""
+    common.define_folder(fv, "run_dir", "run folder of a GAN; or give --generator", required=False)
+    common.define_folder(fv, "generator", "exported generator (SavedModel folder of export-model)", required=False)
+    gan.define_snapshot(fv)
+    common.define_label_version(fv)
+    sources = list(_NEEDED)
+    flags.DEFINE_enum("label_source", "balanced", sources, "where the labels come from; see above", flag_values=fv)
+    for name, text in {
+        "per_class": "images per class (balanced)",
+        "num_images": "images in all (vector; records, to draw labels instead of replicating them)",
+        "top_combinations": "use only so many most frequent label combinations (balanced: per class); default all",
+    }.items():
+        flags.DEFINE_integer(name, None, text, lower_bound=1, flag_values=fv)
+    common.define_folder(
+        fv,
+        "label_records",
+        "record set whose label combinations (train split) to use; default: the GAN's training fold",
+        required=False,
+    )
+    common.define_file(fv, "label_table", "CSV of labels (table), one row per image or with a column count")
+    flags.DEFINE_string("labels", None, "labels joined by commas (vector)", flag_values=fv)
+    flags.DEFINE_float(
+        "truncation",
+        1.0,
+        "scales the latents towards their mean: below 1 more typical images, less variety; 1: off",
+        flag_values=fv,
+    )
+    flags.register_validator("truncation", lambda value: 0 < value <= 1, "must be above 0, at most 1", flag_values=fv)
+    flags.DEFINE_boolean(
+        "also_png",
+        False,
+        "also write PNG files with train.csv and valid.csv in CheXpert's layout (CheXpert-synthetic in the output)",
+        flag_values=fv,
+    )
+    flags.DEFINE_boolean(
+        "strips", False, "also draw interpolations between latents and between classes", flag_values=fv
+    )
+    flags.DEFINE_integer("images_per_shard", 1024, "images per file, at most", lower_bound=1, flag_values=fv)
+    common.define_batch_size(fv, 64)
+    common.define_seed(fv)
+    common.define_output_dir(fv)
+
+
+def main(fv):
+    """Generates."""
+    from tfrecords_builder import files
+    from tfrecords_builder.errors import InputError
+    from tfrecords_builder.records import writing
+
+    if bool(fv.run_dir) == bool(fv.generator):
+        raise InputError("--run_dir or --generator: give one of them")
+    for name, what in _NEEDED[fv.label_source].items():
+        if fv[name].value in (None, ""):
+            raise InputError(f"--{name} is required: {what}")
+    for name, sources in _USED_BY.items():
+        if fv[name].value is not None and fv.label_source not in sources:
+            needed = " or ".join(f"--label_source={source}" for source in sources)
+            raise InputError(f"--{name}: has no meaning with --label_source={fv.label_source}, it needs {needed}")
+    for name in ("run_dir", "generator", "label_records", "label_table"):
+        if fv[name].value:
+            files.refuse_source(fv.output_dir, fv[name].value, flag=f"--{name}")
+    files.check_output(fv.output_dir, overwrite=fv.overwrite)
+    from tfcxr import generation
+    from tfcxr.gan import loading
+
+    version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
+    generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
+    source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
+    if fv.label_source == "balanced":
+        plan = generation.plan_balanced(generator, version, fv.per_class, **source)
+    elif fv.label_source == "table":
+        plan = generation.plan_table(generator, version, fv.label_table, seed=fv.seed)
+    elif fv.label_source == "vector":
+        plan = generation.plan_vector(generator, version, fv.labels, fv.num_images)
+    elif fv.num_images:
+        plan = generation.plan_sampled(generator, version, fv.num_images, **source)
+    else:
+        plan = generation.plan_replicated(generator, version, **source)
+    names = ("seed", "batch_size", "truncation", "images_per_shard", "also_png", "strips")
+    options = generation.Options(**{name: fv[name].value for name in names})
+    with files.resumable_folder(
+        fv.output_dir, worth_keeping=writing.has_finished_shards, overwrite=fv.overwrite
+    ) as folder:
+        result = generation.write(generator, plan, folder, options)
+        files.write_json(folder / "result.json", {"schema_version": 1, **result})
+        app.write_flags(fv, folder)
+    for reason, count in plan.left_out.items():
+        print(f"left out: {count} ({reason})")
+    print(f"{result['num_images']} images written to {fv.output_dir}; look at samples.png there")
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

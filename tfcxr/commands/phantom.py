@@ -1,0 +1,53 @@
+"""Simulates a hospital's chest radiographs: 3-D anatomy, the 14 CheXpert findings, X-ray projection, and a label table.
+
+Hospital a writes CheXpert's layout (train.csv, valid.csv, JPEG), hospital b NIH ChestX-ray14's
+(Data_Entry_2017_v2020.csv, split lists, PNG). They differ in exposure, contrast, noise, borders, views and prevalence.
+Patients have one to five studies each. Nobody in these pictures exists.
+
+Example:
+  tfcxr phantom --hospital=a --num_patients=600 --resolution=128 --output_dir=workspace/data/phantom-a
+"""
+
+import sys
+
+from absl import flags
+
+from flags import app, common
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of this program."""
+    common.define_output_dir(fv)
+    flags.DEFINE_enum("hospital", "a", ["a", "b"], "a: CheXpert layout; b: NIH ChestX-ray14 layout", flag_values=fv)
+    flags.DEFINE_integer(
+        "num_patients", 600, "patients, about 2 images each", lower_bound=1, upper_bound=99_999, flag_values=fv
+    )
+    common.define_resolution(fv, default=128, low=16)
+    common.define_seed(fv)
+    common.define_workers(fv)
+
+
+def main(fv: flags.FlagValues) -> None:
+    """Simulates the hospital that the flags describe."""
+    from tfrecords_builder import files
+    from tfrecords_builder.simulator import simulate_hospital
+
+    with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
+        result = simulate_hospital.simulate_hospital(
+            folder,
+            hospital=fv.hospital,
+            num_patients=fv.num_patients,
+            resolution=fv.resolution,
+            seed=fv.seed,
+            workers=common.num_workers(fv),
+        )
+        files.write_json(folder / "result.json", result)
+        app.write_flags(fv, folder)
+    print(
+        f"{result['num_images']} images of {result['num_patients']} patients in {result['seconds']:.1f} s "
+        f"({result['images_per_second']:.0f}/s) written to {fv.output_dir}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

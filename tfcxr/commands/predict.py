@@ -1,0 +1,56 @@
+"""Writes class probabilities of image files to a CSV, and with --heatmaps pictures of what they rest on (Grad-CAM).
+
+Reads PNG, JPEG and DICOM as build-records does. A bad file does not stop the rest: bad files are listed at the end,
+and the exit code is then 1.
+Example: tfcxr predict --model=workspace/exports/baseline/1 --images=folder,other.dcm --output=predictions.csv
+"""
+
+import contextlib
+import pathlib
+import sys
+
+from absl import flags
+
+from flags import app, common
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of predict."""
+    common.define_folder(fv, "model", "run folder or export of a classifier")
+    flags.DEFINE_list("images", [], "PNG, JPEG or DICOM files and folders of them, separated by commas", flag_values=fv)
+    flags.DEFINE_string("output", None, "CSV to write; flags and result are written beside it", flag_values=fv)
+    common.define_required(fv, "output", "the CSV to write")
+    flags.DEFINE_string(
+        "heatmaps",
+        None,
+        "folder, empty or new, for a picture of each image under the heat map of its predicted class",
+        flag_values=fv,
+    )
+    common.define_overwrite(fv)
+    common.define_batch_size(fv, 32)
+
+
+def main(fv: flags.FlagValues) -> int:
+    """Runs predict."""
+    from tfcxr.serving import predict
+    from tfrecords_builder import files
+
+    output = pathlib.Path(fv.output)
+    predict.check_output(output, overwrite=fv.overwrite)
+    image_paths = predict.find_images(fv.images)
+    with contextlib.ExitStack() as stack:
+        heatmaps = None
+        if fv.heatmaps:
+            heatmaps = stack.enter_context(files.output_folder(fv.heatmaps, overwrite=fv.overwrite, flag="--heatmaps"))
+            app.write_flags(fv, heatmaps)
+        result = predict.predict_files(fv.model, image_paths, output, batch_size=fv.batch_size, heatmaps=heatmaps)
+    files.write_json(output.with_suffix(".result.json"), {"schema_version": 1, "model": fv.model, **result})
+    app.write_flags(fv, output.parent, f"{output.stem}.flags.txt")
+    print(f"{result['num_images']} images written to {output}")
+    for path, reason in result["failed"].items():
+        print(f"error: {path}: {reason}", file=sys.stderr)
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

@@ -1,0 +1,99 @@
+"""Runs a whole study from one flagfile: simulates or reads data, builds records, trains GANs and classifiers,
+evaluates, and puts the results in one table, the thesis's figures beside ours.
+
+Every job is a tfcxr command with a log of its own. What is done and unchanged is skipped, so that the same command
+goes on after a stop, and only what a changed flag affects runs again (replacing the old). A failed job leaves its cells
+empty and marked; the rest goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
+Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
+"""
+
+import sys
+
+from flags import app, classifier, study
+from tfcxr.classifiers.adaptation import methods
+
+
+def define_flags(fv):
+    """Defines the flags of study."""
+    study.define_question(fv)
+    study.define_sets(fv)
+    study.define_table(fv)
+    study.define_jobs(fv)
+    study.define_running(fv)
+
+
+def main(fv):
+    """Runs the study."""
+    import pathlib
+
+    from tfcxr.studies import planning
+    from tfcxr.studies import study as study_lib
+    from tfrecords_builder.errors import RunError
+
+    definition = _definition(fv)
+    workspace = pathlib.Path(fv.workspace)
+    folder = pathlib.Path(fv.output_dir or workspace / "studies" / definition.name)
+    written = {name: fv[name].value for name in sorted(fv) if fv[name].value not in (None, "", [])}
+    whole = study_lib.Study(definition, planning.plan(definition, _resolve), written, workspace, folder, _resolve)
+    if fv.dry_run:
+        print(whole.describe())
+        return None
+    if fv.emit:
+        flags = [fv[name].serialize() for name in fv if fv[name].present and name not in ("emit", "flagfile")]
+        print(whole.emit(fv.emit, [line for flag in flags for line in flag.split("\n")]), end="")
+        return None
+    with whole.opened() as lock_handle:
+        app.write_flags(fv, folder)
+        whole.run(fv.jobs, lock_handle)
+    if failed := whole.failed():
+        raise RunError(f"{len(failed)} of {len(whole.graph.jobs)} jobs are not done: {', '.join(failed)}; see {folder}")
+    return None
+
+
+def _definition(fv):
+    from tfcxr.studies import definition, results
+    from tfrecords_builder.errors import InputError
+
+    if not fv.name:
+        raise InputError("--name is required: of the study; or give a preset, such as --flagfile=study/phantom")
+    if fv.table and fv.table not in results.Published().tables:
+        raise InputError(f"--table={fv.table}: must be one of {', '.join(results.Published().tables)}")
+    if not all(seed.isdecimal() for seed in fv.seeds) or not fv.seeds:
+        raise InputError(f"--seeds={','.join(fv.seeds)}: must be whole numbers, such as 0,1,2")
+    phantoms = definition.parse_named("phantom", fv.phantom)
+    records = definition.parse_named("records", fv.records)
+    synthetic = definition.parse_named("synthetic", fv.synthetic)
+    return definition.Definition(
+        **{name: fv[name].value for name in ("name", "question", "table", "label_versions_file", "resolution")},
+        label_versions=tuple(fv.label_versions),
+        phantoms={name: definition.parse_tokens("phantom", text) for name, text in phantoms.items()},
+        records={name: definition.parse_tokens("records", text) for name, text in records.items()},
+        data=definition.parse_folders("data", fv.data, [name for name in records if name not in phantoms]),
+        synthetic=synthetic,
+        generators=definition.parse_folders("generators", fv.generators, synthetic, all_needed=False),
+        cells=tuple(definition.parse_cells(line, list(methods.METHODS), classifier.VARIANTS) for line in fv.cells),
+        seeds=tuple(int(seed) for seed in fv.seeds),
+        adapt_from_baseline=fv.adapt_from_baseline,
+        label_stats=fv.label_stats,
+        flags={command: definition.parse_tokens(name, fv[name].value) for name, command in study.COMMANDS.items()},
+    )
+
+
+def _resolve(kind, arguments):
+    """All flags of a command with their values, presets expanded."""
+    import importlib
+
+    from absl import flags
+
+    from tfcxr import cli
+    from tfrecords_builder.errors import InputError
+
+    module = importlib.import_module(cli.COMMANDS[kind][0])
+    try:
+        return app.parse(module.define_flags, [kind, *arguments]).flag_values_dict()
+    except (flags.Error, InputError) as error:
+        raise InputError(f"flags of {kind}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

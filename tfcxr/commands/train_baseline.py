@@ -1,0 +1,59 @@
+"""Trains a classifier on records: ResNet-50 fine-tuned in two stages ("No Alignment").
+
+Writes checkpoints, the weights best on the validation fold, TensorBoard events and training curves into the run folder.
+Example: tfcxr train-baseline --records=workspace/records/nih/v1_0s/64 --run_dir=workspace/runs/baseline --weights=none
+From synthetic to real: --init_from=RUN_ON_SYNTHETIC --labelled_per_class=50, or --extra_records=SYNTHETIC to mix.
+"""
+
+import sys
+
+from flags import app, classifier, common
+
+
+def define_flags(fv):
+    """Defines the flags of train-baseline."""
+    common.define_records(fv)
+    common.define_run_dir(fv)
+    common.define_seed(fv)
+    classifier.define_network(fv, weights="imagenet")
+    classifier.define_training(fv, flip=False)
+    classifier.define_baseline(fv)
+
+
+def main(fv):
+    """Trains."""
+    import dataclasses
+
+    from tfcxr import data
+    from tfcxr.classifiers.training import loop, train_baseline
+    from tfcxr.training import strategies
+
+    strategy = strategies.make(fv.strategy)
+    names = [field.name for field in dataclasses.fields(train_baseline.BaselineConfig)]
+    config = train_baseline.BaselineConfig(**{name: fv[name].value for name in names})
+    record_set = data.RecordSet(fv.records)
+    extra_set = data.RecordSet(fv.extra_records) if fv.extra_records else None
+    digests = {"records": record_set.info.digest}
+    if extra_set:
+        digests["extra_records"] = extra_set.info.digest
+    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
+    with strategies.naming_lost_workers(strategy), strategy.scope():
+        training = train_baseline.Baseline(config, record_set, extra_set, load_weights=fresh)
+        with loop.open_run(
+            strategy,
+            fv.run_dir,
+            kind="baseline",
+            config=training.run_config(),
+            records_digests=digests,
+            overwrite=fv.overwrite,
+        ) as run:
+            app.write_flags(fv, run.path)
+            result = training.train(run)
+    best = result["best"]
+    print(
+        f"Best balanced accuracy on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

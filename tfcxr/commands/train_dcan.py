@@ -1,0 +1,63 @@
+"""Adapts a classifier from labelled source to unlabelled target records, by the method that --alignment names.
+
+The target's labels are not used, except to report, and to choose weights if --select=target (marked so in the result).
+Writes checkpoints, the weights that --select keeps, TensorBoard events, curves.png and pictures of the features.
+Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_records=workspace/records/nih
+--run_dir=workspace/runs/dcan --init_from=workspace/runs/baseline
+"""
+
+import sys
+
+from flags import app, classifier, common
+from tfcxr.classifiers.adaptation import methods
+
+
+def define_flags(fv):
+    """Defines the flags of train-dcan."""
+    common.define_records(fv, "source_records", "folder of the labelled record set")
+    common.define_records(
+        fv, "target_records", "folder of the record set to adapt to; its training labels are not used"
+    )
+    common.define_run_dir(fv)
+    common.define_seed(fv)
+    classifier.define_network(fv, weights="imagenet")
+    classifier.define_training(fv, flip=True)
+    classifier.define_dcan(fv, {name: what for name, (_, _, what) in methods.METHODS.items()})
+
+
+def main(fv):
+    """Trains."""
+    import dataclasses
+
+    from tfcxr import data
+    from tfcxr.classifiers.adaptation import train_dcan
+    from tfcxr.classifiers.training import loop
+    from tfcxr.training import strategies
+
+    strategy = strategies.make(fv.strategy)
+    names = [field.name for field in dataclasses.fields(train_dcan.AdaptationConfig)]
+    config = train_dcan.AdaptationConfig(**{name: fv[name].value for name in names})
+    source = data.RecordSet(fv.source_records, flag="--source_records")
+    target = data.RecordSet(fv.target_records, flag="--target_records")
+    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
+    with strategies.naming_lost_workers(strategy), strategy.scope():
+        training = train_dcan.Adaptation(config, source, target, load_weights=fresh)
+        with loop.open_run(
+            strategy,
+            fv.run_dir,
+            kind="dcan",
+            config=training.run_config(),
+            records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
+            overwrite=fv.overwrite,
+        ) as run:
+            app.write_flags(fv, run.path)
+            result = training.train(run, embeddings_every=fv.embeddings_every)
+    best = result["best"]
+    print(
+        f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "
+        f"{best['select/source']:.3f}, target {best['select/target']:.3f}. Run: {fv.run_dir}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))

@@ -1,0 +1,168 @@
+"""Library behind compare-sets: measures of synthetic images against real ones, and of held-out real ones beside them.
+
+Figures depend on the number of images, so all sets are cut to one number, and the held-out images show what a perfect
+generator would reach with it, as far as they were drawn from the same patients' distribution.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from tfcxr import data, plotting
+from tfcxr.fidelity import distances, feature_statistics, features
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
+
+SCHEMA_VERSION = 1
+MAX_IMAGES = 10_000  # of each set, where the caller names no number: that of the benchmark's FID
+
+_LEAST_IMAGES = distances.NEIGHBOURS + 1
+_DIRECTIONS = {"fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "density": "near 1"}
+_PLOTTED = 1000
+_FEW_FOR_PCA = 640  # ten for each component
+
+
+def compare_sets(
+    *,
+    real: str | os.PathLike,
+    synthetic: str | os.PathLike,
+    holdout: str | os.PathLike | None = None,
+    split: str = "train",
+    holdout_split: str = "test",
+    features_name: str = features.PIXELS_PCA,
+    features_weights: str | None = None,
+    num_images: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    cache_dir: str | os.PathLike | None = None,
+    output_dir: pathlib.Path,
+) -> dict[str, Any]:
+    """Compares record sets and writes result.json, result.md and features.png.
+
+    Sets of another resolution than the real one are refused: a resize would itself be measured.
+
+    Args:
+      real: record set of the reals, best those that the generator was trained on.
+      synthetic: record set that is measured.
+      holdout: record set of reals that the generator has not seen, compared in the same way; may be the folder `real`.
+      split: fold of `real` and `synthetic`.
+      holdout_split: fold of `holdout`.
+      features_name, features_weights: see features.make_extractor.
+      num_images: of each set, drawn by `seed`; None: as many as the smallest set has, at most MAX_IMAGES.
+      batch_size: images per step.
+      seed: of all draws.
+      cache_dir: see statistics.of_reals.
+      output_dir: existing folder to write into.
+
+    Returns:
+      What result.json holds.
+
+    Raises:
+      InputError: sets, features or numbers that cannot be used.
+      RunError: damaged records, features that are not finite.
+    """
+    real_set = data.RecordSet(real, flag="--real")
+    resolution = real_set.info.resolution
+    sets = {"real": (real_set, split)}
+    sets["synthetic"] = (data.RecordSet(synthetic, flag="--synthetic", resolution=resolution), split)
+    if holdout:
+        held_out = data.RecordSet(holdout, flag="--holdout", resolution=resolution)
+        if held_out.info.digest == real_set.info.digest and holdout_split == split:
+            raise InputError(f"--holdout={holdout}: its {holdout_split} split is the real set; give another split")
+        sets["holdout"] = (held_out, holdout_split)
+    number = _number_of_images(sets, num_images)
+    extractor = features.make_extractor(features_name, resolution=resolution, weights=features_weights)
+    drawn: dict[str, Any] = {"num_images": number, "seed": seed, "batch_size": batch_size}
+    reference = feature_statistics.of_reals(extractor, real_set, split, **drawn, cache_dir=cache_dir)
+    others = {
+        name: feature_statistics.of_records(extractor, *where, **drawn)
+        for name, where in sets.items()
+        if name != "real"
+    }
+    width = reference.features.shape[1]
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "features": {"name": extractor.name, "width": width},
+        "num_images": number,
+        "neighbours": distances.NEIGHBOURS,
+        "seed": seed,
+        "metrics": {name: feature_statistics.compare(reference, other, seed=seed) for name, other in others.items()},
+        "sets": {
+            name: {"path": str(s.path), "split": fold, "source": s.info.source, "digest": s.info.digest}
+            for name, (s, fold) in sets.items()
+        },
+        "warnings": _warnings(number, width, extractor.name),
+    }
+    files.write_json(output_dir / "result.json", result)
+    files.write_text(output_dir / "result.md", to_markdown(result))
+    plot_features({"real": reference, **others}, output_dir / "features.png")
+    return result
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """A result as a short Markdown table; held-out real images, if any, in a column of their own."""
+    columns = list(result["metrics"])
+    name = result["features"]["name"]
+    lines = [
+        f"{result['num_images']} images of each set, features {name}, k = {result['neighbours']}",
+        "",
+        f"| | {' | '.join('held-out real' if c == 'holdout' else c for c in columns)} | better |",
+        "|---|" + "---|" * (len(columns) + 1),
+    ]
+    for measure in features.METRICS:
+        metric = features.metric_name(measure, name)
+        cells = []
+        for column in columns:
+            values = result["metrics"][column]
+            spread = f" ± {values[features.metric_name('kid_std', name)]:.2g}" if measure == "kid" else ""
+            cells.append(f"{values[metric]:.4g}{spread}")
+        lines.append(f"| {metric} | {' | '.join(cells)} | {_DIRECTIONS.get(measure, 'higher')} |")
+    lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+def plot_features(sets: dict[str, feature_statistics.Statistics], path: pathlib.Path) -> None:
+    """At most 1000 images of each set on the two directions in which the reals vary most; `sets` holds "real"."""
+    real = sets["real"]
+    _, directions = np.linalg.eigh(real.covariance)
+    plane = directions[:, -2:][:, ::-1]
+    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    for (name, one), colour in zip(sets.items(), ("tab:grey", "tab:orange", "tab:blue"), strict=False):
+        # Evenly, since records lie in the order of their source.
+        points = (one.features[:: -(-len(one.features) // _PLOTTED)] - real.mean) @ plane
+        axes.scatter(points[:, 0], points[:, -1], s=6, alpha=0.5, color=colour, label=name, linewidths=0)
+    axes.set_xlabel(f"first principal component of the reals' {real.name}")
+    axes.set_ylabel("second")
+    axes.legend()
+    plotting.save(figure, path, 120)
+
+
+def _number_of_images(sets: dict[str, tuple[data.RecordSet, str]], wanted: int | None) -> int:
+    available = {name: record_set.num_examples(split) for name, (record_set, split) in sets.items()}
+    number = min(MAX_IMAGES, *available.values()) if wanted is None else wanted
+    for name, count in available.items():
+        record_set, split = sets[name]
+        what = f"--{name}={record_set.path}: the {split} split has {count} images"
+        if count < _LEAST_IMAGES:
+            raise InputError(f"{what}; at least {_LEAST_IMAGES} are needed")
+        if count < number:
+            raise InputError(f"{what}, --num_images={number} asks for more; leave it out for as many as there are")
+    return number
+
+
+def _warnings(number: int, width: int, name: str) -> list[str]:
+    found = []
+    if number <= width:
+        found.append(
+            f"{number} images for {width} features: the Fréchet distance is biased far upwards; look at the KID, "
+            f"and compare figures of {name} of the same number of images only"
+        )
+    if name == features.PIXELS_PCA and number < _FEW_FOR_PCA:
+        found.append(
+            f"{name} is fitted to {number} real images: with so few, even held-out real images look unlike them; "
+            f"{_FEW_FOR_PCA} or more are wanted"
+        )
+    return found

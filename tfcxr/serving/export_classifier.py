@@ -1,0 +1,195 @@
+"""Exports a classifier as a SavedModel: encoded bytes in, probabilities out, with all that its use needs inside."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+
+from tfcxr.classifiers import loading
+from tfcxr.classifiers.networks import models, preprocessing
+from tfcxr.serving import model_cards, warmup_requests
+from tfcxr.training import runs
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import image_ops, pictures
+
+_SAVED_MODEL = "saved_model.pb"
+
+
+class ServedClassifier(tf.Module):
+    """The signatures of an exported classifier; `predict` uses them for runs as well.
+
+    Each returns {"probabilities": float [N, K], "class_id": int64 [N], "class_name": string [N]}.
+
+    Attributes:
+      functions: signature -> tf.function.
+    """
+
+    def __init__(self, model: tf.keras.Model, classes: Sequence[str], picture: pictures.PictureOptions):
+        """Makes the signatures.
+
+        Args:
+          model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
+          classes: K class names.
+          picture: how the images of the records it was trained on were made: files become such images first, as
+            build-records would have done.
+        """
+        super().__init__(name="classifier")
+        # Not the model itself: a SavedModel would hold a graph of each of its layers, too, at several times the size.
+        self._weights = list(model.variables)
+        self._classify = lambda batch: model(batch, training=False)
+        self.functions = {
+            "serving_default": self.image_bytes,
+            "image_tensor": self.image_tensor,
+            "tf_example": self.tf_example,
+        }
+        self._picture = picture
+        self._classes = tf.constant(classes)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """PNG of 8 or 16 bits or JPEG of 8, of any size, grey or RGB; string [N]."""
+        return self._outputs(_decode(image_bytes, self._picture))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.float32, name="images")])
+    def image_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Float [N, H, W, 1] in [0, 1], contrast and aspect as in the records; values outside are an error."""
+        check = tf.debugging.Assert(
+            tf.reduce_all((images >= 0.0) & (images <= 1.0)), ["images must be in [0, 1]; divide 8-bit values by 255"]
+        )
+        with tf.control_dependencies([check]):
+            return self._outputs(tf.identity(images))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def tf_example(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialised tf.train.Example, our records, of which `image/encoded` is read; string [N].
+
+        Unlike that of files, the contrast of records has been set.
+        """
+        parsed = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return self._outputs(_decode(parsed["image/encoded"], dataclasses.replace(self._picture, contrast="none")))
+
+    def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.cast(self._classify(batch), tf.float32)
+        class_id = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": probabilities,
+            "class_id": class_id,
+            "class_name": tf.gather(self._classes, class_id),
+        }
+
+
+def _decode(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Tensor:
+    """Files, string [N] -> float32 [N, R, R, 1] in [0, 1], as images of records."""
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        return preprocessing.to_unit(pictures.fit(image_ops.decode_grey_float(data), 255.0, picture))
+
+    decoded = tf.map_fn(decode, encoded, fn_output_signature=tf.float32)
+    return tf.ensure_shape(decoded, [None, picture.resolution, picture.resolution, 1])
+
+
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """As `loading.load_classifier_config`; of an exported generator the InputError says what it is."""
+    if (pathlib.Path(path) / runs.EXPORTED_GENERATOR).is_file():
+        raise InputError(f"--model={path}: is an exported generator; give a classifier's run folder or export")
+    return loading.load_classifier_config(path)
+
+
+def picture_options(config: dict[str, Any]) -> pictures.PictureOptions:
+    """How files become images for a classifier of this configuration, see `load_config`."""
+    return models.ModelConfig.from_dict(config).picture
+
+
+def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The function behind the signature `image_tensor` of an export, or of what a run's export would be.
+
+    Raises InputError: not of a classifier, without weights yet, or a damaged SavedModel.
+    """
+    config = load_config(path)
+    if not (pathlib.Path(path) / _SAVED_MODEL).exists():
+        served = ServedClassifier(loading.load_classifier(path), config["classes"], picture_options(config))
+        return lambda images: served.image_tensor(images)  # keeps `served`, which its method alone does not
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"--model={path}: its SavedModel cannot be read ({reason}); export the run again") from error
+    return lambda images: loaded.signatures["image_tensor"](images=images)
+
+
+def export_classifier(
+    run_dir: str | os.PathLike, folder: pathlib.Path, evaluations: Sequence[str | os.PathLike] = ()
+) -> dict[str, Any]:
+    """Writes a run's classifier as a SavedModel into `folder`.
+
+    The folder gets the SavedModel with the signatures of `ServedClassifier`, a warm-up request for each, the files of
+    the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt,
+    label_names.txt and model_card.md.
+
+    Args:
+      run_dir: a baseline or DCAN run that has weights.
+      folder: existing folder to write into.
+      evaluations: output folders of evaluations of this run, for the model card.
+
+    Returns:
+      What result.json should hold.
+
+    Raises:
+      InputError: not a run of a classifier, or one without weights yet; an evaluation of another model.
+    """
+    run_dir = pathlib.Path(run_dir)
+    config = loading.load_classifier_config(run_dir)
+    classes, picture = list(config["classes"]), picture_options(config)
+    served = ServedClassifier(loading.load_classifier(run_dir), classes, picture)
+    measured = [_read_evaluation(path, run_dir) for path in evaluations]
+    result_path = run_dir / "result.json"
+    card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
+    for name in loading.FILES:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run_dir / name, target)
+    with tempfile.TemporaryDirectory() as temporary:
+        assets = pathlib.Path(temporary)
+        files.write_text(assets / "class_names.txt", "".join(f"{name}\n" for name in classes))
+        files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in config["labels"]))
+        files.write_text(assets / "model_card.md", card)
+        served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
+        tf.saved_model.save(served, str(folder), signatures=served.functions)
+    warmup_requests.write_requests(folder, "classifier", _requests(picture.resolution))
+    return {
+        "kind": "classifier",
+        "run": str(run_dir),
+        "classes": classes,
+        "signatures": list(served.functions),
+        **dataclasses.asdict(picture),
+    }
+
+
+def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
+    """A request of one black image for each signature."""
+    png = image_ops.encode_png(tf.zeros([resolution, resolution, 1], tf.uint8)).numpy()
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))
+    example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
+    return {
+        "serving_default": {"image_bytes": tf.make_tensor_proto([png])},
+        # One value and a shape: stored once, not for each pixel.
+        "image_tensor": {"images": tf.make_tensor_proto(0.0, shape=[1, resolution, resolution, 1])},
+        "tf_example": {"examples": tf.make_tensor_proto([example.SerializeToString()])},
+    }
+
+
+def _read_evaluation(path: str | os.PathLike, run_dir: pathlib.Path) -> dict[str, Any]:
+    """result.json of an evaluation of this run's weights. Raises InputError if it is none."""
+    result = files.read_json(pathlib.Path(path) / "result.json")
+    if not isinstance(result, dict) or "balanced_accuracy" not in result:
+        raise InputError(f"--evaluations={path}: is no output folder of evaluate")
+    if result.get("model_digest") != loading.weights_digest(run_dir, "--run_dir"):
+        raise InputError(f"--evaluations={path}: is of another model ({result.get('model')}) or of earlier weights")
+    return result

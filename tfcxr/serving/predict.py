@@ -1,0 +1,182 @@
+"""Class probabilities of image files, and heat maps of what they rest on."""
+
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfcxr.classifiers import loading
+from tfcxr.classifiers.networks import preprocessing
+from tfcxr.serving import export_classifier, grad_cam
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.images import image_ops, pictures
+from tfrecords_builder.progress import progress
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
+
+
+def find_images(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
+    """Files as given, and those under folders, sorted, that are images; each once.
+
+    In folders PNG, JPEG and DICOM go by name, DICOM by content, too.
+
+    Raises InputError for a path that does not exist, a folder without images, or no path at all.
+    """
+    found: list[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        try:
+            if path.is_dir():
+                inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
+                if not inside:
+                    raise InputError(f"--images={path}: no PNG, JPEG or DICOM file in this folder")
+                found += inside
+            elif path.is_file():
+                found.append(path)
+            else:
+                raise InputError(f"--images={path}: there is no such file or folder")
+        except OSError as error:
+            raise InputError(f"--images={path}: cannot be looked at ({error.strerror})") from error
+    if not found:
+        raise InputError("--images is required: files or folders, separated by commas")
+    return list(dict.fromkeys(found))
+
+
+def check_output(path: pathlib.Path, *, overwrite: bool) -> None:
+    """Makes the folder of a CSV that is to be written. Raises InputError if that fails, or the CSV is there."""
+    try:
+        if path.is_dir():
+            raise InputError(f"--output={path}: is a folder; name a CSV file")
+        if path.exists() and not overwrite:
+            raise InputError(f"--output={path}: exists; choose another file or give --overwrite")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output={path}: cannot be written ({error.strerror})") from error
+
+
+def predict_files(
+    model_path: str | os.PathLike,
+    image_paths: Sequence[pathlib.Path],
+    output: str | os.PathLike,
+    *,
+    batch_size: int = 32,
+    heatmaps: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Predicts each file and writes a CSV: image, prediction, one probability column per class.
+
+    Files become images as build-records made those that the model was trained on. One that is not a usable radiograph
+    is left out of the table and listed in the result.
+
+    Args:
+      model_path: run folder or export of a classifier.
+      image_paths: files.
+      output: CSV to write.
+      batch_size: images per step.
+      heatmaps: existing folder for a Grad-CAM picture of each image, named in the CSV's column `heatmap`.
+
+    Returns:
+      {"num_images", "failed": {path: reason}, "classes"}.
+
+    Raises:
+      InputError: the model cannot be used.
+      RunError: a probability is not finite.
+    """
+    config = export_classifier.load_config(model_path)
+    classes = list(config["classes"])
+    classify = export_classifier.load_image_tensor(model_path)
+    picture = export_classifier.picture_options(config)
+    encoder = pictures.PictureEncoder(picture)
+    overlays = _Overlays(model_path, config, picture.aspect, heatmaps) if heatmaps else None
+    paths: list[pathlib.Path] = []
+    probabilities: list[np.ndarray] = []
+    drawn: list[str] = []
+    failed: dict[str, str] = {}
+    with progress(len(image_paths), "predict") as bar:
+        for start in range(0, len(image_paths), batch_size):
+            batch = image_paths[start : start + batch_size]
+            encoded = _encode(batch, encoder, failed)
+            if encoded:
+                batch_images = _decode(encoded)
+                found = classify(batch_images)["probabilities"].numpy()
+                if not np.isfinite(found).all():
+                    raise RunError(f"--model={model_path}: its output is not finite; its weights are damaged")
+                if overlays:
+                    drawn += overlays.draw(list(encoded), batch_images, found, len(paths) + 1)
+                paths += encoded
+                probabilities += list(found)
+            bar.update(len(batch))
+    table = pd.DataFrame({"image": list(map(str, paths))})
+    table["prediction"] = [classes[int(p.argmax())] for p in probabilities]
+    for k, name in enumerate(classes):
+        table[f"probability {name}"] = [p[k] for p in probabilities]
+    if overlays:
+        table["heatmap"] = drawn
+    with files.naming_failures(pathlib.Path(output), "--output"), files.atomic_path(output) as temporary:
+        # Six digits: the seventh of a float32 may differ between a run and its export.
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    return {"num_images": len(paths), "failed": failed, "classes": classes}
+
+
+class _Overlays:
+    """Draws heat maps into a folder."""
+
+    def __init__(self, model_path: str | os.PathLike, config: dict[str, Any], aspect: str, folder: pathlib.Path):
+        self._explain = grad_cam.make_explainer(loading.load_network(model_path))
+        self._image_size, self._aspect = config["image_size"], aspect
+        self._classes, self._folder = config["classes"], folder
+
+    def draw(
+        self, paths: Sequence[pathlib.Path], batch_images: tf.Tensor, probabilities: np.ndarray, first: int
+    ) -> list[str]:
+        """Draws a batch; returns the names of the pictures, numbered from `first`."""
+        heat = self._explain(batch_images, probabilities.argmax(axis=1)).numpy()
+        names = []
+        for number, (path, values, one) in enumerate(zip(paths, probabilities, heat, strict=True), first):
+            stem = re.sub(r"[^\w.-]", "_", path.stem)[:100]
+            names.append(f"{number:06d}_{stem}.png")
+            grey = pictures.read_grey(path.read_bytes())
+            height, width = grey.shape
+            grad_cam.draw_overlay(
+                self._folder / names[-1],
+                grey,
+                one,
+                grad_cam.cropped_part(self._image_size, pictures.shown_part(height, width, self._aspect)),
+                f"{'/'.join(path.parts[-3:])[-100:]}: {self._classes[values.argmax()]}, {values.max():.3f}",
+            )
+        return names
+
+
+def _decode(encoded: dict[pathlib.Path, bytes]) -> tf.Tensor:
+    """float32 [N, R, R, 1] in [0, 1]."""
+    return preprocessing.to_unit(tf.stack([image_ops.decode_grey(data) for data in encoded.values()]))
+
+
+def _encode(
+    paths: Sequence[pathlib.Path], encoder: pictures.PictureEncoder, failed: dict[str, str]
+) -> dict[pathlib.Path, bytes]:
+    """The pictures of those files that are usable; the others go to `failed`."""
+    encoded = {}
+    for path in paths:
+        try:
+            encoded[path] = encoder.encode(path.read_bytes())
+        except pictures.BadImage as error:
+            failed[str(path)] = str(error)
+        except OSError as error:
+            failed[str(path)] = f"cannot be read ({error.strerror})"
+    return encoded
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    """By suffix; or, as files of DICOM often have none, by content. DICOMDIR is an index of such files."""
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
+    except OSError:
+        return False

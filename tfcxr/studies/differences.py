@@ -1,0 +1,138 @@
+"""What the rows of a study say of each other: intervals, what adaptation gains, and how much of the gap it closes.
+
+A row is the cells that differ in their seed only. Rows of one label version and target are compared on the same test
+images, patients drawn together (tfcxr/evaluation/comparing.py), each row standing for the mean over its seeds.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfcxr.evaluation import bootstrap, paired_test, predictions
+from tfcxr.evaluation.paired_test import Accuracy
+from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.results import Filled
+from tfrecords_builder.errors import InputError
+
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A fraction, or a difference of fractions, with its 95% interval."""
+
+    value: float
+    ci95: tuple[float, float]
+
+    def __str__(self) -> str:
+        """The interval in percent."""
+        return f"{100 * self.ci95[0]:.1f} to {100 * self.ci95[1]:.1f}"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.ci95[0] > 0 or self.ci95[1] < 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What is known of a row; None where there is nothing to compare with, or too few patients.
+
+    Attributes:
+      accuracy: balanced accuracy, mean over the seeds.
+      gain: difference from the classifier that was trained on the same source without adaptation.
+      lead: difference from the classifier that was trained on the target itself; negative if that is better.
+      closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
+    """
+
+    accuracy: Estimate
+    gain: Estimate | None
+    lead: Estimate | None
+    closed: Estimate | None
+
+
+def compare(
+    rows: Mapping[Cell, Sequence[Filled]], workspace: pathlib.Path, *, resamples: int = RESAMPLES
+) -> tuple[dict[Cell, Compared], list[str]]:
+    """Compares the rows of each label version and target.
+
+    Args:
+      rows: as of `results.group`; those with a cell that has no result are left out.
+      workspace: where the evaluations lie.
+      resamples: of the bootstrap over patients; its seed is 0.
+
+    Returns:
+      (what is known of the rows that could be compared, why others could not).
+    """
+    found: dict[Cell, Compared] = {}
+    notes: list[str] = []
+    for version, target in dict.fromkeys((cell.label_version, cell.target) for cell in rows):
+        groups = {}
+        for cell, seeds in rows.items():
+            if (cell.label_version, cell.target) == (version, target) and all(each.result for each in seeds):
+                groups[cell] = [workspace / each.evaluation for each in seeds if each.evaluation]
+        try:
+            found |= _compare_group(groups, resamples) if groups else {}
+        except InputError as error:
+            notes.append(f"{version}, {target}: the models cannot be compared: {error}")
+    return found, notes
+
+
+def _compare_group(groups: Mapping[Cell, Sequence[pathlib.Path]], resamples: int) -> dict[Cell, Compared]:
+    first, classes = predictions.read(next(iter(groups.values()))[0] / predictions.FILE)
+    read = {}
+    for cell, folders in groups.items():
+        read[cell] = [
+            paired_test.align(predictions.read(path)[0], first.ids, first.labels, str(path))
+            for path in (folder / predictions.FILE for folder in folders)
+        ]
+    sampled = paired_test.sample_accuracies(read, len(classes), resamples=resamples)
+    if sampled is None:
+        return {}
+    return {cell: _compare_row(cell, sampled) for cell in sampled}
+
+
+def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
+    own, plain, target = sampled[cell], find_unadapted(cell, sampled), find_target_trained(cell, sampled)
+    gain = lead = closed = None
+    if plain and plain != cell:
+        gain = _estimate(own.value - sampled[plain].value, own.sampled - sampled[plain].sampled)
+    if target and target != cell:
+        lead = _estimate(own.value - sampled[target].value, own.sampled - sampled[target].sampled)
+    if gain and target and plain and cell.source != cell.target:
+        gap = sampled[target].value - sampled[plain].value
+        gaps = sampled[target].sampled - sampled[plain].sampled
+        if _estimate(gap, gaps).ci95[0] > 0:
+            with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no gap; it is left out
+                closed = _estimate(gain.value / gap, (own.sampled - sampled[plain].sampled) / gaps)
+    return Compared(_estimate(own.value, own.sampled), gain, lead, closed)
+
+
+def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
+    """The row without adaptation of the same source and target: the first, where there are several variants."""
+    same = ("label_version", "source", "target")
+    alike = (row for row in rows if row.method == NONE and all(getattr(row, n) == getattr(cell, n) for n in same))
+    return None if cell.method == NONE else next(alike, None)
+
+
+def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
+    """The row that was trained on the target itself: the first, where there are several variants."""
+    return next(
+        (
+            row
+            for row in rows
+            if row.method == NONE
+            and row.label_version == cell.label_version
+            and row.source == row.target == cell.target
+        ),
+        None,
+    )
+
+
+def _estimate(value: float, sampled: np.ndarray) -> Estimate:
+    # Groups are sampled only where every class has images of several patients, see `comparing.sample_accuracies`.
+    ends = bootstrap.interval(sampled, holders=2)
+    assert ends is not None
+    return Estimate(value, (ends[0], ends[1]))

@@ -1,0 +1,355 @@
+"""A study's report: question, answer, warnings, tables, pictures, and how each number was made.
+
+Everything is read from study.json and the files of its jobs, so that a number whose run is gone cannot be in it.
+"""
+
+import datetime
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+
+from tfcxr import plotting
+from tfcxr.studies import answer, checks, differences, results, study_figures
+from tfcxr.studies.definition import Cell
+from tfcxr.studies.differences import Estimate
+from tfcxr.studies.results import Filled, percent, percent_range
+from tfcxr.studies.running import DONE
+from tfrecords_builder import files, pages
+from tfrecords_builder.pages import Picture, Section, Table
+from tfrecords_builder.statistics import published_differences as published_counts
+
+_DPI = 110
+_FIGURES = "figures"
+
+
+def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
+    """Writes report.html and report.md into a study's folder, and figures/, which they show.
+
+    Args:
+      folder: of the study; holds its study.json.
+      workspace: where the outputs of its jobs lie.
+
+    Returns:
+      The path of report.html.
+    """
+    study = files.read_json(folder / "study.json")
+    (folder / _FIGURES).mkdir(exist_ok=True)
+    with mpl.rc_context({"font.size": 11}):
+        sections = _Report(study, folder, workspace).build_sections()
+    newest = max((_finished(workspace / job["output"]) for job in study["jobs"]), default="")
+    pages.write(
+        folder,
+        title=study["question"],
+        subtitle=f"Study {study['name']}, tfcxr {study['versions']['tfcxr']}, newest result of {newest or 'no job'}",
+        program="tfcxr study",
+        sections=sections,
+    )
+    return folder / "report.html"
+
+
+class _Report:
+    """Collects the sections of one study's report."""
+
+    def __init__(self, study: Mapping[str, Any], folder: pathlib.Path, workspace: pathlib.Path):
+        self._study, self._folder, self._workspace = study, folder, workspace
+        self._filled = results.read(study, workspace)
+        self._rows = results.group(self._filled)
+        known = results.Published()
+        self._published = {
+            cell: value for cell in self._rows if (value := known.find(study["table"], cell)) is not None
+        }
+        self._compared, self._notes = differences.compare(self._rows, workspace)
+
+    def build_sections(self) -> list[Section]:
+        """All sections, in the order of the page."""
+        found = [*self._notes, *checks.find_warnings(self._study, self._filled, self._workspace)]
+        sections = [
+            Section(
+                "Answer",
+                bullets=[
+                    *answer.tell(self._rows, self._compared, self._published),
+                    *(self._tell_counts(job) for job in self._done("label-stats")),
+                ],
+            ),
+            Section("Warnings", [f"Looked for: {checks.CHECKED}.", *([] if found else ["None found."])], found),
+            *self._tell_results(),
+            self._tell_data(),
+            self._tell_synthetic(),
+            self._tell_trainings(),
+            self._tell_making(),
+        ]
+        return [each for each in sections if each.text or each.bullets or each.tables or each.sections]
+
+    def _tell_results(self) -> list[Section]:
+        versions = dict.fromkeys(cell.label_version for cell in self._rows)
+        return [self._tell_version(version) for version in versions]
+
+    def _tell_version(self, version: str) -> Section:
+        rows = {cell: seeds for cell, seeds in self._rows.items() if cell.label_version == version}
+        published = {cell: value for cell, value in self._published.items() if cell in rows}
+        table = f", the thesis's table {self._study['table']}" if self._study["table"] else ""
+        shown = (
+            "Balanced accuracy, mean over the seeds with its interval; ticks: seeds; blue: trained on another source, "
+            f"orange: adapted, green: trained on the target{'; diamond: published' if published else ''}."
+        )
+        picture = self._draw(study_figures.draw_accuracies(rows, self._compared, published), f"accuracy_{version}")
+        return Section(
+            f"Results {version}",
+            [
+                "Interval: 95%, bootstrap over the patients of the test images, of the mean over the seeds. The spread "
+                "of the trainings is not in it; the figures of the seeds show it."
+            ],
+            tables=[
+                self._tabulate_accuracy(f"Label version {version}{table}, in %.", rows, published),
+                self._tabulate_rest(f"Recall and other measures in %, means over the seeds ({version}).", rows),
+            ],
+            pictures=[Picture(picture, shown)],
+        )
+
+    def _tabulate_accuracy(
+        self, caption: str, rows: Mapping[Cell, Sequence[Filled]], published: Mapping[Cell, float]
+    ) -> Table:
+        columns = ["source → target", "method", "balanced accuracy", "95% interval", "seeds"]
+        columns += ["published", "difference"] if published else []
+        columns += ["above unadapted", "gap closed", "images"]
+        body, alerts = [], []
+        for cell, seeds in rows.items():
+            values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
+            missing = [each.status for each in seeds if each.result is None]
+            accuracy, row = results.mean(values), self._compared.get(cell)
+            ends = row.accuracy.ci95 if row else _only_interval(seeds)
+            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(accuracy), percent_range(ends)]
+            line.append(", ".join(percent(value) for value in values) if len(seeds) > 1 else str(cell.seed))
+            if published:
+                known = published.get(cell)
+                line += [percent(known), _signed(None if known is None or accuracy is None else accuracy - known)]
+            line += [_describe(row.gain if row else None), _describe(row.closed if row else None, unit="%")]
+            images = sorted({results.describe_images(each.result) for each in seeds if each.result})
+            line.append("; ".join([*images, *(f"no result: {status}" for status in missing)]))
+            body.append(line)
+            alerts.append(bool(missing))
+        return _table(caption, columns, body, numeric=("balanced accuracy", "published", "difference"), alerts=alerts)
+
+    def _tabulate_rest(self, caption: str, rows: Mapping[Cell, Sequence[Filled]]) -> Table:
+        classes = results.find_classes(each for seeds in rows.values() for each in seeds)
+        measures = [*(f"recall {name}" for name in classes), "ROC-AUC", "F1", "ECE"]
+        body = []
+        for cell, seeds in rows.items():
+            found = [each.result for each in seeds if each.result]
+            values = [results.mean(result["recall"][name]["value"] for result in found) for name in classes]
+            values += [results.mean(result[metric]["macro"] for result in found) for metric in ("roc_auc", "f1")]
+            values.append(results.mean(result["expected_calibration_error"] for result in found))
+            body.append([f"{cell.source} → {cell.target}", results.name_method(cell), *map(percent, values)])
+        return _table(caption, ["source → target", "method", *measures], body, numeric=measures)
+
+    def _tell_data(self) -> Section:
+        body, bullets = [], []
+        for job in self._done("build-records", "generate"):
+            info = self._read(job, "tfcxr_info.json")
+            for name, split in info.get("splits", {}).items():
+                classes = ", ".join(f"{c} {count:,}" for c, count in split["class_counts"].items()) or "multi-label"
+                numbers = [f"{split['num_examples']:,}", f"{split['num_patients'] or 0:,}"]
+                body.append([job["id"], name, *numbers, classes])
+            skipped = self._read(job, "build_report.json").get("skipped", {})
+            if skipped:
+                left = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+                bullets.append(f"{job['id']} left out: {left}")
+        sections = []
+        for job in self._done("label-stats"):
+            stats = self._read(job, "result.json")
+            errata = published_counts.errata_of(stats["dataset"]).items()
+            sections.append(
+                Section(
+                    f"Labels of {job['id'].removeprefix('label-stats-')}",
+                    [f"{self._tell_counts(job)} All counts: {job['output']}/report.html."],
+                    [f"Erratum, {version}, {name}: {erratum.note}" for (version, name), erratum in errata],
+                    tables=_compare_counts(self._workspace / job["output"] / "class_counts.csv"),
+                    pictures=self._show(job, "label_counts.png", "Images by the value of each label."),
+                )
+            )
+        columns = ["record set", "fold", "images", "patients", "images of each class"]
+        table = _table("Images of each fold.", columns, body, numeric=("images", "patients"))
+        return Section("Data", bullets=bullets, tables=[table] if body else [], sections=sections)
+
+    def _tell_counts(self, job: Mapping[str, Any]) -> str:
+        """What a label-stats job found."""
+        stats = self._read(job, "result.json")
+        known = stats["published"]
+        compared = known["not_compared"] or (
+            f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them by a "
+            "known error in print"
+        )
+        name = job["id"].removeprefix("label-stats-")
+        return f"Labels of {name}: {stats['images']:,} images of {stats['patients']:,} patients; {compared}."
+
+    def _tell_synthetic(self) -> Section:
+        gans = self._done("train-gan")
+        ticks = {job["id"]: self._read(job, "ticks.json") for job in gans}
+        figure = study_figures.draw_fidelity(ticks)
+        caption = "How far the generated images are from real ones, as the GANs learn; lower is nearer."
+        pictures = [Picture(self._draw(figure, "fidelity"), caption)] if figure else []
+        bullets, sections = [], []
+        for job in gans:
+            result = self._read(job, "result.json")
+            if fidelity := result.get("fidelity"):
+                kimg = ticks[job["id"]][-1]["kimg"] if ticks[job["id"]] else 0
+                bullets.append(
+                    f"{job['id']}: {fidelity['name']} {_short(fidelity['value'])} after {kimg:g} thousand images, best "
+                    f"{_short(fidelity['best'])} at {_short(fidelity['best_kimg'])}; {fidelity['num_images']:,} images "
+                    "compared"
+                )
+            samples = [
+                *self._show(job, "samples/reals.png", "Real images, a row per label combination."),
+                *self._show(job, "samples/fakes-*.png", "Generated images, at the end of training."),
+            ]
+            sections.append(Section(f"Samples of {job['id']}", pictures=samples))
+        for job in self._done("generate"):
+            result = self._read(job, "result.json")
+            bullets.append(f"{job['id']}: {result['num_images']:,} images, labels: {result['label_source']}")
+            sheet = self._show(job, "samples.png", "Generated images of each class.")
+            sections.append(Section(f"Images of {job['id']}", pictures=sheet))
+        sections = [section for section in sections if section.pictures]
+        return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
+
+    def _tell_trainings(self) -> Section:
+        sections = [self._tell_training(job) for job in self._done("train-baseline", "train-dcan")]
+        text = "Curves, features of source and target (t-SNE), confusion matrices and reliability of every model."
+        return Section("Trainings", [text] if sections else [], sections=sections)
+
+    def _tell_training(self, job: Mapping[str, Any]) -> Section:
+        result = self._read(job, "result.json")
+        best = result["best"]
+        criteria = [f"{key.removeprefix('select/')} {_short(best[key])}" for key in best if key.startswith("select/")]
+        on_target = " (on target labels)" if result["selected_on_target_labels"] else ""
+        bullets = [
+            f"Weights of step {best['step']} of {result['steps']}, chosen by {result['select']}{on_target}; criteria "
+            f"there: {', '.join(criteria)}"
+        ]
+        pictures = [
+            *self._show(job, "curves.png", "Losses, accuracy and what is watched while training."),
+            *self._show(job, "samples/features_*.png", "Features of source and target (t-SNE), at the end."),
+        ]
+        for evaluation in self._done("evaluate"):
+            if job["id"] in evaluation["depends_on"]:
+                on = pathlib.PurePath(evaluation["output"]).name
+                pictures += self._show(evaluation, "confusion_matrix.png", f"Confusion matrix on {on}.")
+                pictures += self._show(evaluation, "reliability.png", f"Reliability on {on}.")
+        return Section(job["id"], bullets=bullets, pictures=pictures)
+
+    def _tell_making(self) -> Section:
+        study = self._study
+        machine = study["machine"]
+        bullets = [
+            f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+            f"{machine['platform']}",
+            "Versions: " + ", ".join(f"{name} {version}" for name, version in study["versions"].items()),
+            "A job's key is the digest of its flags, of the keys of the jobs it reads, and of the tables outside the "
+            "study",
+            f"Intervals of rows and differences: {differences.RESAMPLES:,} resamples of the patients, seed 0",
+        ]
+        given = {name: value for name, value in study["definition"].items() if value not in (None, [], "", False)}
+        flags = [[name, _join(value)] for name, value in given.items()]
+        body = []
+        for job in study["jobs"]:
+            seconds = "" if job["seconds"] is None else f"{job['seconds']:,.0f}"
+            finished = _finished(self._workspace / job["output"])
+            status = f"{job['status']}: {job['error']}" if job["error"] else job["status"]
+            body.append([job["id"], status, seconds, finished, job["key"][:12], " ".join(job["command"])])
+        inputs = []
+        for job in self._done("evaluate"):
+            result = self._read(job, "result.json")
+            digests = [result["model_digest"][:12], result["records"]["digest"][:12]]
+            inputs.append([job["id"], *digests, result["split"]])
+        tables = {
+            "The study's flags": _table("Its definition.", ["flag", "value"], flags),
+            "Jobs": _table(
+                "Every job with the command that repeats it.",
+                ["job", "status", "seconds", "finished (UTC)", "key", "command"],
+                body,
+                numeric=("seconds",),
+                alerts=[job["status"] != DONE for job in study["jobs"]],
+            ),
+            "Digests": _table(
+                "What each evaluation read: SHA-256 of weights and records, first 12 digits.",
+                ["evaluation", "weights", "records", "fold"],
+                inputs,
+            ),
+        }
+        inner = [Section(title, tables=[table]) for title, table in tables.items()]
+        return Section("How the numbers were made", bullets=bullets, sections=inner)
+
+    def _done(self, *kinds: str) -> list[Mapping[str, Any]]:
+        """The finished jobs of some commands whose result is still there."""
+        jobs = [job for job in self._study["jobs"] if job["kind"] in kinds and job["status"] == DONE]
+        return [job for job in jobs if (self._workspace / job["output"] / "result.json").is_file()]
+
+    def _draw(self, figure: Any, name: str) -> str:
+        plotting.save(figure, self._folder / _FIGURES / f"{name}.png", _DPI)
+        return f"{_FIGURES}/{name}.png"
+
+    def _read(self, job: Mapping[str, Any], name: str) -> Any:
+        return results.read_output(job, self._workspace, name)
+
+    def _show(self, job: Mapping[str, Any], pattern: str, caption: str) -> list[Picture]:
+        """The last of a job's pictures of a pattern, in a list that is empty if there is none."""
+        paths = sorted((self._workspace / job["output"]).glob(pattern))[-1:]
+        return [Picture(os.path.relpath(path, self._folder), caption) for path in paths]
+
+
+def _compare_counts(path: pathlib.Path) -> list[Table]:
+    """The class counts of label-stats that are in print, ours and the published ones; none if nothing is."""
+    counts = pd.read_csv(path, keep_default_na=False, na_values={"count": "", "published": ""})
+    printed = counts[counts["published"].notna()].astype({"published": int})
+    if printed.empty:
+        return []
+    printed["difference"] = printed["count"] - printed["published"]
+    caption = "Images of each class: ours, and those of the thesis's tables."
+    return [pages.make_table(caption, printed, (printed["difference"] != 0).tolist())]
+
+
+def _only_interval(seeds: Sequence[Filled]) -> Sequence[float] | None:
+    """The evaluation's own interval, where there is one evaluation only."""
+    found = [each.result["balanced_accuracy"]["ci95"] for each in seeds if each.result]
+    return found[0] if len(seeds) == len(found) == 1 else None
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def _describe(estimate: Estimate | None, unit: str = "") -> str:
+    if estimate is None:
+        return "–"
+    return f"{_signed(estimate.value)}{unit} ({estimate})"
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _table(
+    caption: str,
+    columns: list[str],
+    rows: list[list[str]],
+    *,
+    numeric: Sequence[str] = (),
+    alerts: Sequence[bool] | None = None,
+) -> Table:
+    """`numeric`: names of the columns to align right."""
+    return Table(caption, columns, rows, [name in numeric for name in columns], list(alerts or [False] * len(rows)))
+
+
+def _join(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _finished(folder: pathlib.Path) -> str:
+    """When a job wrote its result, to the minute, UTC; empty if there is none."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return ""
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,112 @@
+"""Checkpoints of a GAN's run: saved so that a full disk loses nothing, restored from the newest that can be read."""
+
+import logging
+import os
+import pathlib
+import re
+import shutil
+
+import tensorflow as tf
+
+from tfcxr.training import strategies
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, RunError
+
+# What TensorFlow raises for a checkpoint that is absent, cut short, or of another network.
+ERRORS = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
+
+_KEEP = 2
+
+
+def available(folder: str | os.PathLike) -> list[str]:
+    """Checkpoints in a folder, newest first; TensorFlow's own list of them may be lost or damaged."""
+    found = {}
+    for path in pathlib.Path(folder).glob("ckpt-*.index"):
+        if match := re.fullmatch(r"ckpt-(\d+)\.index", path.name):
+            found[int(match.group(1))] = str(path.with_suffix(""))
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *, whole: bool) -> str | None:
+    """Restores the newest checkpoint that can be read, and says so where it is not the newest of all.
+
+    Args:
+      folder: of checkpoints.
+      checkpoint: takes the values.
+      whole: every value stored must have a place, not only every place a value.
+
+    Returns:
+      Its path; None if the folder has no checkpoint.
+
+    Raises:
+      InputError: none of them can be read.
+    """
+    paths = available(folder)
+    for number, path in enumerate(paths):
+        try:
+            status = checkpoint.restore(path)
+            _ = status.assert_consumed() if whole else status.expect_partial().assert_existing_objects_matched()
+        except ERRORS as error:
+            reason = strategies.reason(error)
+            if number + 1 == len(paths):
+                raise InputError(f"{path}: cannot be read ({reason}), nor can one before it") from error
+            logging.warning("%s cannot be read (%s); trying the one before", path, reason)
+            continue
+        return path
+    return None
+
+
+class Writer:
+    """Keeps the newest two checkpoints of a folder (or as many as wanted).
+
+    The files are as those of TensorFlow's CheckpointManager, which a damaged list of them stops.
+    """
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, folder: str | os.PathLike, keep: int = _KEEP):
+        """Removes what a kill amid a save has left there."""
+        self._checkpoint, self._folder, self._keep = checkpoint, pathlib.Path(folder), keep
+        # `restore` expects it in what was written.
+        _ = checkpoint.save_counter
+        whole = {pathlib.Path(path).name for path in available(folder)}
+        for path in self._folder.glob("*"):
+            match = re.match(r"(ckpt-\d+)[._]|\.?checkpoint\.", path.name)
+            if match and not (match.group(1) in whole and _is_part(path)):
+                _remove(path)
+
+    def save(self, step: int) -> None:
+        """Writes checkpoint number `step`. Raises RunError if it cannot; those before it are intact."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+            path = self._checkpoint.write(str(self._folder / f"ckpt-{step}"))
+            # Those of later steps are damaged, or this run would have gone on from them.
+            there = available(self._folder)
+            there = there[there.index(path) :]
+            kept = [pathlib.Path(path).name for path in there[: self._keep]]
+            # TensorFlow's list, for other programs; ours go without.
+            lines = [
+                f'model_checkpoint_path: "{kept[0]}"',
+                *(f'all_model_checkpoint_paths: "{name}"' for name in kept[::-1]),
+            ]
+            files.write_text(self._folder / "checkpoint", "".join(f"{line}\n" for line in lines))
+        except (tf.errors.OpError, OSError) as error:
+            for path in self._folder.glob(f"ckpt-{step}[._]*"):
+                _remove(path)
+            reason = strategies.reason(error)
+            raise RunError(
+                f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "
+                "space and give the same command again"
+            ) from error
+        for path in there[self._keep :]:
+            for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
+                _remove(part)
+
+
+def _is_part(path: pathlib.Path) -> bool:
+    return re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", path.name) is not None
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

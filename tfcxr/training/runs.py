@@ -1,0 +1,243 @@
+"""Run folders: one lock, one configuration, and the rules of what may be resumed or replaced."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError, Interrupted
+
+SCHEMA_VERSION = 1
+
+# What tells an exported generator from a run.
+EXPORTED_GENERATOR = "assets/generator.json"
+
+# Settings that the records decide, and their digest says whether those are the same; earlier runs do not hold them.
+_OF_RECORDS = ("aspect", "contrast")
+
+_ADVICE = "choose another --run_dir or give --overwrite"
+
+
+class RunFolder:
+    """A training run's folder; make one with `RunFolder.open`.
+
+    Attributes:
+      path, checkpoints, best, tensorboard, samples: folders (pathlib.Path).
+      resumed: whether the run was begun by an earlier call.
+    """
+
+    def __init__(self, path: pathlib.Path, resumed: bool):
+        self.path = path
+        self.resumed = resumed
+        self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
+        self.tensorboard = path / "tensorboard"
+        self.samples = path / "samples"
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        path: str | os.PathLike,
+        *,
+        kind: str,
+        config: Mapping[str, Any],
+        records_digests: Mapping[str, str],
+        overwrite: bool = False,
+        extendable: Sequence[str] = (),
+    ) -> Iterator["RunFolder"]:
+        """Opens a new run, or one that may go on, and holds its lock.
+
+        Args:
+          path: the run's folder.
+          kind: which program makes the run: gan, baseline or dcan.
+          config: settings that determine the result, JSON values; also written to config.json.
+          records_digests: flag name -> digest of the record set it names.
+          overwrite: delete an earlier run in that folder first.
+          extendable: names in `config` that may grow between calls, such as the total length.
+
+        Raises:
+          InputError: the folder is in use, holds something else, a finished run, or a run with other settings.
+          RunError: a file that cannot be read or written, such as on a full disk; also in the block.
+        """
+        path = pathlib.Path(path)
+        new = _description(kind, config, records_digests)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--run_dir={path}: is a file, not a folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--run_dir={path}: cannot be made ({error.strerror})") from error
+        with files.naming_failures(path, "--run_dir"), _lock(path):
+            # A hidden file is what a killed atomic write leaves.
+            resumed = any(not entry.name.startswith(".") for entry in path.iterdir())
+            if resumed and overwrite:
+                _empty(path)
+                resumed = False
+            if resumed:
+                _check_resumable(path, new, extendable)
+                # What killed atomic writes leave.
+                for leftover in path.rglob(".*.[0-9]*.tmp"):
+                    leftover.unlink(missing_ok=True)
+            files.write_json(path / "config.json", new)
+            (path / "result.json").unlink(missing_ok=True)
+            run = cls(path, resumed)
+            for folder in (run.checkpoints, run.tensorboard, run.samples):
+                folder.mkdir(exist_ok=True)
+            yield run
+
+    @classmethod
+    def joined(
+        cls, path: str | os.PathLike, *, kind: str, config: Mapping[str, Any], records_digests: Mapping[str, str]
+    ) -> "RunFolder":
+        """A run that another worker has opened, to read only; arguments as of `open`.
+
+        Raises InputError: that worker's folder is not this one, or its settings are others.
+        """
+        _check_same(pathlib.Path(path), load_config(path), _description(kind, config, records_digests), ())
+        return cls(pathlib.Path(path), resumed=True)
+
+    @contextlib.contextmanager
+    def copied(self) -> Iterator["RunFolder"]:
+        """A copy to write into: of the checkpoints and what is JSON; deleted at the end."""
+        with (
+            tempfile.TemporaryDirectory(prefix="tfcxr-") as name,
+            files.naming_failures(pathlib.Path(name), "--run_dir"),
+        ):
+            copy = RunFolder(pathlib.Path(name), self.resumed)
+            for folder in (copy.tensorboard, copy.samples):
+                folder.mkdir()
+            shutil.copytree(self.checkpoints, copy.checkpoints)
+            for file in self.path.glob("*.json"):
+                shutil.copy(file, copy.path)
+            yield copy
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json; from then on the run is finished."""
+        files.write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **result})
+
+
+def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None) -> dict[str, Any]:
+    """Reads a run's config.json: {"schema_version", "kind", "config", "records"}.
+
+    Raises InputError if `path` is not a run folder, or not of the given kind(s).
+    """
+    path = pathlib.Path(path)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: is not a run folder (it has no config.json)")
+    config = files.read_json(path / "config.json")
+    if not isinstance(config, dict) or config.get("schema_version") != SCHEMA_VERSION or "config" not in config:
+        raise InputError(f"{path}/config.json: was not written by this version of tfcxr")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds and config["kind"] not in kinds:
+        raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
+    return config
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    # A lock on the folder itself: the system drops it however the program ends, and no file is left behind.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"--run_dir={path}: another program is using this run") from error
+    finally:
+        os.close(handle)
+
+
+def _empty(path: pathlib.Path) -> None:
+    if not (path / "config.json").exists():
+        files.refuse_foreign(path, "--run_dir")
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _description(kind: str, config: Mapping[str, Any], records_digests: Mapping[str, str]) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "config": json.loads(json.dumps(dict(config))),
+        "records": dict(records_digests),
+    }
+
+
+def _check_resumable(path: pathlib.Path, new: dict[str, Any], extendable: Sequence[str]) -> None:
+    extended = _check_same(path, load_config(path), new, extendable)
+    if (path / "result.json").exists() and not extended:
+        longer = f" or a larger --{extendable[0]}" if extendable else ""
+        raise InputError(f"--run_dir={path}: this run is finished; {_ADVICE}{longer}")
+
+
+def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any], extendable: Sequence[str]) -> bool:
+    """Whether a value of `extendable` has grown. Raises InputError naming what else differs."""
+    if old["kind"] != new["kind"]:
+        raise InputError(f"--run_dir={path}: holds a run of kind {old['kind']}; {_ADVICE}")
+    extended = False
+    for key in sorted(old["config"].keys() | new["config"].keys()):
+        was, now = old["config"].get(key), new["config"].get(key)
+        if was == now or (key in _OF_RECORDS and key not in old["config"]):
+            continue
+        if key in extendable and was is not None and now is not None and now > was:
+            extended = True
+            continue
+        raise InputError(f"--run_dir={path}: holds a run with {key}={_show(was)}, not {_show(now)}; {_ADVICE}")
+    for key in sorted(old["records"].keys() | new["records"].keys()):
+        if old["records"].get(key) != new["records"].get(key):
+            raise InputError(f"--run_dir={path}: holds a run on other {key} (their digest differs); {_ADVICE}")
+    return extended
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value).replace('"', "")
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into a request that a training loop answers where it can save its state.
+
+    A second signal takes its usual effect at once. Use as a context manager in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._number != 0
+
+    def raise_if_requested(self, message: str = "stopped by a signal; the same command resumes") -> None:
+        """Raises Interrupted if a signal has arrived; call it after saving."""
+        if self._number:
+            raise Interrupted(self._number, message)
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self._number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,184 @@
+"""DICOM files to grey; the only user of pydicom (extra `dicom`), which is imported when the first such file is met.
+
+The steps are those of the standard's grey pipeline (PS3.3, C.11 and C.7.6.3):
+
+1. stored values -> modality LUT, or rescale slope and intercept;
+2. -> [0, 1] by the VOI LUT, else by the window (LINEAR, LINEAR_EXACT or SIGMOID), of several the first. A file with
+   neither, or whose window has no width, is mapped by its own minimum and maximum;
+3. inverted if the photometric interpretation is MONOCHROME1 or the presentation LUT shape INVERSE. Files with both
+   are inverted once: the standard demands INVERSE of a MONOCHROME1 radiograph and means the same by it.
+
+Colour (RGB, YBR, palette) is scaled by its depth and becomes grey by the luma of images.py; windows are for grey only.
+Overlays, pixel padding and display shutters are left as they are.
+"""
+
+import functools
+import io
+import logging
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tfrecords_builder.images import headers, image_ops
+from tfrecords_builder.images.headers import BadImage
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_INSTALL = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
+_REASON_LENGTH = 120
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decodes a radiograph.
+
+    Args:
+        data: the bytes of a DICOM file of one frame.
+
+    Returns:
+        float32 [H, W] in [0, 1]. A constant image without a window is 0 throughout (1 if it is inverted).
+
+    Raises:
+        BadImage: pydicom or the plugin for its compression is not installed; or the file is damaged, holds no image or
+            several, or is larger than image_headers.MAX_PIXELS.
+    """
+    pydicom = _pydicom()
+    # pydicom inflates such a file whole before it tells anything of it, and it may have any size then.
+    if _DEFLATED in data:
+        raise BadImage("is DICOM with a deflated data set, which is not read")
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        _check(dataset)
+        return _grey(dataset)
+    except BadImage:
+        raise
+    except Exception as error:  # Damaged files make pydicom and its plugins raise almost anything.
+        lines = str(error).splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"[:_REASON_LENGTH]
+        raise BadImage(f"is a DICOM file that cannot be decoded ({reason})") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _pydicom() -> Any:
+    try:
+        import pydicom
+        import pydicom.encaps
+        import pydicom.pixels
+    except ImportError as error:
+        raise BadImage("is DICOM; install the extra: pip install tfcxr[dicom]") from error
+    # It warns, in both ways, of every oddity of a file; warnings.catch_warnings would be no use, as threads share it.
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").propagate = False
+    return pydicom
+
+
+def _check(dataset: Any) -> None:
+    """Refuses, before the pixels are touched, what is no single image of acceptable size or cannot be decompressed."""
+    if "PixelData" not in dataset or "Rows" not in dataset or "Columns" not in dataset:
+        raise BadImage("is DICOM without an image, or truncated")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise BadImage(f"is DICOM with {frames} frames, not one image")
+    headers.check_size(dataset.Rows, dataset.Columns)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        available = _pydicom().pixels.get_decoder(syntax).is_available
+    except NotImplementedError as error:
+        raise BadImage(f"is DICOM with the transfer syntax {syntax.name}, which pydicom does not decode") from error
+    if not available:
+        raise BadImage(f"is DICOM with the transfer syntax {syntax.name}; to decode it install: {_INSTALL}")
+    if syntax.is_encapsulated:
+        _check_frame(next(_pydicom().encaps.generate_frames(dataset.PixelData, number_of_frames=1)), dataset)
+
+
+def _check_frame(frame: bytes, dataset: Any) -> None:
+    """Refuses a compressed image that declares another size than its file: decoders allocate what it declares."""
+    if frame.startswith(b"\xff\xd8"):
+        size: tuple[int, ...] = headers.jpeg_size(frame)
+    elif (start := frame.find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000
+        right, lower, left, upper = struct.unpack_from(">4I", frame, start + 8)
+        (channels,) = struct.unpack_from(">H", frame, start + 40)
+        if channels != dataset.SamplesPerPixel:
+            raise BadImage(f"is damaged DICOM: {dataset.SamplesPerPixel} channels declared, {channels} compressed")
+        size = (lower - upper, right - left)
+    else:
+        return  # RLE declares no size.
+    if size != (dataset.Rows, dataset.Columns):
+        raise BadImage(
+            f"is damaged DICOM: {dataset.Columns} x {dataset.Rows} declared, {size[1]} x {size[0]} compressed"
+        )
+
+
+def _grey(dataset: Any) -> np.ndarray:
+    kind = dataset.PhotometricInterpretation
+    if dataset.file_meta.TransferSyntaxUID == _pydicom().uid.RLELossless:
+        # Eight times slower than pylibjpeg-rle, which ends the program (a panic in Rust) where a file is damaged.
+        dataset.pixel_array_options(decoding_plugin="pydicom")
+    pixels = dataset.pixel_array  # YBR has become RGB
+    if kind == "PALETTE COLOR":
+        pixels = _pydicom().pixels.apply_color_lut(pixels, dataset)[..., :3]
+        return _luma(pixels, np.iinfo(pixels.dtype).max)
+    if pixels.ndim == 3:
+        return _luma(pixels, 2**dataset.BitsStored - 1)
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise BadImage(f"is DICOM with the photometric interpretation {kind}, which is not read")
+    grey = _view(_modality(pixels, dataset), dataset)
+    if not np.isfinite(grey).all():
+        raise BadImage("is damaged DICOM: its rescale or window gives no finite numbers")
+    return 1 - grey if kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE" else grey
+
+
+def _luma(pixels: np.ndarray, white: int) -> np.ndarray:
+    return np.clip(pixels.astype(np.float32) @ np.array(image_ops.LUMA, np.float32) / np.float32(white), 0, 1)
+
+
+def _modality(pixels: np.ndarray, dataset: Any) -> np.ndarray:
+    """Stored values -> the values that windows are given in."""
+    if dataset.get("ModalityLUTSequence"):
+        return _look_up(pixels, dataset.ModalityLUTSequence[0], dataset)[0]
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    slope = 1.0 if slope is None else float(slope)
+    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
+
+
+def _view(values: np.ndarray, dataset: Any) -> np.ndarray:
+    """-> float32 in [0, 1]."""
+    if dataset.get("VOILUTSequence"):
+        levels, white = _look_up(values, dataset.VOILUTSequence[0], dataset)
+        return np.clip(levels / np.float32(white), 0, 1)
+    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise BadImage(f"is DICOM with the VOI LUT function {function}, which is not read")
+    if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
+        low, high = float(values.min()), float(values.max())
+        return (values - np.float32(low)) / np.float32(high - low if high > low else 1)
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - np.float32(center)) / np.float32(width), -80, 80)))
+    if function == "LINEAR":  # PS3.3 C.11.2.1.2.1: the window spans width values, so width - 1 steps
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (values > center).astype(np.float32)
+    return np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1)
+
+
+def _first(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    return float(value) if isinstance(value, (int, float, str)) else float(value[0])
+
+
+def _look_up(values: np.ndarray, item: Any, dataset: Any) -> tuple[np.ndarray, int]:
+    """Applies a lookup table: float32 of the same shape, and the largest value that the table's depth allows."""
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    count = count or 2**16
+    table = item.LUTData
+    if isinstance(table, bytes):
+        # Tables of 8 bits may hold two entries in each of the 16-bit words of which LUTData consists.
+        wide = len(table) >= 2 * count
+        order = "<" if dataset.original_encoding[1] else ">"
+        table = np.frombuffer(table, f"{order}u2" if wide else "u1")
+    table = np.atleast_1d(np.asarray(table))[:count].astype(np.float32)
+    if len(table) < count:
+        raise BadImage(f"is damaged DICOM: a lookup table of {count} entries has {len(table)}")
+    return table[np.clip(np.rint(values.astype(np.float32)) - first, 0, count - 1).astype(np.int32)], 2**bits - 1

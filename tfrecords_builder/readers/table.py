@@ -1,0 +1,179 @@
+"""What all readers share: `Table`, whose table a file is, and the checks of cells."""
+
+import dataclasses
+import pathlib
+import posixpath
+import re
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.readers.csv_files import RawTable, read_header, shorten
+
+PHANTOM_MARKER = "phantom.json"
+LATERAL = "LL"
+SKIPPED_COLUMNS: tuple[str, ...] = ("table", "line", "id", "reason")
+LABEL_VALUES = {"": np.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}
+
+# Columns by which the table of each data set can be told from others, and what to call it.
+_LAYOUTS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("chexpert", "CheXpert's table", frozenset({"Path", "Frontal/Lateral", "AP/PA"})),
+    ("chestxray", "ChestX-ray14's table", frozenset({"Image Index", "Finding Labels"})),
+    ("records", "the manifest of a record set", frozenset({"id", "split", "shard", "position"})),
+)
+_AGE = re.compile(r"(\d+)(?:\.0*)?([YMD]?)")
+_DAYS = {"": 1, "Y": 1, "M": 12, "D": 365}  # of that unit in a year
+_MAX_AGE = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a data set.
+
+    Attributes:
+        dataset: key of `READERS`.
+        source: `source` of the records made of it.
+        frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),
+            `patient` (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra`
+            (findings outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
+            `validation` or `test` where the data set has its own splits, or empty), `table` (file name). int64: `age`
+            (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of the record in its
+            shard; -1: the image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1 uncertain, NaN
+            blank). Record sets also have `path` (text: the shard).
+        skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
+        num_rows: of the tables; len(frame) + len(skipped).
+        paths: the tables.
+        bases: where images may be: folder, leading parts of `id` to drop.
+        findings: the findings outside the 14 that the data set knows.
+        labelled: the canonical labels that the data set labels at all, in their order; the others are blank (of
+            record sets 0).
+        search: folder that is searched, with all folders in it, for images that no base has.
+        warnings: one line each.
+    """
+
+    dataset: str
+    source: str
+    frame: pd.DataFrame
+    skipped: pd.DataFrame
+    num_rows: int
+    paths: tuple[pathlib.Path, ...]
+    bases: tuple[tuple[pathlib.Path, int], ...]
+    findings: tuple[str, ...] = ()
+    labelled: tuple[str, ...] = LABELS
+    search: pathlib.Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def check_columns(path: pathlib.Path, header: Sequence[str], required: Sequence[str], dataset: str) -> None:
+    """Raises InputError if a required column is absent or there twice; says so if it is another data set's table."""
+    for column in required:
+        if header.count(column) > 1:
+            raise InputError(f"{path}: has two columns {column!r}")
+        if column not in header:
+            hint = guess_dataset(header, but=dataset) or f"it has {shorten(', '.join(header))}"
+            raise InputError(f"{path}: has no column {column!r}; {hint}")
+
+
+def guess_dataset(header: Collection[str], *, but: str) -> str:
+    """Says whose table it looks like, if it is that of a known data set other than `but`; else returns ""."""
+    for dataset, name, columns in _LAYOUTS:
+        if dataset != but and columns <= set(header):
+            return f"it looks like {name}; try --dataset={dataset}"
+    return ""
+
+
+def suggest_dataset(folder: pathlib.Path, *, but: str) -> str:
+    """As `guess_dataset`, by the tables in a folder."""
+    for path in find_tables(folder):
+        try:
+            hint = guess_dataset(read_header(path), but=but)
+        except InputError:
+            continue
+        if hint:
+            return f"{path.name} is there: {hint}"
+    return ""
+
+
+def find_tables(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The CSV files in a folder, plain or gzipped, in order of name; hidden ones are left out."""
+    names = (".csv", ".csv.gz")
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(names) and path.name[0] != ".")
+
+
+def to_path(text: str) -> str:
+    """An image's path in the data set's folder, with `/`: tables made on Windows write `\\`.
+
+    Raises ValueError if it is empty, absolute or has a parent step.
+    """
+    path = text.replace("\\", "/")
+    if not path or path[0] == "/" or path[1:2] == ":" or (".." in path and ".." in path.split("/")):
+        raise ValueError(f"{shorten(text)} is no path inside the data set's folder")
+    return posixpath.normpath(path) if "//" in path or "./" in path or path[-1] == "/" else path
+
+
+def to_age(text: str) -> int:
+    """Years; NIH's `058Y`, `011M` and `002D` count full years; -1 for anything else, such as 414."""
+    match = _AGE.fullmatch(text)
+    years = int(match[1]) // _DAYS[match[2]] if match and len(match[1]) < 9 else -1
+    return years if years <= _MAX_AGE else -1
+
+
+def to_view(text: str) -> str:
+    """A view in capitals; a lateral one as LL."""
+    view = text.upper()
+    return LATERAL if view in ("LATERAL", "LAT") else view
+
+
+def to_filled(text: str) -> str:
+    """The text itself. Raises ValueError if it is empty."""
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def make_frame(raw: RawTable, *, id_column: str, view: str, sex: str, age: str) -> pd.DataFrame:
+    """The columns that all tables have under different names; all may be absent."""
+    count = len(raw.lines)
+    return pd.DataFrame(
+        {
+            "id": to_texts(raw.convert(id_column, to_path) if id_column else "", count),
+            "view": to_texts(raw.convert(view, to_view), count),
+            "sex": to_texts(raw.convert(sex, str), count),
+            "age": raw.convert(age, to_age, np.int64),
+            "extra": to_texts("", count),
+            "fold": to_texts("", count),
+            "table": to_texts(raw.path.name, count),
+            "line": raw.lines,
+            "offset": np.full(count, -1, np.int64),
+        }
+    )
+
+
+def to_texts(values: str | np.ndarray, count: int) -> pd.Series:
+    """A column of texts, all the same one if `values` is one.
+
+    As objects: pandas 3 would copy each text into memory of its own, and most of them repeat.
+    """
+    return pd.Series(values, index=range(count), dtype=object)
+
+
+def no_rows() -> pd.DataFrame:
+    """A `Table.skipped` without rows."""
+    return pd.DataFrame({"table": [], "line": np.zeros(0, np.int64), "id": [], "reason": []}).astype(
+        {"table": object, "id": object, "reason": object}
+    )
+
+
+def find_source(*folders: pathlib.Path, default: str) -> str:
+    """The `source` of the records: a phantom says in a marker file that it is one."""
+    for folder in dict.fromkeys(folders):
+        if (folder / PHANTOM_MARKER).is_file():
+            marker = files.read_json(folder / PHANTOM_MARKER)
+            if not isinstance(marker, dict) or not isinstance(marker.get("source"), str):
+                raise InputError(f"{folder / PHANTOM_MARKER}: has no text `source`")
+            return marker["source"]
+    return default
