@@ -270,8 +270,8 @@ def test_flags_replay(tmp_path, nih):
 
 
 def test_help_does_not_import_tensorflow():
-    code = "import sys; from flags import app; from tfrecords_builder import build, verify\n"
-    code += "for b in (build, verify): assert app.run(b.main, b.define_flags, ['x', '--help']) == 0\n"
+    code = "import sys; from flags import app; from tfcxr.commands import build_records, verify_records\n"
+    code += "for b in (build_records, verify_records): assert app.run(b.main, b.define_flags, ['x', '--help']) == 0\n"
     code += "assert 'tensorflow' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

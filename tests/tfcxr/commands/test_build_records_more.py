@@ -284,13 +284,14 @@ def test_read_by_tfds_with_classes_of_ones_own(tmp_path, kids, versions):
 _SLOW = """
 import sys, time
 from flags import app
-from tfrecords_builder import build, readers
+from tfcxr.commands import build_records
+from tfrecords_builder import readers
 read = readers.read_image
 def slow(path, offset=-1):
     time.sleep(0.05)
     return read(path, offset)
 readers.read_image = slow
-sys.exit(app.run(build.main, build.define_flags, ["build-records", *sys.argv[1:]]))
+sys.exit(app.run(build_records.main, build_records.define_flags, ["build-records", *sys.argv[1:]]))
 """
 
 

@@ -205,8 +205,8 @@ def test_refuses_to_overwrite(written, nih, capfd):
 
 
 def test_help_imports_neither_tensorflow_nor_pandas():
-    code = "import sys; from flags import app; from tfrecords_builder import stats\n"
-    code += "assert app.run(stats.main, stats.define_flags, ['x', '--help']) == 0\n"
+    code = "import sys; from flags import app; from tfcxr.commands import label_stats\n"
+    code += "assert app.run(label_stats.main, label_stats.define_flags, ['x', '--help']) == 0\n"
     code += "assert not {'tensorflow', 'pandas', 'matplotlib', 'jinja2'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -235,5 +235,5 @@ def test_a_name_is_needed(capsys):
 
 
 def test_what_is_shipped_is_listed_as_package_data():
-    text = (pathlib.Path(__file__).parents[2] / "setup.cfg").read_text()
+    text = (pathlib.Path(__file__).parents[3] / "setup.cfg").read_text()
     assert "studies/thesis_results.csv" in text

@@ -233,7 +233,7 @@ def test_a_run_stops_when_fidelity_no_longer_improves(records, unbroken, tmp_pat
 
     monkeypatch.setattr(fidelity_measurement.Fidelity, "__call__", measure)
     # The real images' statistics are those that another run on the same records has computed.
-    monkeypatch.delattr(fidelity_measurement.statistics, "of_records")
+    monkeypatch.delattr(fidelity_measurement.feature_statistics, "of_records")
     folder = tmp_path / "run"
     settings = ["--tick_kimg=0.016", "--fid_ticks=1", "--patience=2", "--min_kimg=0.04", "--total_kimg=9"]
     settings.append(f"--cache_dir={unbroken / 'statistics'}")

@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(folder):
     program = """
         import resource, sys
         import tensorflow as tf
-        from tfcxr.gan import checkpoints
+        from tfcxr.training import checkpoints
         from tfrecords_builder.errors import RunError
 
         state = tf.train.Checkpoint(values=tf.Variable(tf.fill([4096], 15.0)))
