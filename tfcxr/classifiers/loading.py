@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr import data
+from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import backbones, models, se_resnet_weights, weight_files
 from tfcxr.training import runs
 from tfrecords_builder import labels
@@ -39,7 +40,7 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop:
     Raises:
       InputError: no such run, not of a classifier, or without weights yet.
     """
-    return models.make_inference_model(load_network(path), which, ten_crop=ten_crop)
+    return inference.InferenceModel(load_network(path), which, ten_crop=ten_crop)
 
 
 def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:

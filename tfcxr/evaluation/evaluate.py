@@ -8,7 +8,7 @@ import pandas as pd
 
 from tfcxr import data
 from tfcxr.classifiers import loading
-from tfcxr.classifiers.networks import models, preprocessing
+from tfcxr.classifiers.networks import models
 from tfcxr.evaluation import (
     metric_figures,
     metric_tables,
@@ -78,16 +78,22 @@ def evaluate(
         )
     images = predictions.read_images(record_set, split)
 
-    def predict(path: str, title: str) -> Predictions:
-        model = loading.load_classifier(path, ten_crop=ten_crop)
-        at_once = max(1, batch_size // preprocessing.NUM_CROPS) if ten_crop else batch_size
-        probabilities = predictions.predict(model, record_set, split, batch_size=at_once, title=title)
+    def predict(path: str, flag: str, title: str) -> Predictions:
+        probabilities = predictions.predict(
+            loading.load_network(path),
+            record_set,
+            split,
+            batch_size=batch_size,
+            ten_crop=ten_crop,
+            title=title,
+            where=f"{flag}={path}",
+        )
         return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
 
     other = _read_other(compare_with, images, classes) if compare_with else None
-    own = predict(model_path, f"evaluate {split}")
+    own = predict(model_path, "--model", f"evaluate {split}")
     if compare_with and other is None:
-        other = predict(compare_with, f"evaluate {compare_with}")
+        other = predict(compare_with, "--compare_with", f"evaluate {compare_with}")
     drawing = {"resamples": resamples, "seed": seed}
     result = {
         "schema_version": SCHEMA_VERSION,

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.classifiers.networks import preprocessing
+from tfcxr.classifiers import inference
+from tfcxr.classifiers.networks import models
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError, RunError
-from tfrecords_builder.progress import progress
+from tfrecords_builder.errors import InputError
 
 FILE = "predictions.csv"
 _PROBABILITY = "probability "  # in front of a class's name: its column
@@ -69,32 +68,35 @@ def read_images(record_set: data.RecordSet, split: str) -> pd.DataFrame:
 
 
 def predict(
-    model: tf.keras.Model, record_set: data.RecordSet, split: str, *, batch_size: int, title: str
+    classifier: models.Classifier,
+    record_set: data.RecordSet,
+    split: str,
+    *,
+    batch_size: int,
+    ten_crop: bool,
+    title: str,
+    where: str,
 ) -> np.ndarray:
-    """Runs `model` (images [N, H, W, 1] in [0, 1] -> probabilities [N, K]) over a split.
+    """Runs a classifier, on its target path, over a split.
 
     Args:
-      model: what to run.
-      record_set, split: its images.
-      batch_size: images per step.
-      title: of the progress bar.
+        classifier: what to run.
+        record_set, split: its images.
+        batch_size: images, or crops of them, per step.
+        ten_crop: average over ten crops of each image instead of taking the centre.
+        title: of the progress bar.
+        where: the classifier, for messages.
 
     Returns:
-      Probabilities, float64 [N, K], in the order of the records.
+        Probabilities, float64 [N, K], in the order of the records.
 
     Raises:
-      RunError: a record is damaged, or a probability is not finite.
+        RunError: a record is damaged, or a probability is not finite.
     """
-    call = tf.function(lambda images: model(preprocessing.to_unit(images), training=False))
-    probabilities = []
-    with data.naming_damage(record_set.path), progress(record_set.num_examples(split), title) as bar:
-        for batch in data.evaluation_batches(record_set, split, batch_size):
-            probabilities.append(call(batch["image"]).numpy())
-            bar.update(len(probabilities[-1]))
-    result = np.concatenate(probabilities).astype(np.float64)
-    if not np.isfinite(result).all():
-        raise RunError(f"{record_set.path}: the model's output is not finite; its weights are damaged or diverged")
-    return result
+    runner = inference.SplitRunner(
+        classifier, record_set, split, path="target", batch_size=batch_size, ten_crop=ten_crop
+    )
+    return runner.probabilities(title, where).astype(np.float64)
 
 
 def write(path: pathlib.Path, predictions: Predictions, classes: Sequence[str], split: str) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfcxr.classifiers import loading
-from tfcxr.classifiers.networks import backbones, preprocessing
+from tfcxr.classifiers import inference, loading
+from tfcxr.classifiers.networks import backbones
 from tfcxr.fidelity.extractor import Extractor
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops
@@ -88,7 +88,7 @@ def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures
     config = classifier.config
 
     def compute(images: tf.Tensor) -> tf.Tensor:
-        features = classifier.features(preprocessing.frame(_to_unit(images), config.image_size))
+        features, _ = inference.compute(classifier, _to_unit(images), path="target")
         return classifier.correct(features)[0] if config.correction else features
 
     # The same weights see something else behind another stem or at another size, so the name tells these apart too.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.networks import models, preprocessing
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
@@ -86,7 +86,7 @@ def check_same(file: pathlib.Path, classifier: models.Classifier) -> float:
     batch = np.random.default_rng(0).random(shape, np.float32)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (found,) = session.run(["probabilities"], {"images": batch})
-    difference = float(np.abs(found - models.make_inference_model(classifier)(batch).numpy()).max())
+    difference = float(np.abs(found - inference.InferenceModel(classifier)(batch).numpy()).max())
     if not difference <= TOLERANCE:
         raise RunError(
             f"--onnx: {file.name} gives probabilities that differ by {difference:.2g} from Keras's "

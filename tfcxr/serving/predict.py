@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.networks import preprocessing
 from tfcxr.serving import export_classifier, grad_cam
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures
 from tfrecords_builder.progress import progress
 
@@ -102,9 +102,7 @@ def predict_files(
             encoded = _encode(batch, encoder, failed)
             if encoded:
                 batch_images = _decode(encoded)
-                found = classify(batch_images)["probabilities"].numpy()
-                if not np.isfinite(found).all():
-                    raise RunError(f"--model={model_path}: its output is not finite; its weights are damaged")
+                found = inference.check_finite(classify(batch_images)["probabilities"].numpy(), f"--model={model_path}")
                 if overlays:
                     drawn += overlays.draw(list(encoded), batch_images, found, len(paths) + 1)
                 paths += encoded

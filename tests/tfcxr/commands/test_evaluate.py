@@ -15,8 +15,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from flags import app
 from tests import classifier_runs, fakes
 from tfcxr import cli, data
-from tfcxr.classifiers import loading
-from tfcxr.classifiers.training import loop
+from tfcxr.classifiers import inference, loading
 from tfcxr.commands import evaluate
 
 PICTURES = ("confusion_matrix", "roc", "precision_recall", "reliability", "subgroups")
@@ -201,7 +200,7 @@ def test_ten_crops_are_those_of_training(folders, tmp_path, capsys):
     arguments = [f"--model={run}", f"--records={records}", "--ten_crop", "--batch_size=25", "--resamples=5"]
     assert call(*arguments, f"--compare_with={out}", f"--output_dir={tmp_path / 'out'}") == 0
     assert "split test, mean over ten crops of each image" in capsys.readouterr().out
-    runner = loop.SplitRunner(
+    runner = inference.SplitRunner(
         loading.load_network(run), data.RecordSet(records), "test", path="target", batch_size=64, ten_crop=True
     )
     expected, result = runner(), read(tmp_path / "out")

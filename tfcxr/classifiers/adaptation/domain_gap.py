@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import models
-from tfcxr.classifiers.training import loop, losses
+from tfcxr.classifiers.training import losses
 
 _MMD_IMAGES = 256  # of each domain: enough for a steady value, and a small kernel matrix
 _COLLAPSED = 0.98
 
 
-def measure(classifier: models.Classifier, source: loop.Outputs, target: loop.Outputs) -> dict[str, float]:
+def measure(classifier: models.Classifier, source: inference.Outputs, target: inference.Outputs) -> dict[str, float]:
     """The distance between the domains' features, and their size.
 
     Returns:
@@ -33,12 +34,12 @@ def measure(classifier: models.Classifier, source: loop.Outputs, target: loop.Ou
     return row
 
 
-def predicted_shares(outputs: loop.Outputs, classes: Sequence[str], prefix: str) -> dict[str, float]:
+def predicted_shares(outputs: inference.Outputs, classes: Sequence[str], prefix: str) -> dict[str, float]:
     """{"<prefix>/predicted/<class>": share of the images that are predicted as it}."""
     return {f"{prefix}/predicted/{name}": share for name, share in zip(classes, _shares(outputs), strict=True)}
 
 
-def marginal_distance(target: loop.Outputs, source_shares: np.ndarray) -> float:
+def marginal_distance(target: inference.Outputs, source_shares: np.ndarray) -> float:
     """Total variation, in 0..1, between predicted target classes and the source's class shares [K].
 
     Methods that align whole domains push it towards 0, whatever the target's true shares are.
@@ -68,7 +69,7 @@ def attention_statistics(classifier: models.Classifier, images: Mapping[str, tf.
     return row
 
 
-def warn_of_collapse(target: loop.Outputs, classes: Sequence[str]) -> None:
+def warn_of_collapse(target: inference.Outputs, classes: Sequence[str]) -> None:
     """Says so if nearly all target images are predicted as one class, and what to try."""
     shares = _shares(target)
     if max(shares) >= _COLLAPSED:
@@ -86,7 +87,7 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
 
 
-def _shares(outputs: loop.Outputs) -> list[float]:
+def _shares(outputs: inference.Outputs) -> list[float]:
     counts = np.bincount(outputs.predictions, minlength=outputs.logits.shape[1])
     return [float(share) for share in counts / len(outputs.predictions)]
 

@@ -15,9 +15,9 @@ from sklearn import decomposition, manifold
 from tensorboard.plugins import projector
 
 from tfcxr import plotting
+from tfcxr.classifiers import inference
 from tfcxr.classifiers.adaptation import domain_gap
 from tfcxr.classifiers.networks import models
-from tfcxr.classifiers.training import loop
 from tfrecords_builder import files
 
 MOST_POINTS = 1000  # both domains together: some seconds of t-SNE
@@ -43,7 +43,7 @@ class Points:
     predicted: Sequence[str]
 
 
-def make_points(classifier: models.Classifier, source: loop.Outputs, target: loop.Outputs) -> Points:
+def make_points(classifier: models.Classifier, source: inference.Outputs, target: inference.Outputs) -> Points:
     """At most MOST_POINTS images, half of them of each domain; target features are corrected if the network does so."""
     names = classifier.config.classes
     features, domains, classes, predicted = [], [], [], []

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from tfcxr import metrics
-from tfcxr.classifiers.training import loop
+from tfcxr.classifiers import inference
 
 CRITERIA = ("source", "entropy", "density", "target")
 
@@ -19,7 +19,7 @@ _TEMPERATURE = 0.05
 _ROWS_AT_ONCE = 1024
 
 
-def criteria(source: loop.Outputs, target: loop.Outputs) -> dict[str, float | None]:
+def criteria(source: inference.Outputs, target: inference.Outputs) -> dict[str, float | None]:
     """{"select/<criterion>": value} of outputs on the validation images of both domains."""
     return {
         "select/source": metrics.finite(source.balanced_accuracy()),

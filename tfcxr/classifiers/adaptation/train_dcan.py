@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data, metrics
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.adaptation import curves, domain_gap, embeddings, methods, selection
 from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
 from tfcxr.classifiers.networks import preprocessing
@@ -155,7 +155,7 @@ class Adaptation:
           What result.json holds.
         """
         validate = {
-            path: loop.SplitRunner(
+            path: inference.SplitRunner(
                 self.classifier,
                 records,
                 "validation",
@@ -304,7 +304,7 @@ class Adaptation:
         )
 
     def _row(
-        self, source: loop.Outputs, target: loop.Outputs, watched: Mapping[str, tf.Tensor]
+        self, source: inference.Outputs, target: inference.Outputs, watched: Mapping[str, tf.Tensor]
     ) -> dict[str, float | None]:
         """What an evaluation adds to the history: accuracies, criteria, and whether the domains come together."""
         classes = self.model_config.classes
@@ -334,7 +334,9 @@ class Adaptation:
             found[path] = preprocessing.frame(preprocessing.to_unit(batch["image"]), self.config.image_size)
         return found
 
-    def _show_features(self, source: loop.Outputs, target: loop.Outputs, run: runs.RunFolder, step: int) -> None:
+    def _show_features(
+        self, source: inference.Outputs, target: inference.Outputs, run: runs.RunFolder, step: int
+    ) -> None:
         points = embeddings.make_points(self.classifier, source, target)
         picture = run.samples / f"features_{step:06d}.png"
         embeddings.write_picture(points, picture, f"{self.config.alignment}, step {step}")

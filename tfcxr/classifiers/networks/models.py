@@ -175,47 +175,6 @@ class Classifier(tf.keras.Model):
         return dataclasses.asdict(self.config)
 
 
-def make_inference_model(classifier: Classifier, path: str = "target", *, ten_crop: bool = False) -> tf.keras.Model:
-    """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
-
-    Args:
-      classifier: its weights are shared, not copied.
-      path: source or target.
-      ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the centre.
-    """
-    return InferenceModel(classifier, path, ten_crop)
-
-
-class InferenceModel(tf.keras.Model):
-    """See `make_inference_model`. Called eagerly, it raises InputError for values outside [0, 1]."""
-
-    def __init__(self, classifier: Classifier, path: str, ten_crop: bool):
-        """Arguments: as of `make_inference_model`."""
-        super().__init__(name=f"{classifier.config.backbone}_{path}")
-        self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
-        self.frame = preprocessing.Frame(classifier.config.image_size)
-        self.classes = classifier.config.classes
-        self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
-
-    def __call__(self, inputs, *args, **kwargs):
-        """Checks the range, then as any Keras model."""
-        preprocessing.check_range(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Probabilities [N, K]; `training` changes nothing."""
-        size = self.classifier.config.image_size
-        framed = preprocessing.ten_crops(images, size) if self.ten_crop else self.frame(images)
-        probabilities = tf.nn.softmax(self.classifier(framed, path=self.path, training=False))
-        if not self.ten_crop:
-            return probabilities
-        return tf.reduce_mean(tf.reshape(probabilities, [-1, preprocessing.NUM_CROPS, len(self.classes)]), axis=1)
-
-    def get_config(self) -> dict:
-        """Settings, for display: `tfcxr.load_classifier` is what rebuilds the model."""
-        return {**dataclasses.asdict(self.classifier.config), "path": self.path, "ten_crop": self.ten_crop}
-
-
 def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
     """Writes all weights as one Keras `.weights.h5` file, atomically."""
     path = pathlib.Path(path)

@@ -113,24 +113,6 @@ def check_range(images: tf.Tensor, name: str = "images") -> None:
 
 
 @tf.keras.utils.register_keras_serializable(package="tfcxr")
-class Frame(tf.keras.layers.Layer):
-    """`frame` as a layer: floating [N, H, W, 1] of any size -> float32 [N, S, S, 1]."""
-
-    def __init__(self, image_size: int, **kwargs):
-        """`image_size`: S."""
-        super().__init__(**kwargs)
-        self.image_size = image_size
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Frames `images`; eagerly called, checks that they are in [0, 1]."""
-        return frame(images, self.image_size)
-
-    def get_config(self) -> dict:
-        """Adds `image_size`."""
-        return {**super().get_config(), "image_size": self.image_size}
-
-
-@tf.keras.utils.register_keras_serializable(package="tfcxr")
 class Normalise(tf.keras.layers.Layer):
     """Grey images [N, H, W, 1] in [0, 1] -> three channels as a backbone's ImageNet weights expect them."""
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from scipy import special
 
 from tfcxr import data, metrics
-from tfcxr.classifiers import loading
-from tfcxr.classifiers.networks import models, preprocessing
+from tfcxr.classifiers import inference, loading
+from tfcxr.classifiers.networks import models
 from tfcxr.training import runs, strategies
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
@@ -308,93 +307,6 @@ def open_run(
         strategies.any_of(strategy, False)  # waits for the others, who depend on the first
 
 
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What a network gives on one split, in the order of the records.
-
-    Attributes:
-      labels: int64 [N].
-      features: float32 [N, F], before correction; of several crops: their mean.
-      logits: float32 [N, K]; of several crops: the logarithms of their mean probabilities.
-    """
-
-    labels: np.ndarray
-    features: np.ndarray
-    logits: np.ndarray
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float64 [N, K]."""
-        return special.softmax(self.logits.astype(np.float64), axis=1)
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """Most probable class, int64 [N]."""
-        return self.logits.argmax(axis=1)
-
-    def cross_entropy(self) -> float:
-        """Mean cross entropy with the labels, in nats."""
-        logarithms = special.log_softmax(self.logits.astype(np.float64), axis=1)
-        return float(-logarithms[np.arange(len(self.labels)), self.labels].mean())
-
-    def balanced_accuracy(self) -> float:
-        """Mean recall of the classes that have an image."""
-        return float(np.nanmean(metrics.recalls(self.labels, self.predictions, self.logits.shape[1])))
-
-
-class SplitRunner:
-    """Runs a network over a split of a record set, as often as wanted, with one traced function."""
-
-    def __init__(
-        self,
-        classifier: models.Classifier,
-        record_set: data.RecordSet,
-        split: str,
-        *,
-        path: str,
-        batch_size: int,
-        ten_crop: bool = False,
-    ):
-        """Makes the function.
-
-        Args:
-          classifier: the network.
-          record_set: what to run it on.
-          split: of the record set.
-          path: source or target, of attention and correction.
-          batch_size: images or crops at once.
-          ten_crop: average the probabilities (and features) over preprocessing.ten_crops instead of taking the centre.
-        """
-        crops = preprocessing.NUM_CROPS if ten_crop else 1
-        self._record_set, self._split, self._batch_size = record_set, split, max(1, batch_size // crops)
-        size = classifier.config.image_size
-
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
-        def run(images):
-            unit = preprocessing.to_unit(images)
-            framed = preprocessing.ten_crops(unit, size) if ten_crop else preprocessing.frame(unit, size)
-            features = classifier.features(framed, path=path)
-            logits = classifier.classify(features, path=path)
-            if not ten_crop:
-                return features, logits
-            by_image = tf.reshape(tf.nn.log_softmax(logits), [-1, crops, logits.shape[1]])
-            mean = tf.reduce_logsumexp(by_image, axis=1) - math.log(crops)
-            return tf.reduce_mean(tf.reshape(features, [-1, crops, features.shape[1]]), axis=1), mean
-
-        self._run = run
-
-    def __call__(self) -> Outputs:
-        """Runs over the whole split."""
-        labels, features, logits = [], [], []
-        with data.naming_damage(self._record_set.path):
-            for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
-                f, g = _guarded(self._run, batch["image"])
-                labels.append(batch["class"].numpy())
-                features.append(f.numpy())
-                logits.append(g.numpy())
-        return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
-
-
 def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_class: bool = True) -> np.ndarray:
     """Images of each class in a split, int64 [K].
 
@@ -435,7 +347,7 @@ def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> N
         print(f"note: {flag}: images of {record_set.info.resolution} px are enlarged to {image_size} px", flush=True)
 
 
-def recalls_by_name(outputs: Outputs, classes: Sequence[str], prefix: str) -> dict[str, float | None]:
+def recalls_by_name(outputs: inference.Outputs, classes: Sequence[str], prefix: str) -> dict[str, float | None]:
     """{"<prefix>/recall/<class>": recall, or None for a class without an image}."""
     recalls = metrics.recalls(outputs.labels, outputs.predictions, len(classes))
     return {f"{prefix}/recall/{name}": metrics.finite(recall) for name, recall in zip(classes, recalls, strict=True)}

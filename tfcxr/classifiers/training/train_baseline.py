@@ -13,7 +13,7 @@ import tensorflow as tf
 from matplotlib import pyplot as plt
 
 from tfcxr import data, metrics, plotting
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.networks import preprocessing
 from tfcxr.classifiers.training import loop, losses, optimizers
 from tfcxr.training import runs, strategies
@@ -144,7 +144,7 @@ class Baseline:
         Returns:
           What result.json holds.
         """
-        validate = loop.SplitRunner(
+        validate = inference.SplitRunner(
             self.classifier, self.record_set, "validation", path="source", batch_size=_EVALUATION_BATCH
         )
         trainer = loop.Trainer(
@@ -254,7 +254,7 @@ class Baseline:
             optimizer=optimizer,
         )
 
-    def _evaluate(self, outputs: loop.Outputs) -> dict[str, float | None]:
+    def _evaluate(self, outputs: inference.Outputs) -> dict[str, float | None]:
         accuracy = outputs.balanced_accuracy()
         return {
             "validation/loss": outputs.cross_entropy(),

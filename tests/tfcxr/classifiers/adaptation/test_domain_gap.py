@@ -8,9 +8,10 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug import test as werkzeug_test
 
+from tfcxr.classifiers import inference
 from tfcxr.classifiers.adaptation import domain_gap, embeddings
 from tfcxr.classifiers.networks import models
-from tfcxr.classifiers.training import loop, losses
+from tfcxr.classifiers.training import losses
 
 CLASSES = ("No Finding", "Pneumonia")
 CONFIG = models.ModelConfig(CLASSES, "v1_0s", 16, 16, "resnet_tiny", attention=True, correction=True)
@@ -24,13 +25,13 @@ def classifier():
 def make_outputs(count, offset=0.0, seed=0):
     rng = np.random.default_rng(seed)
     features = rng.normal(offset, 1, (count, 256)).astype(np.float32)
-    return loop.Outputs(np.arange(count) % 2, features, rng.normal(size=(count, 2)).astype(np.float32))
+    return inference.Outputs(np.arange(count) % 2, features, rng.normal(size=(count, 2)).astype(np.float32))
 
 
 def predicting(*counts):
     """Outputs that predict so many images of each class."""
     classes = np.repeat(np.arange(len(counts)), counts)
-    return loop.Outputs(classes, np.zeros([len(classes), 2]), np.eye(len(counts))[classes])
+    return inference.Outputs(classes, np.zeros([len(classes), 2]), np.eye(len(counts))[classes])
 
 
 def test_measures_before_and_after_correction(classifier):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from tfcxr.classifiers import inference
 from tfcxr.classifiers.adaptation import selection
-from tfcxr.classifiers.training import loop
 
 
 def outputs(labels, logits):
-    return loop.Outputs(np.array(labels), np.zeros([len(labels), 2], np.float32), np.array(logits, np.float32))
+    return inference.Outputs(np.array(labels), np.zeros([len(labels), 2], np.float32), np.array(logits, np.float32))
 
 
 def test_density_by_hand():

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import fakes
-from tfcxr import data
 from tfcxr.classifiers import loading
-from tfcxr.classifiers.networks import models, preprocessing
 from tfcxr.classifiers.training import loop, optimizers
 from tfcxr.training import runs
 from tfrecords_builder.errors import RunError
@@ -125,19 +122,3 @@ def test_the_share_of_time_spent_waiting_for_data_is_told(run, capsys, slow):
     values = [value for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value]
     written = [100 * float(tf.make_ndarray(v.tensor)) for v in values if v.tag == "speed/waiting_for_data"]
     assert written == pytest.approx(shares, abs=0.06)
-
-
-def test_ten_crops_average_probabilities(tmp_path):
-    records = data.RecordSet(fakes.make_records(tmp_path, resolution=16, per_class=6))
-    classifier = models.Classifier(models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny"), seed=0)
-    kernel, bias = classifier.head.get_weights()
-    classifier.head.set_weights([kernel * 100, bias])
-    images = np.stack([r["image"] for r in records.dataset("validation").as_numpy_iterator()])
-    crops = preprocessing.ten_crops(preprocessing.to_unit(images), 16)
-    by_crop = tf.nn.softmax(classifier(crops)).numpy().reshape(12, 10, 2)
-    arguments = {"path": "source", "batch_size": 50}
-    outputs = loop.SplitRunner(classifier, records, "validation", ten_crop=True, **arguments)()
-    np.testing.assert_allclose(outputs.probabilities, by_crop.mean(axis=1), rtol=1e-4)
-    centre = loop.SplitRunner(classifier, records, "validation", **arguments)()
-    np.testing.assert_allclose(centre.probabilities, by_crop[:, 4], rtol=1e-4)
-    assert np.abs(centre.probabilities - outputs.probabilities).max() > 1e-3

@@ -1,0 +1,193 @@
+"""Running a trained classifier over images: the one way in which training, evaluation, exports and measures do it.
+
+Images of any size are framed as the classifier expects (the centre, or ten crops whose probabilities are averaged) and
+go through its backbone and head once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from tfcxr import data, metrics
+from tfcxr.classifiers.networks import models, preprocessing
+from tfrecords_builder.errors import RunError
+from tfrecords_builder.progress import progress
+
+
+def compute(
+    classifier: models.Classifier, images: tf.Tensor, *, path: str, ten_crop: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Features and logits of images of any size; TensorFlow operations, for use in a traced function or a SavedModel.
+
+    Args:
+        classifier: the network.
+        images: float [N, H, W, 1] in [0, 1].
+        path: source or target, of the network's attention and correction.
+        ten_crop: average over preprocessing.ten_crops instead of taking the centre.
+
+    Returns:
+        Features float32 [N, F], before correction (of ten crops: their mean), and logits float32 [N, K], whose softmax
+        is the probabilities (of ten crops: the logarithms of their mean probabilities).
+    """
+    size = classifier.config.image_size
+    if not ten_crop:
+        features = classifier.features(preprocessing.frame(images, size), path=path)
+        return features, classifier.classify(features, path=path)
+    crops = preprocessing.NUM_CROPS
+    features = classifier.features(preprocessing.ten_crops(images, size), path=path)
+    logits = classifier.classify(features, path=path)
+    by_image = tf.reshape(tf.nn.log_softmax(logits), [-1, crops, logits.shape[1]])
+    mean = tf.reduce_logsumexp(by_image, axis=1) - math.log(crops)
+    return tf.reduce_mean(tf.reshape(features, [-1, crops, features.shape[1]]), axis=1), mean
+
+
+class InferenceModel(tf.keras.Model):
+    """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
+
+    Called eagerly, it raises InputError for values outside [0, 1].
+
+    Attributes:
+        classes: names of the K classes.
+    """
+
+    def __init__(self, classifier: models.Classifier, path: str = "target", *, ten_crop: bool = False):
+        """Shares the classifier's weights, without a copy.
+
+        Args:
+            classifier: the network.
+            path: source or target.
+            ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the
+                centre.
+        """
+        super().__init__(name=f"{classifier.config.backbone}_{path}")
+        self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
+        self.classes = classifier.config.classes
+        self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
+
+    def __call__(self, inputs, *args, **kwargs):
+        """Checks the range, then as any Keras model."""
+        preprocessing.check_range(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Probabilities [N, K]; `training` changes nothing."""
+        return tf.nn.softmax(compute(self.classifier, images, path=self.path, ten_crop=self.ten_crop)[1])
+
+    def get_config(self) -> dict:
+        """Settings, for display: `tfcxr.load_classifier` is what rebuilds the model."""
+        return {**dataclasses.asdict(self.classifier.config), "path": self.path, "ten_crop": self.ten_crop}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a network gives on one split, in the order of the records.
+
+    Attributes:
+        labels: int64 [N].
+        features: float32 [N, F], before correction; of several crops: their mean.
+        logits: float32 [N, K]; of several crops: the logarithms of their mean probabilities.
+    """
+
+    labels: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float64 [N, K]."""
+        return special.softmax(self.logits.astype(np.float64), axis=1)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Most probable class, int64 [N]."""
+        return self.logits.argmax(axis=1)
+
+    def cross_entropy(self) -> float:
+        """Mean cross entropy with the labels, in nats."""
+        logarithms = special.log_softmax(self.logits.astype(np.float64), axis=1)
+        return float(-logarithms[np.arange(len(self.labels)), self.labels].mean())
+
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have an image."""
+        return float(np.nanmean(metrics.recalls(self.labels, self.predictions, self.logits.shape[1])))
+
+
+class SplitRunner:
+    """Runs a network over a split of a record set, as often as wanted, with one traced function."""
+
+    def __init__(
+        self,
+        classifier: models.Classifier,
+        record_set: data.RecordSet,
+        split: str,
+        *,
+        path: str,
+        batch_size: int,
+        ten_crop: bool = False,
+    ):
+        """Makes the function.
+
+        Args:
+            classifier: the network.
+            record_set: what to run it on.
+            split: of the record set.
+            path: source or target, of attention and correction.
+            batch_size: images or crops at once.
+            ten_crop: average the probabilities (and features) over preprocessing.ten_crops instead of taking the
+                centre.
+        """
+        crops = preprocessing.NUM_CROPS if ten_crop else 1
+        self._record_set, self._split, self._batch_size = record_set, split, max(1, batch_size // crops)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
+        def run(images):
+            features, logits = compute(classifier, preprocessing.to_unit(images), path=path, ten_crop=ten_crop)
+            return features, logits, tf.nn.softmax(logits)
+
+        self._run = run
+
+    def __call__(self) -> Outputs:
+        """Runs over the whole split. Raises RunError if a record is damaged."""
+        labels, features, logits = [], [], []
+        for classes, f, g, _ in self._batches():
+            labels.append(classes.numpy())
+            features.append(f.numpy())
+            logits.append(g.numpy())
+        return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
+
+    def probabilities(self, title: str, where: str) -> np.ndarray:
+        """Runs over the whole split for the probabilities alone, with a progress bar.
+
+        Args:
+            title: of the progress bar.
+            where: the network, for the message about an output that is not finite.
+
+        Returns:
+            float32 [N, K], in the order of the records.
+
+        Raises:
+            RunError: a record is damaged, or a probability is not finite.
+        """
+        found = []
+        with progress(self._record_set.num_examples(self._split), title) as bar:
+            for _, _, _, probabilities in self._batches():
+                found.append(check_finite(probabilities.numpy(), where))
+                bar.update(len(found[-1]))
+        return np.concatenate(found)
+
+    def _batches(self) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Labels, features, logits and probabilities of each batch."""
+        with data.naming_damage(self._record_set.path):
+            for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
+                yield batch["class"], *self._run(batch["image"])
+
+
+def check_finite(probabilities: np.ndarray, where: str) -> np.ndarray:
+    """Returns what it gets. Raises RunError, which begins with `where`, if a probability is not finite."""
+    if not np.isfinite(probabilities).all():
+        raise RunError(f"{where}: the model's output is not finite; its weights are damaged or diverged")
+    return probabilities
