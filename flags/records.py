@@ -12,6 +12,7 @@ def define_build(fv: flags.FlagValues) -> None:
     define_data_set(fv, ["chexpert", "chestxray", "folder", "records"])
     common.define_label_version(fv)
     common.define_resolution(fv)
+    define_dataset_name(fv)
     define_selection(fv)
     define_amounts(fv)
     define_split_policy(fv)
@@ -47,6 +48,24 @@ def define_data_set(fv: flags.FlagValues, layouts: list[str]) -> None:
         [],
         "--dataset=folder: findings of each value of the class column, such as NORMAL:No Finding,TB:Tuberculosis,"
         "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one",
+        flag_values=fv,
+    )
+
+
+def define_dataset_name(fv: flags.FlagValues) -> None:
+    """--dataset_name."""
+    flags.DEFINE_string(
+        "dataset_name",
+        None,
+        "name of the data set whose patients these are: a patient id that two record sets of one name share is one "
+        "person, and a warning follows where such a person is trained and tested on. Default: chexpert, chestxray, the "
+        "phantom and its seed, or for a folder its name and a hash of its path; a record set keeps its name",
+        flag_values=fv,
+    )
+    flags.register_validator(
+        "dataset_name",
+        lambda name: name is None or (name == name.strip() and name.isprintable() and bool(name)),
+        "must be a name without line breaks or blanks at its ends",
         flag_values=fv,
     )
 

@@ -6,6 +6,7 @@ Every label of `SIGNAL` brightens a region of its own; an image without findings
 import csv
 import functools
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -135,6 +136,7 @@ def make_records(
     seed: int = 0,
     aspect: str = "",
     contrast: str = "",
+    dataset_name: str = "",
 ) -> pathlib.Path:
     """Writes a record set with `per_class` images of each class (multilabel: of each of CASES) in each split.
 
@@ -179,8 +181,24 @@ def make_records(
         seed=seed,
         aspect=aspect,
         contrast=contrast,
+        dataset_name=dataset_name,
         report={"skipped": {}},
         total=per_class * len(cases) * len(splits),
+    )
+    return folder
+
+
+def make_old(folder: pathlib.Path) -> pathlib.Path:
+    """Turns a record set into what the first release of schema 2 wrote, without names of data sets and digests."""
+    info = json.loads((folder / "tfcxr_info.json").read_text())
+    del info["dataset_name"]
+    (folder / "tfcxr_info.json").write_text(json.dumps(info))
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    _write_table(
+        folder / "manifest.csv",
+        [column for column in rows[0] if column != "image_digest"],
+        [[value for column, value in row.items() if column != "image_digest"] for row in rows],
     )
     return folder
 

@@ -40,6 +40,7 @@ class Options:
             settings what they say.
         limit: at most that many images, drawn at random with the proportions of classes and splits; 0: all.
         missing_images: error or skip, for images that the table names and the folder lacks.
+        dataset_name: whose patients they are, see `records.RecordSetInfo`; empty: what the reader says.
         patient_salt: replaces patient ids by hashes salted with it; empty: they stay.
         seed: fixes the split, the order of the images and all that is drawn.
     """
@@ -62,6 +63,7 @@ class Options:
     images_per_class: Sequence[int] | None = None
     limit: int = 0
     missing_images: str = "error"
+    dataset_name: str = ""
     patient_salt: bytes = b""
     seed: int = 0
 

@@ -77,6 +77,7 @@ def build(
     (folder / writing.SKIPPED_FILE).unlink(missing_ok=True)
     writing.append_skipped(folder, (writing.SkippedRow(*row) for row in plan.skipped.itertuples(index=False)))
     skip, source, version, uncertain = bad_images == "skip", plan.table.source, plan.version, plan.uncertain
+    dataset_name = options.dataset_name or plan.table.dataset_name
     shards: dict[str, list[writing.ShardFn]] = {}
     keys: dict[str, list[str]] = {}
     for split in SPLITS:
@@ -91,6 +92,7 @@ def build(
         name=options.dataset,
         dataset=options.dataset,
         source=source,
+        dataset_name=dataset_name,
         label_version=version,
         resolution=picture.resolution,
         seed=options.seed,

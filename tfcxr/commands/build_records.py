@@ -52,6 +52,7 @@ def main(fv: flags.FlagValues) -> None:
         images_per_class=[int(value) for value in fv.images_per_class] or None,
         limit=fv.limit,
         missing_images=fv.missing_images,
+        dataset_name=fv.dataset_name or "",
         patient_salt=build_plan.read_salt(fv.salt_file) if fv.hash_patient_ids else b"",
         seed=fv.seed,
     )

@@ -114,6 +114,7 @@ def write(
         name="synthetic",
         dataset="synthetic",
         source=source,
+        dataset_name=source,
         label_version=plan.version,
         resolution=generator.network.resolution,
         seed=options.seed,

@@ -68,9 +68,11 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         *sorted(data_dir.glob("images_*")),
         data_dir,
     ]
+    source, dataset_name = table.find_source(data_dir, path.parent, default="chestxray")
     return table.Table(
         dataset="chestxray",
-        source=table.find_source(data_dir, path.parent, default="chestxray"),
+        source=source,
+        dataset_name=dataset_name,
         frame=frame,
         skipped=table.no_rows(),
         num_rows=len(frame),

@@ -32,9 +32,11 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         for path, fold in zip(paths, ("train_val", "test"), strict=False)
     ]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    source, dataset_name = table.find_source(data_dir, root, default="chexpert")
     return table.Table(
         dataset="chexpert",
-        source=table.find_source(data_dir, root, default="chexpert"),
+        source=source,
+        dataset_name=dataset_name,
         frame=frame,
         skipped=table.no_rows(),
         num_rows=len(frame),

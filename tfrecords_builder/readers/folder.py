@@ -54,9 +54,13 @@ def read(
     else:
         findings = _add_label_columns(frame, raw, label_columns, warnings)
     _warn_of_contradictions(frame, warnings)
+    source, dataset_name = table.find_source(
+        data_dir, path.parent, default=f"folder:{data_dir.resolve().name}", name=table.name_folder(data_dir)
+    )
     return table.Table(
         dataset="folder",
-        source=table.find_source(data_dir, path.parent, default=f"folder:{data_dir.resolve().name}"),
+        source=source,
+        dataset_name=dataset_name,
         frame=frame,
         skipped=table.no_rows(),
         num_rows=len(frame),

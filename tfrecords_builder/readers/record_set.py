@@ -8,7 +8,6 @@ from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
 from tfrecords_builder.readers import csv_files, shards, table
 
-MANIFEST = "manifest.csv"
 _COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")
 
 
@@ -24,7 +23,7 @@ def read(data_dir: pathlib.Path) -> table.Table:
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
 
     info = records.load_info(data_dir)
-    path = data_dir / MANIFEST
+    path = data_dir / records.MANIFEST_FILE
     table.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
     raw = csv_files.read_table(path, _COLUMNS)
     frame = table.make_frame(raw, id_column="", view="view", sex="sex", age="age")
@@ -41,6 +40,7 @@ def read(data_dir: pathlib.Path) -> table.Table:
     return table.Table(
         dataset="records",
         source=info.source,
+        dataset_name=info.dataset_name,
         frame=frame,
         skipped=table.no_rows(),
         num_rows=len(frame),

@@ -1,6 +1,8 @@
 """What all readers share: `Table`, whose table a file is, and the checks of cells."""
 
 import dataclasses
+import hashlib
+import os
 import pathlib
 import posixpath
 import re
@@ -37,6 +39,7 @@ class Table:
     Attributes:
         dataset: key of `READERS`.
         source: `source` of the records made of it.
+        dataset_name: whose patients they are, unless the user says it (`records.RecordSetInfo.dataset_name`).
         frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),
             `patient` (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra`
             (findings outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
@@ -57,6 +60,7 @@ class Table:
 
     dataset: str
     source: str
+    dataset_name: str
     frame: pd.DataFrame
     skipped: pd.DataFrame
     num_rows: int
@@ -168,12 +172,31 @@ def no_rows() -> pd.DataFrame:
     )
 
 
-def find_source(*folders: pathlib.Path, default: str) -> str:
-    """The `source` of the records: a phantom says in a marker file that it is one."""
+def find_source(*folders: pathlib.Path, default: str, name: str = "") -> tuple[str, str]:
+    """The `source` of the records and the name of the data set: a phantom says in a marker file that it is one.
+
+    Args:
+        *folders: where the marker may lie.
+        default: the source if there is none.
+        name: the data set's name if there is none; empty: as the source.
+
+    Returns:
+        Source and name. Phantoms of two seeds are of different patients, which bear the same numbers.
+    """
     for folder in dict.fromkeys(folders):
         if (folder / PHANTOM_MARKER).is_file():
             marker = files.read_json(folder / PHANTOM_MARKER)
             if not isinstance(marker, dict) or not isinstance(marker.get("source"), str):
                 raise InputError(f"{folder / PHANTOM_MARKER}: has no text `source`")
-            return marker["source"]
-    return default
+            source = marker["source"]
+            return source, f"{source}-seed-{marker['seed']}" if "seed" in marker else source
+    return default, name or default
+
+
+def name_folder(data_dir: pathlib.Path) -> str:
+    """A name for a user's data set: its folder's, and 8 digits of a hash of the whole path, which tell it from others.
+
+    The same folder gives the same name whichever of its tables is read.
+    """
+    folder = data_dir.resolve()
+    return f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"

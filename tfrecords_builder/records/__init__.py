@@ -5,7 +5,7 @@ A record is a `tf.train.Example`; its keys are those of `FEATURES`. A record set
     <name>-<split>.tfrecord-00000-of-000NN     splits train, validation, test; an empty split has no shard
     dataset_info.json, features.json           the description that `tfds.builder_from_directory` reads
     tfcxr_info.json                            what TFDS cannot hold: `RecordSetInfo`
-    manifest.csv                               a row per image: id, patient, split, class, labels, shard, position
+    manifest.csv                               a row per image: what the record says but for the pixels, and its place
     croissant.json, DATASHEET.md               the set described for other tools and for people
     build_report.json                          where the images came from and what was left out, and why
 
@@ -16,6 +16,7 @@ from tfrecords_builder.records.examples import FEATURES, make_example, parse_exa
 from tfrecords_builder.records.info import (
     INFO_FILE,
     MANIFEST_COLUMNS,
+    MANIFEST_FILE,
     SCHEMA_VERSION,
     RecordSetInfo,
     SplitInfo,
@@ -29,6 +30,7 @@ __all__ = [
     "FEATURES",
     "INFO_FILE",
     "MANIFEST_COLUMNS",
+    "MANIFEST_FILE",
     "SCHEMA_VERSION",
     "RecordSetInfo",
     "SplitInfo",

@@ -12,8 +12,6 @@ from tfrecords_builder import records
 from tfrecords_builder.labels import LABELS, NO_FINDING
 from tfrecords_builder.records import sources
 
-MANIFEST = "manifest.csv"
-
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -64,6 +62,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "sex": ("sc:Text", "Sex as in the source's table; empty: unknown."),
     "age": ("sc:Integer", "Age in years; -1: unknown."),
     "extra": ("sc:Text", "Findings outside the 14 labels, joined by '|'."),
+    "image_digest": ("sc:Text", "First 16 hexadecimal digits of the SHA-256 of the encoded image."),
     "shard": ("sc:Text", "File name of the TFRecord shard that holds the record."),
     "position": ("sc:Integer", "Number of the record in its shard, from 0."),
 }
@@ -87,8 +86,8 @@ def describe(info: records.RecordSetInfo, *, files: Mapping[str, str]) -> dict[s
     Raises:
         ValueError: manifest.csv is not in `files`.
     """
-    if MANIFEST not in files:
-        raise ValueError(f"files: {MANIFEST} is missing; the described records are its rows")
+    if records.MANIFEST_FILE not in files:
+        raise ValueError(f"files: {records.MANIFEST_FILE} is missing; the described records are its rows")
     source = sources.lookup(info.source)
     facts = {
         "citeAs": source.citation,
@@ -221,7 +220,7 @@ def _describe_records(info: records.RecordSetInfo) -> list[dict[str, Any]]:
         "@type": "cr:RecordSet",
         "@id": "images",
         "name": "images",
-        "description": f"One row per image: {MANIFEST}.",
+        "description": f"One row per image: {records.MANIFEST_FILE}.",
         # Not the id: nothing forbids a folder's table to name an image twice.
         "key": [{"@id": "images/shard"}, {"@id": "images/position"}],
         "field": [_describe_column(info, column) for column in records.MANIFEST_COLUMNS],
@@ -243,7 +242,7 @@ def _describe_column(info: records.RecordSetInfo, column: str) -> dict[str, Any]
         "name": column,
         "description": description,
         "dataType": data_type,
-        "source": {"fileObject": {"@id": MANIFEST}, "extract": {"column": column}},
+        "source": {"fileObject": {"@id": records.MANIFEST_FILE}, "extract": {"column": column}},
     }
     if column == "split":
         field["references"] = {"field": {"@id": "splits/name"}}

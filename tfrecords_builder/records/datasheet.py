@@ -117,6 +117,7 @@ def _count(info: records.RecordSetInfo) -> dict[str, dict[str, list[int | str]]]
 def _settings(info: records.RecordSetInfo) -> dict[str, str]:
     """The settings of the build and what its provenance holds as single values or short lists."""
     settings: dict[str, Any] = {
+        "data set name": info.dataset_name,
         "label version": info.label_version,
         "resolution": info.resolution,
         "uncertain": info.uncertain,

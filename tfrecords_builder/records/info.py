@@ -18,8 +18,13 @@ from tfrecords_builder.records.examples import FEATURES
 SCHEMA_VERSION = 2
 
 INFO_FILE = "tfcxr_info.json"
+MANIFEST_FILE = "manifest.csv"
 
-MANIFEST_COLUMNS = ("id", "patient", "split", "class", "view", "sex", "age", *LABELS, "extra", "shard", "position")
+MANIFEST_COLUMNS = (
+    *("id", "patient", "split", "class", "view", "sex", "age"),
+    *LABELS,
+    *("extra", "image_digest", "shard", "position"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,9 @@ class RecordSetInfo:
     provenance: dict[str, Any]
     schema_version: int
     folder: pathlib.Path  # where it was loaded from
+    # Whose patients they are: equal ids of data sets of one name are one person. Empty in sets written before there was
+    # such a name: `source` stands for it.
+    dataset_name: str = ""
 
     def split(self, name: str) -> SplitInfo:
         """The split called `name`. Raises InputError listing those there are."""
@@ -109,6 +117,7 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
         info.source,
         info.label_version,
         info.digest,
+        info.dataset_name,
         *(info.classes if isinstance(info.classes, tuple) else [None]),
     )
     if not all(isinstance(text, str) for text in texts):

@@ -64,7 +64,10 @@ class _Checker:
         self._info = info
         self._unread: set[str] = set()  # splits with a shard that cannot be read to its end
         self._version: labels.LabelVersion | None = None
-        self._rows = _read_manifest(info.folder / "manifest.csv", self.faults)
+        self._rows = _read_manifest(info.folder / records.MANIFEST_FILE, self.faults)
+        listed = next(iter(self._rows.values()), {})
+        # Sets written before there was the column `image_digest` are sound.
+        self._columns = [c for c in records.MANIFEST_COLUMNS if c in listed or c != "image_digest"]
         try:
             self._version = info.version
         except InputError as error:
@@ -156,7 +159,7 @@ class _Checker:
     def _check_manifest(self, where: str, split: str, shard: str, position: int, row: Mapping[str, Any]) -> None:
         listed = self._rows.pop((shard, str(position)), None)
         expected = {**row, "split": split, "shard": shard, "position": position}
-        if listed != {column: str(expected[column]) for column in records.MANIFEST_COLUMNS}:
+        if listed is None or listed != {column: str(expected.get(column)) for column in self._columns}:
             self.faults.append(f"{where}: manifest.csv says otherwise or lacks it")
 
     def _check_counts(self, split: str, summary: records.Summary) -> None:

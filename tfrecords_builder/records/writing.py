@@ -34,7 +34,7 @@ WORK_FOLDER = ".work"  # inside the folder of an unfinished set
 SKIPPED_FILE = "skipped.csv"
 BAD_IMAGE = "bad image"
 
-_DESCRIBED_FILES = ("manifest.csv", "dataset_info.json", "features.json", records.INFO_FILE)
+_DESCRIBED_FILES = (records.MANIFEST_FILE, "dataset_info.json", "features.json", records.INFO_FILE)
 _NUM_DUPLICATES_NAMED = 20  # groups, and images of a group
 _BLOCK = 2**20  # bytes of a file read at once
 # What TensorFlow makes of a full disk, a file too large, a folder that has gone, missing rights.
@@ -113,11 +113,12 @@ def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) ->
                         row.update(split=job.split, shard=job.name, position=summary.num_examples)
                         summary.add(job.split, item, row)
                         manifest.writerow(row[column] for column in records.MANIFEST_COLUMNS)
-                        pictures.append(hashlib.sha256(record["image/encoded"]).hexdigest()[:16])
+                        pictures.append(row["image_digest"])
                     on_image()
             size = temporary.stat().st_size
         part = {
             "key": job.key,
+            "columns": list(records.MANIFEST_COLUMNS),
             "bytes": size,
             "summary": summary.to_json(),
             "skipped": skipped,
@@ -177,6 +178,7 @@ def write_record_set(
     label_version: LabelVersion,
     resolution: int,
     seed: int,
+    dataset_name: str = "",
     uncertain: str = "",
     split_policy: str = "",
     view: str = "",
@@ -205,6 +207,7 @@ def write_record_set(
         label_version: its name, class names and definition go into the description.
         resolution: side of the images in pixels.
         seed: the seed of the build.
+        dataset_name: whose patients they are, see `RecordSetInfo`; empty: `source` says it.
         uncertain: uncertain policy; empty where there is none.
         split_policy: how the splits were made.
         view: view filter; empty where there is none.
@@ -270,6 +273,7 @@ def write_record_set(
         provenance=dict(provenance or {}),
         schema_version=records.SCHEMA_VERSION,
         folder=folder,
+        dataset_name=dataset_name,
     )
     records.write_info(info)
     _describe(info, dict(report or {}), whole)
@@ -310,6 +314,8 @@ def _finished(job: ShardJob) -> int:
         return 0
     if part["key"] != job.key or part["bytes"] != job.path.stat().st_size:
         return 0
+    if part.get("columns") != list(records.MANIFEST_COLUMNS):  # of a version that wrote another manifest
+        return 0
     if part["skipped"] and not job.allow_skipped:
         return 0
     return len(part["pictures"]) + len(part["skipped"])
@@ -330,7 +336,7 @@ def _add_up(jobs: Mapping[str, Sequence[ShardJob]], folder: pathlib.Path, classe
     splits, digest, num_bad = {}, 0, 0
     pictures: list[np.ndarray] = []
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(files.atomic_path(folder / "manifest.csv"))
+        temporary = stack.enter_context(files.atomic_path(folder / records.MANIFEST_FILE))
         manifest = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
         csv.writer(manifest, lineterminator="\n").writerow(records.MANIFEST_COLUMNS)
         for split, shards in jobs.items():
@@ -347,7 +353,9 @@ def _add_up(jobs: Mapping[str, Sequence[ShardJob]], folder: pathlib.Path, classe
             splits[split] = total.split_info([job.name for job in shards], lengths)
             digest += total.digest
     hashes = np.concatenate(pictures) if pictures else np.zeros(0, np.uint64)
-    return _Whole(splits, records.format_digest(digest), num_bad, _find_duplicates(folder / "manifest.csv", hashes))
+    return _Whole(
+        splits, records.format_digest(digest), num_bad, _find_duplicates(folder / records.MANIFEST_FILE, hashes)
+    )
 
 
 def append_skipped(folder: pathlib.Path, rows: Iterable[SkippedRow]) -> None:

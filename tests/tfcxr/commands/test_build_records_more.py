@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from flags import app
 from tests import fakes
 from tfcxr.commands import build_records, verify_records
 from tfrecords_builder import records
-from tfrecords_builder.records import writing
+from tfrecords_builder.records import overlap, writing
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +300,7 @@ def _start(folder, nih):
     """A build of one image per shard, at 20 images/s, in a process of its own."""
     arguments = ["--dataset=chestxray", "--label_version=multilabel", "--resolution=16", "--num_shards=50"]
     arguments += [f"--data_dir={nih}", f"--output_dir={folder}", "--workers=1"]
-    root = pathlib.Path(build_records.__file__).parent.parent
+    root = pathlib.Path(build_records.__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", _SLOW, *arguments], cwd=root, stderr=subprocess.PIPE, text=True)
     parts = folder.with_name(f".{folder.name}.partial") / writing.WORK_FOLDER
     while len(list(parts.glob("*.tfrecord-*.json"))) < 5:
@@ -433,3 +434,63 @@ def test_dicom(tmp_path):
     assert image.shape == (64, 64) and image.min() < 10 and image.max() > 200
     # The spine is bright, the air beside the patient dark, as in a film that is not inverted.
     assert image[30:60, 30:34].mean() > image[2:12, 8:14].mean() + 40
+
+
+def _overlap(first, second):
+    found = overlap.find_overlap(records.load_info(first), "train", records.load_info(second), "train")
+    return len(found.patients), len(found.images)
+
+
+def test_two_folders_of_one_last_name_are_two_data_sets(tmp_path):
+    """Their patients bear the same ids; a name given by hand says that two folders are of the same patients."""
+    first = fakes.make_folder_set(tmp_path / "a" / "images", size=16)
+    second = fakes.make_folder_set(tmp_path / "b" / "images", size=20)
+    values = {**KIDS, "label_version": "multilabel", "split_fractions": "1,0,0"}
+    for name, folder, more in (
+        ("one", first, {}),
+        ("again", first, {"resolution": 8}),
+        ("two", second, {}),
+        ("named", second, {"dataset_name": "clinic"}),
+        ("same", first, {"dataset_name": "clinic", "resolution": 8}),
+    ):
+        assert _run(tmp_path / name, folder, **values, **more) == 0
+    names = {name: records.load_info(tmp_path / name).dataset_name for name in ("one", "again", "two", "named")}
+    assert names["one"] == names["again"] != names["two"] and names["one"].startswith("images-")
+    assert names["named"] == "clinic"
+    assert _overlap(tmp_path / "one", tmp_path / "two") == (0, 0)
+    patients, images = _overlap(tmp_path / "one", tmp_path / "again")
+    assert patients == 7 and images == 0
+    assert _overlap(tmp_path / "named", tmp_path / "same") == (7, 0)
+    # A set made of a set keeps the name, unless another one is given.
+    for more, expected in (({}, "clinic"), ({"dataset_name": "other"}, "other")):
+        values = {"dataset": "records", "label_version": "multilabel", "overwrite": "true", **more}
+        assert _run(tmp_path / "derived", tmp_path / "named", **values) == 0
+        assert records.load_info(tmp_path / "derived").dataset_name == expected
+    assert "| data set name | other |" in (tmp_path / "derived" / "DATASHEET.md").read_text()
+
+
+def test_the_same_data_under_two_names_share_their_images(tmp_path, nih):
+    copy = shutil.copytree(nih, tmp_path / "copy")
+    values = {"label_version": "multilabel", "split_fractions": "1,0,0"}
+    assert _run(tmp_path / "one", nih, **values) == 0
+    assert _run(tmp_path / "two", copy, dataset_name="elsewhere", **values) == 0
+    assert _overlap(tmp_path / "one", tmp_path / "two") == (0, 50)
+
+
+def test_phantoms_of_two_seeds_are_different_patients(tmp_path, nih):
+    for seed in (1, 2):
+        copy = shutil.copytree(nih, tmp_path / f"phantom{seed}")
+        (copy / "phantom.json").write_text(json.dumps({"source": "phantom-b", "seed": seed}))
+        assert _run(tmp_path / f"set{seed}", copy, label_version="multilabel") == 0
+    infos = [records.load_info(tmp_path / f"set{seed}") for seed in (1, 2)]
+    assert [info.dataset_name for info in infos] == ["phantom-b-seed-1", "phantom-b-seed-2"]
+    assert [info.source for info in infos] == ["phantom-b"] * 2
+
+
+def test_an_old_set_is_built_from_and_verified(tmp_path, nih):
+    assert _run(tmp_path / "new", nih, label_version="multilabel", resolution=32) == 0
+    old = fakes.make_old(tmp_path / "new")
+    assert _verify(old) == 0
+    assert _run(tmp_path / "out", old, dataset="records", resolution=32) == 0
+    assert records.load_info(tmp_path / "out").dataset_name == ""
+    assert _verify(tmp_path / "out") == 0

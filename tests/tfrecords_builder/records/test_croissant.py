@@ -14,7 +14,7 @@ FILES = {"manifest.csv": "ab" * 32, "features.json": "cd" * 32, "DATASHEET.md": 
 
 def _row(image_id, split, class_name, **values):
     row = {"id": image_id, "patient": "patient1", "split": split, "class": class_name, "view": "PA", "sex": "Female"}
-    row |= {"age": 58, **{label: int(label == "Edema") for label in LABELS}, "extra": ""}
+    row |= {"age": 58, **{label: int(label == "Edema") for label in LABELS}, "extra": "", "image_digest": "a1" * 8}
     row |= {"shard": f"chexpert-{split}.tfrecord-00000-of-00001", "position": 0, **values}
     return {column: row[column] for column in records.MANIFEST_COLUMNS}
 
