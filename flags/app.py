@@ -17,6 +17,9 @@ from tfrecords_builder.errors import InputError, Interrupted, RunError
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
+# Presets that have a new name: the old one is still found.
+_RENAMED_PRESETS = {"thesis/ours": "thesis/dcan_noreg"}
+
 # Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
 _NOT_REPLAYED = ("overwrite",)
 
@@ -124,6 +127,7 @@ def _find_preset(argument: str, before: str) -> str:
         return argument
     if pathlib.Path(name).exists():
         return argument
+    name = _RENAMED_PRESETS.get(name.removesuffix(".flags").removeprefix("flags/presets/"), name)
     for candidate in (PRESETS / name, PRESETS / f"{name}.flags", PRESETS.parent.parent / name):
         if candidate.is_file():
             return f"{head}{candidate}"

@@ -1,11 +1,10 @@
 """Flags of the classifiers' networks and training."""
 
-from collections.abc import Mapping
-
 from absl import flags
 
-BACKBONES = ("resnet50", "densenet121", "se_resnet50", "resnet_tiny")
-VARIANTS = ("plain", "sched", "layer_lr", "layer_lr_sched")
+from flags import common
+from tfcxr.classifiers import choices
+from tfcxr.classifiers.adaptation import methods
 
 
 def define_network(fv: flags.FlagValues, *, weights: str) -> None:
@@ -13,12 +12,12 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
     flags.DEFINE_enum(
         "backbone",
         "resnet50",
-        BACKBONES,
+        list(choices.BACKBONES),
         "se_resnet50: what the DCAN reference starts from; resnet_tiny: for tests and quick looks, no ImageNet weights",
         flag_values=fv,
     )
     flags.DEFINE_enum(
-        "stem", "imagenet", ["imagenet", "small"],
+        "stem", "imagenet", choices.STEMS,
         "small: first convolution with stride 1 and no pooling, for 64 px and less; about 16 times as slow",
         flag_values=fv,
     )  # fmt: skip
@@ -26,22 +25,21 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         "image_size", 224, "side in pixels of what the network sees; images are resized to 8/7 of it, then cropped",
         lower_bound=8, upper_bound=1024, flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "weights", weights,
+    common.define_path(
+        fv, "weights",
         "first weights of the backbone: imagenet (from the Keras cache; nothing is downloaded), none, or a path: .h5, "
         ".weights.h5, .keras or SavedModel of the same Keras network, .pth of SE-ResNet-50 (se_resnet50), run folder",
-        flag_values=fv,
+        default=weights, words=("imagenet", "none"),
     )  # fmt: skip
-    flags.DEFINE_string(
-        "init_from", None,
+    common.define_path(
+        fv, "init_from",
         "classifier run to start from, such as one trained on synthetic images: backbone, and head if the classes are "
         "the same; wins over --weights",
-        flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
         "dtype",
         "float32",
-        ["float32", "mixed_bfloat16"],
+        choices.DTYPES,
         "what the network computes in; weights stay float32",
         flag_values=fv,
     )
@@ -74,7 +72,7 @@ def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
 def define_baseline(fv: flags.FlagValues) -> None:
     """The two stages of the baseline, and what it trains on besides or instead of all images."""
     flags.DEFINE_enum(
-        "variant", "layer_lr_sched", VARIANTS,
+        "variant", "layer_lr_sched", list(choices.VARIANTS),
         "stage 2: layer_lr: head 10 times as fast, weight decay, nesterov; sched: cosine to 0", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer("batch_size", 32, "images per step", lower_bound=1, flag_values=fv)
@@ -95,10 +93,9 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "train on so many images of each class, chosen by --seed (more hold those of fewer); validation stays whole",
         lower_bound=1, flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "extra_records", None,
+    common.define_path(
+        fv, "extra_records",
         "record set, such as a synthetic one, whose training images are mixed in; validation is that of --records",
-        flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(
         "extra_ratio", 1.0, "images of --extra_records for each training image of --records in an epoch",
@@ -111,14 +108,14 @@ def define_baseline(fv: flags.FlagValues) -> None:
     )  # fmt: skip
 
 
-def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
-    """Method, losses, optimizer and selection of adaptation; `alignments`: the methods, and what each does."""
-    flags.DEFINE_enum(
-        "alignment", "dcan", list(alignments),
-        "; ".join(f"{name}: {what}" for name, what in alignments.items()), flag_values=fv,
+def define_dcan(fv: flags.FlagValues) -> None:
+    """Method, losses, optimizer and selection of adaptation."""
+    common.define_choice(
+        fv, "alignment", "dcan", list(methods.METHODS),
+        "; ".join(f"{name}: {what}" for name, (_, _, what) in methods.METHODS.items()), methods.FORMER_NAMES,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "select", "source", ["source", "entropy", "density", "target"],
+        "select", "source", choices.CRITERIA,
         "keep the weights best on: source validation; low entropy, or dense soft neighbourhoods (Saito 2021), of what "
         "is predicted for target validation, without labels; or target labels (marked so)",
         flag_values=fv,
@@ -130,7 +127,7 @@ def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
         lower_bound=0, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "reg", "paper", ["paper", "reference", "reference_index_fixed"],
+        "reg", "paper", choices.REGULARISERS,
         "form of dcan's regulariser; reference repeats the reference implementation for comparison", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -146,10 +143,10 @@ def define_dcan(fv: flags.FlagValues, alignments: Mapping[str, str]) -> None:
         flag_values=fv,
     )
     flags.DEFINE_float(
-        "alpha", None, "weight of the alignment's losses; default: the paper's (dcan and ours 1.5, others 1)",
+        "alpha", None, "weight of the alignment's losses; default: the paper's (dcan and dcan_noreg 1.5, others 1)",
         lower_bound=0.0, flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_float("beta", 0.1, "weight of the target entropy (dcan, ours)", lower_bound=0.0, flag_values=fv)
+    flags.DEFINE_float("beta", 0.1, "weight of the target entropy (dcan, dcan_noreg)", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_integer(
         "reduction", 16, "channels per squeezed channel in the attention", lower_bound=1, flag_values=fv
     )

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -28,10 +28,70 @@ def define_file(fv: flags.FlagValues, name: str, help_text: str) -> None:
     _define_path(fv, name, help_text, pathlib.Path.is_file, "there is no such file")
 
 
+class PathFlag(flags.Flag):
+    """A flag that names a file or folder, or is one of a few words.
+
+    Studies tell by the class which flags stand for the content of a file, so that all such flags must be of it.
+
+    Attributes:
+        words: values that are no paths, such as none.
+        reads: whether what is there decides the output; false for a folder to write, or for a cache.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        *,
+        default: str | None = None,
+        words: Sequence[str] = (),
+        reads: bool = True,
+    ):
+        """A flag of the default, or without one."""
+        super().__init__(flags.ArgumentParser(), flags.ArgumentSerializer(), name, default, help_text)
+        self.words = tuple(words)
+        self.reads = reads
+
+
+def define_path(
+    fv: flags.FlagValues, name: str, help_text: str, *, default: str | None = None, words: Sequence[str] = ()
+) -> None:
+    """Defines a flag that names a file or folder to read, whose existence the program checks, or is one of `words`."""
+    flags.DEFINE_flag(PathFlag(name, help_text, default=default, words=words), flag_values=fv)
+
+
+def define_place(fv: flags.FlagValues, name: str, help_text: str) -> None:
+    """Defines a flag that names a file or folder to write."""
+    flags.DEFINE_flag(PathFlag(name, help_text, reads=False), flag_values=fv)
+
+
+def define_choice(
+    fv: flags.FlagValues,
+    name: str,
+    default: str,
+    choices: Sequence[str],
+    help_text: str,
+    former: Mapping[str, str] | None = None,
+) -> None:
+    """Defines a flag of several choices; `former`: earlier names of choices, still understood."""
+    flag = flags.EnumFlag(name, default, help_text, choices)
+    flag.parser = _ChoiceParser(choices, former or {})
+    flags.DEFINE_flag(flag, flag_values=fv)
+
+
+class _ChoiceParser(flags.EnumParser):
+    def __init__(self, choices: Sequence[str], former: Mapping[str, str]):
+        super().__init__(choices)
+        self._former = former
+
+    def parse(self, argument: str) -> str:
+        return super().parse(self._former.get(argument, argument))
+
+
 def _define_path(
     fv: flags.FlagValues, name: str, help_text: str, exists: Callable[[pathlib.Path], bool], message: str
 ) -> None:
-    flags.DEFINE_string(name, None, help_text, flag_values=fv)
+    define_path(fv, name, help_text)
 
     def is_there(value: str | None) -> bool:
         try:
@@ -46,7 +106,7 @@ def _define_path(
 
 def define_output_dir(fv: flags.FlagValues) -> None:
     """--output_dir, required, and --overwrite."""
-    flags.DEFINE_string("output_dir", None, "folder to write; must be empty or new", flag_values=fv)
+    define_place(fv, "output_dir", "folder to write; must be empty or new")
     define_required(fv, "output_dir", "the folder to write")
     define_overwrite(fv)
 
@@ -54,12 +114,7 @@ def define_output_dir(fv: flags.FlagValues) -> None:
 def define_run_dir(fv: flags.FlagValues, *, new: bool = True) -> None:
     """--run_dir: of a run to start or resume (`new`, with --overwrite), or of an existing one."""
     if new:
-        flags.DEFINE_string(
-            "run_dir",
-            None,
-            "folder of the run; an unfinished run with the same flags is resumed",
-            flag_values=fv,
-        )
+        define_place(fv, "run_dir", "folder of the run; an unfinished run with the same flags is resumed")
         define_required(fv, "run_dir", "the folder of the run, such as workspace/runs/gan")
         define_overwrite(fv)
     else:

@@ -2,29 +2,31 @@
 
 from absl import flags
 
+from flags import common
+
 
 def define_features(fv: flags.FlagValues) -> None:
     """--features and --features_weights."""
-    flags.DEFINE_string(
+    common.define_path(
+        fv,
         "features",
-        "pixels_pca64",
         "what is compared: pixels_pca64 (64 principal components of the pixels; offline), inception, a run folder or "
         "export of a classifier, or a Keras model of images in [0, 1]. Part of every metric's name",
-        flag_values=fv,
+        default="pixels_pca64",
+        words=("pixels_pca64", "inception"),
     )
-    flags.DEFINE_string(
+    common.define_path(
+        fv,
         "features_weights",
-        None,
         "of --features=inception: imagenet (default; from the Keras cache, nothing is downloaded) or an .h5 file",
-        flag_values=fv,
+        words=("imagenet",),
     )
 
 
 def define_cache_dir(fv: flags.FlagValues) -> None:
     """--cache_dir."""
-    flags.DEFINE_string(
+    common.define_place(
+        fv,
         "cache_dir",
-        None,
         "folder that keeps the real images' features for later calls; default: train-gan in the run, else nowhere",
-        flag_values=fv,
     )

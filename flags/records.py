@@ -139,11 +139,10 @@ def define_split_policy(fv: flags.FlagValues) -> None:
         "no test fold",
         flag_values=fv,
     )
-    flags.DEFINE_string(
+    common.define_path(
+        fv,
         "split_lists",
-        None,
         "lists: CSV with the columns split and patient or id, such as the manifest.csv of a record set (or its folder)",
-        flag_values=fv,
     )
 
 

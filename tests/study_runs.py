@@ -19,7 +19,7 @@ DEFINITION = """\
 --adapt_flags=--backbone=resnet_tiny --weights=none --image_size=32 --steps=2 --eval_every=2 --batch_size=4
 --evaluate_flags=--resamples=20
 --adapt_from_baseline
---cells=synthetic -> b: none, ours
+--cells=synthetic -> b: none, dcan_noreg
 """
 
 

@@ -119,6 +119,16 @@ def test_every_preset_parses_with_its_binary():
                 assert name in known or name.removeprefix("no") in known, f"{preset}: {line}"
 
 
+def test_a_former_name_stands_for_the_present_one():
+    from tfcxr.commands import train_dcan
+
+    where = ["--source_records=.", "--target_records=.", "--run_dir=x"]
+    for flag in ("--alignment=ours", "--flagfile=thesis/ours", "--flagfile=flags/presets/thesis/ours.flags"):
+        assert app.parse(train_dcan.define_flags, ["train-dcan", flag, *where]).alignment == "dcan_noreg"
+    with pytest.raises(flags.Error, match=r"should be one of <none\|dan"):
+        app.parse(train_dcan.define_flags, ["train-dcan", "--alignment=theirs", *where])
+
+
 def test_help_is_quick_and_does_not_import_tensorflow():
     code = (
         "import sys; from tfcxr import cli; cli.main(['train-gan', '--help']); cli.main(['build-records', '-h']);"

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.classifiers import inference
-from tfcxr.classifiers.networks import backbones, models, se_resnet_weights, weight_files
+from tfcxr.classifiers import choices, inference
+from tfcxr.classifiers.networks import models, se_resnet_weights, weight_files
 from tfcxr.training import runs
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
@@ -143,13 +143,13 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
     if weights == "none":
         return []
     name = classifier.config.backbone
-    path = backbones.imagenet_path(name) if weights == "imagenet" else pathlib.Path(weights)
+    path = choices.imagenet_path(name) if weights == "imagenet" else pathlib.Path(weights)
     if not path.exists():
         raise InputError(f"--weights={weights}: must be imagenet, none or {weight_files.FORMS}; nothing is there")
     if (path / "config.json").is_file():
         return models.copy_backbone(load_network(path), classifier, f"--weights={weights}")
     is_torch_file = path.suffix == ".pth"
-    if is_torch_file != backbones.BACKBONES[name].squeeze_excite:
+    if is_torch_file != choices.BACKBONES[name].squeeze_excite:
         raise InputError(f"--weights={path}: is not of {name}: .pth files are of se_resnet50, others are not")
     if not is_torch_file:
         weight_files.load(classifier.base, path)

@@ -5,8 +5,8 @@ and subgroups by sex, age and view.
 
 Intervals are 95% bootstrap intervals over patients. Reads the test fold, or the validation fold where there is no test
 fold; the result is then marked as made on the selection fold. Results are JSON, CSV, Markdown, PNG and TensorBoard's.
-Example: tfcxr evaluate --model=workspace/runs/ours --records=workspace/records/chestxray/v2/64
-  --compare_with=workspace/runs/baseline --output_dir=workspace/evaluations/ours
+Example: tfcxr evaluate --model=workspace/runs/dcan_noreg --records=workspace/records/chestxray/v2/64
+  --compare_with=workspace/runs/baseline --output_dir=workspace/evaluations/dcan_noreg
 """
 
 import sys

@@ -9,8 +9,7 @@ Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 
 import sys
 
-from flags import app, classifier, study
-from tfcxr.classifiers.adaptation import methods
+from flags import app, study
 
 
 def define_flags(fv):
@@ -71,7 +70,7 @@ def _definition(fv):
         data=definition.parse_folders("data", fv.data, [name for name in records if name not in phantoms]),
         synthetic=synthetic,
         generators=definition.parse_folders("generators", fv.generators, synthetic, all_needed=False),
-        cells=tuple(definition.parse_cells(line, list(methods.METHODS), classifier.VARIANTS) for line in fv.cells),
+        cells=tuple(definition.parse_cells(line) for line in fv.cells),
         seeds=tuple(int(seed) for seed in fv.seeds),
         adapt_from_baseline=fv.adapt_from_baseline,
         label_stats=fv.label_stats,

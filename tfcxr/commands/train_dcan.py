@@ -9,7 +9,6 @@ Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_
 import sys
 
 from flags import app, classifier, common
-from tfcxr.classifiers.adaptation import methods
 
 
 def define_flags(fv):
@@ -22,7 +21,7 @@ def define_flags(fv):
     common.define_seed(fv)
     classifier.define_network(fv, weights="imagenet")
     classifier.define_training(fv, flip=True)
-    classifier.define_dcan(fv, {name: what for name, (_, _, what) in methods.METHODS.items()})
+    classifier.define_dcan(fv)
 
 
 def main(fv):

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfcxr.classifiers import inference, loading
-from tfcxr.classifiers.networks import backbones
+from tfcxr.classifiers import choices, inference, loading
 from tfcxr.fidelity.extractor import Extractor
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops
@@ -24,7 +23,7 @@ from tfrecords_builder.images import image_ops
 _INCEPTION_SIZE = 299
 INCEPTION = "inception"
 
-_INCEPTION_URL = f"{backbones.KERAS_URL}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_INCEPTION_URL = f"{choices.KERAS_URL}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # MD5 of that file, as keras.applications checks it.
 _INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 # Images in 0..255 make a network's stored variances 65025 times those of images in [0, 1]. Other images of the same
@@ -57,7 +56,7 @@ def make_inception(weights: str, resolution: int) -> NetworkFeatures:
       InputError: no such file, or a damaged one, or of another network.
     """
     if weights == "imagenet":
-        path = backbones.find_cached(_INCEPTION_URL, "--features_weights", "--features=pixels_pca64")
+        path = choices.find_cached(_INCEPTION_URL, "--features_weights", "--features=pixels_pca64")
         if _digest(path, "md5") != _INCEPTION_MD5:
             raise InputError(f"--features_weights=imagenet: {path} is damaged or another file; fetch it again")
     else:

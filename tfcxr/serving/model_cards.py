@@ -15,7 +15,7 @@ _LICENCE = (
 )
 _NO_DEVICE = "Not a medical device; not for diagnosis."
 
-_ALIGNMENTS = {"none": "without adaptation", "ours": "DCAN without its regulariser"}
+_ALIGNMENTS = {"none": "without adaptation", "dcan_noreg": "the thesis's variant of DCAN, without its regulariser"}
 
 
 def classifier_card(

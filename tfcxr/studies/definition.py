@@ -7,6 +7,8 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from tfcxr.classifiers import choices
+from tfcxr.classifiers.adaptation import methods
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
@@ -111,8 +113,8 @@ def parse_named(flag: str, lines: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parse_cells(line: str, methods: Sequence[str], variants: Sequence[str]) -> Cells:
-    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; a method is one of `methods`, or `none/` and one of `variants`.
+def parse_cells(line: str) -> Cells:
+    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; a method is an --alignment, or `none/` and a variant of the baseline.
 
     Raises InputError that says what is wrong with the line.
     """
@@ -123,15 +125,16 @@ def parse_cells(line: str, methods: Sequence[str], variants: Sequence[str]) -> C
     parts = [tuple(word.strip() for word in part.split(",")) for part in (source, target, right)]
     if not all(word for part in parts for word in part):
         raise InputError(f"--cells={line}: a name is missing")
-    return Cells(parts[0], parts[1], tuple(_parse_method(line, word, methods, variants) for word in parts[2]))
+    return Cells(parts[0], parts[1], tuple(_parse_method(line, word) for word in parts[2]))
 
 
-def _parse_method(line: str, word: str, methods: Sequence[str], variants: Sequence[str]) -> tuple[str, str | None]:
+def _parse_method(line: str, word: str) -> tuple[str, str | None]:
     method, slash, variant = word.partition("/")
-    if method not in methods:
-        raise InputError(f"--cells={line}: there is no method {method}; choose of {', '.join(methods)}")
-    if slash and (method != NONE or variant not in variants):
-        known = ", ".join(f"{NONE}/{name}" for name in variants)
+    method = methods.FORMER_NAMES.get(method, method)
+    if method not in methods.METHODS:
+        raise InputError(f"--cells={line}: there is no method {method}; choose one of {', '.join(methods.METHODS)}")
+    if slash and (method != NONE or variant not in choices.VARIANTS):
+        known = ", ".join(f"{NONE}/{name}" for name in choices.VARIANTS)
         raise InputError(f"--cells={line}: there is no {word}; variants are those of the baseline: {known}")
     return method, variant or None
 

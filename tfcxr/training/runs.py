@@ -23,6 +23,9 @@ EXPORTED_GENERATOR = "assets/generator.json"
 # Settings that the records decide, and their digest says whether those are the same; earlier runs do not hold them.
 _OF_RECORDS = ("aspect", "contrast")
 
+# Values of settings that have a new name; runs written before hold the old one.
+_RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}
+
 _ADVICE = "choose another --run_dir or give --overwrite"
 
 
@@ -139,6 +142,9 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")
+    for (setting, old), new in _RENAMED_VALUES.items():
+        if config["config"].get(setting) == old:
+            config["config"][setting] = new
     return config
 
 

@@ -11,6 +11,7 @@ import pytest
 from flags import app
 from tests import fakes
 from tfcxr import cli
+from tfcxr.classifiers.adaptation.methods import FORMER_NAMES
 from tfcxr.commands import study
 from tfrecords_builder import files
 
@@ -36,7 +37,7 @@ def test_the_whole_chain_ends_in_a_table_made_of_the_evaluations(tiny_study):
     described = json.loads((folder / "study.json").read_text())
     assert described["schema_version"] == 1
     assert described["question"] == "Does the chain hold?"
-    assert described["definition"]["cells"] == ["synthetic -> b: none, ours"]
+    assert described["definition"]["cells"] == ["synthetic -> b: none, dcan_noreg"]
     assert described["machine"]["cores"] >= 1
     assert {"tfcxr", "python", "tensorflow", "numpy"} <= described["versions"].keys()
     assert [job["status"] for job in described["jobs"]] == ["done"] * 10
@@ -68,8 +69,8 @@ def test_the_log_tree_reads_well(tiny_study):
         "gan-a/tensorboard",
         "v2-synthetic-none-sched-seed0/tensorboard",
         "v2-synthetic-none-sched-seed0/evaluations/b/tensorboard",
-        "v2-synthetic-to-b-ours-seed0/tensorboard",
-        "v2-synthetic-to-b-ours-seed0/evaluations/b/tensorboard",
+        "v2-synthetic-to-b-dcan_noreg-seed0/tensorboard",
+        "v2-synthetic-to-b-dcan_noreg-seed0/evaluations/b/tensorboard",
     }
 
 
@@ -88,11 +89,11 @@ def test_dry_run_says_what_a_changed_flag_affects_and_how_long_it_takes(tiny_stu
     out = capsys.readouterr().out
     states = dict(reversed(line.split()) for line in out.splitlines() if re.match(r"(done|changed|missing) ", line))
     assert [name for name, state in states.items() if state == "changed"] == [
-        "evaluate-v2-synthetic-none-sched-seed0-on-b", "evaluate-v2-synthetic-to-b-ours-seed0-on-b",
+        "evaluate-v2-synthetic-none-sched-seed0-on-b", "evaluate-v2-synthetic-to-b-dcan_noreg-seed0-on-b",
     ]  # fmt: skip
     assert [name for name, state in states.items() if state == "missing"] == [
         "train-baseline-v2-synthetic-none-sched-seed1", "evaluate-v2-synthetic-none-sched-seed1-on-b",
-        "train-dcan-v2-synthetic-to-b-ours-seed1", "evaluate-v2-synthetic-to-b-ours-seed1-on-b",
+        "train-dcan-v2-synthetic-to-b-dcan_noreg-seed1", "evaluate-v2-synthetic-to-b-dcan_noreg-seed1-on-b",
     ]  # fmt: skip
     assert "--overwrite" in out
     # The evaluations to come have another definition than the finished ones: their time is not known yet.
@@ -109,7 +110,7 @@ def copied(tiny_study, tmp_path):
 
 def test_a_number_without_its_run_is_empty_and_marked_never_filled(copied, monkeypatch, capsys):
     folder = copied / "workspace" / "studies" / "tiny"
-    lost = copied / "workspace" / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b"
+    lost = copied / "workspace" / "runs" / "v2-synthetic-to-b-dcan_noreg-seed0" / "evaluations" / "b"
     old = read_rows(folder)
     (lost / "result.json").unlink()
     # The evaluation cannot be made again: all commands fail.
@@ -119,19 +120,19 @@ def test_a_number_without_its_run_is_empty_and_marked_never_filled(copied, monke
     assert call(*flags_of(copied)) == 1
     rows = read_rows(folder)
     assert [row for row in rows if row["method"] == "none"] == [row for row in old if row["method"] == "none"]
-    [row] = [row for row in rows if row["method"] == "ours"]
+    [row] = [row for row in rows if row["method"] == "dcan_noreg"]
     assert (row["value"], row["status"]) == ("", "failed: gone")
-    assert "| synthetic -> b | ours | – | failed: gone |" in (folder / "results.md").read_text()
+    assert "| synthetic -> b | dcan_noreg | – | failed: gone |" in (folder / "results.md").read_text()
     cells = json.loads((folder / "study.json").read_text())["cells"]
     assert [cell["result"] is None for cell in cells] == [False, True]
     err = capsys.readouterr().err
-    assert err.startswith("error: 1 of 10 jobs are not done: evaluate-v2-synthetic-to-b-ours-seed0-on-b; see ")
+    assert err.startswith("error: 1 of 10 jobs are not done: evaluate-v2-synthetic-to-b-dcan_noreg-seed0-on-b; see ")
     assert err.count("\n") == 1
 
 
 def test_a_result_put_there_by_hand_is_not_taken_for_the_study_s(copied, monkeypatch):
     folder = copied / "workspace" / "studies" / "tiny"
-    result = copied / "workspace" / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b" / "result.json"
+    result = copied / "workspace" / "runs" / "v2-synthetic-to-b-dcan_noreg-seed0" / "evaluations" / "b" / "result.json"
     values = json.loads(result.read_text())
     values["balanced_accuracy"]["value"] = 0.987
     (result.parent / "flags.txt").write_text("--resamples=7\n")
@@ -193,6 +194,12 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys):
     assert not (tmp_path / "studies").exists()
 
 
+@pytest.mark.parametrize("folder", ["demo", "nih_small"])
+def test_an_adaptation_draws_its_classes_as_the_baseline_that_it_is_compared_with(folder):
+    for command in ("train_baseline", "train_dcan"):
+        assert "--balanced\n" in (app.PRESETS / folder / f"{command}.flags").read_text()
+
+
 def test_the_presets_of_the_thesis_have_the_cells_that_it_prints(shared_dir, tmp_path):
     with (shared_dir / "spec" / "thesis_results.csv").open(newline="") as stream:
         printed = list(csv.DictReader(stream))
@@ -211,9 +218,11 @@ def test_the_presets_of_the_thesis_have_the_cells_that_it_prints(shared_dir, tmp
             for cell in study._definition(fv).list_cells(None)
         }
         table = number[1].replace("_", ".")
-        assert fv.table == table
+        assert (fv.table, fv.resolution, fv.gan_flags) == (table, 256, "reference/gan_256")
         assert found == {
-            (row["version"], row["source"], row["target"], row["method"]) for row in printed if row["table"] == table
+            (row["version"], row["source"], row["target"], FORMER_NAMES.get(row["method"], row["method"]))
+            for row in printed
+            if row["table"] == table
         }
 
 

@@ -6,7 +6,7 @@ from tfcxr.serving import model_cards
 
 CONFIG = {
     "kind": "dcan",
-    "alignment": "ours",
+    "alignment": "dcan_noreg",
     "classes": ["A", "B"],
     "label_version": "v",
     "backbone": "resnet50",

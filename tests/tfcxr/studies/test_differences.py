@@ -41,7 +41,7 @@ def rows(tmp_path):
         add(tmp_path, make_cell("a", "dann", 0), (100, 100)),
         add(tmp_path, make_cell("a", "dann", 1), (90, 90)),
         add(tmp_path, make_cell("a", "dcan"), (200, 200)),
-        Filled(make_cell("a", "ours"), None, "failed: disk full", None),
+        Filled(make_cell("a", "dcan_noreg"), None, "failed: disk full", None),
     ]
     return results.group(filled)
 
@@ -49,7 +49,7 @@ def rows(tmp_path):
 def test_gain_lead_and_closed_gap_by_hand(rows, tmp_path):
     found, notes = differences.compare(rows, tmp_path, resamples=400)
     assert not notes
-    assert make_cell("a", "ours") not in found
+    assert make_cell("a", "dcan_noreg") not in found
     home, plain, dann, dcan = (found[make_cell(*name)] for name in (("b",), ("a",), ("a", "dann"), ("a", "dcan")))
     assert home.accuracy.value == pytest.approx(0.9)
     assert (home.gain, home.lead, home.closed) == (None, None, None)

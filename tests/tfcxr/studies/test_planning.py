@@ -23,7 +23,7 @@ def plan(*flags, without=()):
 
 def test_the_chain():
     graph = plan()
-    baseline, adapted = "v2-synthetic-none-sched-seed0", "v2-synthetic-to-b-ours-seed0"
+    baseline, adapted = "v2-synthetic-none-sched-seed0", "v2-synthetic-to-b-dcan_noreg-seed0"
     assert {job.id: list(job.inputs.values()) for job in graph.jobs.values()} == {
         "phantom-a": [],
         "build-records-a-multilabel": ["phantom-a"],
@@ -43,7 +43,7 @@ def test_the_chain():
     ]  # fmt: skip
     assert [(cell.method, cell.variant, training) for cell, training, _ in graph.cells] == [
         ("none", "sched", f"train-baseline-{baseline}"),
-        ("ours", None, f"train-dcan-{adapted}"),
+        ("dcan_noreg", None, f"train-dcan-{adapted}"),
     ]
     levels = [[job.id.split("-")[0] for job in level] for level in graph.levels()]
     assert levels == [
@@ -55,12 +55,12 @@ def test_the_chain():
 def test_commands_parse_with_the_paths_of_the_workspace():
     graph = plan()
     outputs = {job.id: f"w/{job.output}" for job in graph.jobs.values()}
-    job = graph.jobs["train-dcan-v2-synthetic-to-b-ours-seed0"]
+    job = graph.jobs["train-dcan-v2-synthetic-to-b-dcan_noreg-seed0"]
     assert planning.command(job, outputs, "--overwrite")[1:] == [
         "-m", "tfcxr.cli", "train-dcan", "--backbone=resnet_tiny", "--weights=none", "--image_size=32", "--steps=2",
-        "--eval_every=2", "--batch_size=4", "--alignment=ours", "--seed=0",
+        "--eval_every=2", "--batch_size=4", "--alignment=dcan_noreg", "--seed=0",
         "--source_records=w/records/synthetic/v2/8", "--target_records=w/records/b/v2/8",
-        "--init_from=w/runs/v2-synthetic-none-sched-seed0", "--run_dir=w/runs/v2-synthetic-to-b-ours-seed0",
+        "--init_from=w/runs/v2-synthetic-none-sched-seed0", "--run_dir=w/runs/v2-synthetic-to-b-dcan_noreg-seed0",
         "--overwrite",
     ]  # fmt: skip
 

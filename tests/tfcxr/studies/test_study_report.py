@@ -40,10 +40,10 @@ def test_the_study_ends_with_a_report_of_its_numbers(study):
     assert page.startswith("# Does the chain hold?\n")
     assert page.index("## Answer") < page.index("## Warnings") < page.index("## Results v2") < page.index("## Data")
     plain, ours = read_table(page, "Label version v2")
-    assert (plain["method"], ours["method"]) == ("none/sched", "ours")
+    assert (plain["method"], ours["method"]) == ("none/sched", "dcan_noreg")
     assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
-    assert ours["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-to-b-ours-seed0")
-    assert "adapted from synthetic by ours" in page
+    assert ours["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-to-b-dcan_noreg-seed0")
+    assert "adapted from synthetic by dcan_noreg" in page
     jobs = {row["job"]: row for row in read_table(page, "Every job with the command")}
     assert len(jobs) == 10
     assert {row["status"] for row in jobs.values()} == {"done"}
@@ -61,8 +61,8 @@ def test_the_study_ends_with_a_report_of_its_numbers(study):
 
 def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
     folder, workspace = study
-    lost = workspace / "runs" / "v2-synthetic-to-b-ours-seed0" / "evaluations" / "b"
-    before = accuracy_of(workspace, "v2-synthetic-to-b-ours-seed0")
+    lost = workspace / "runs" / "v2-synthetic-to-b-dcan_noreg-seed0" / "evaluations" / "b"
+    before = accuracy_of(workspace, "v2-synthetic-to-b-dcan_noreg-seed0")
     assert read_table((folder / "report.md").read_text(), "Label version v2")[1]["balanced accuracy"] == before
     (lost / "result.json").unlink()
     study_report.write(folder, workspace)
@@ -79,7 +79,7 @@ def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
 
 def test_what_a_run_could_not_measure_is_a_dash(study):
     folder, workspace = study
-    run = workspace / "runs" / "v2-synthetic-to-b-ours-seed0" / "result.json"
+    run = workspace / "runs" / "v2-synthetic-to-b-dcan_noreg-seed0" / "result.json"
     result = json.loads(run.read_text())
     result["best"]["select/target"] = None
     run.write_text(json.dumps(result))

@@ -121,6 +121,17 @@ def test_a_worker_joins_only_the_same_run(tmp_path):
                 runs.RunFolder.joined(tmp_path, config={**CONFIG, **changes}, **same)
 
 
+def test_a_run_that_holds_the_former_name_of_a_method_goes_on_under_the_new_one(tmp_path):
+    def opened(alignment):
+        return runs.RunFolder.open(tmp_path, kind="dcan", config={"alignment": alignment}, records_digests={})
+
+    with opened("ours"):
+        pass
+    assert runs.load_config(tmp_path)["config"]["alignment"] == "dcan_noreg"
+    with opened("dcan_noreg") as run:
+        assert run.resumed
+
+
 def test_load_config_names_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         runs.load_config(tmp_path)

@@ -11,9 +11,7 @@ import numpy as np
 from scipy import special
 
 from tfcxr import metrics
-from tfcxr.classifiers import inference
-
-CRITERIA = ("source", "entropy", "density", "target")
+from tfcxr.classifiers import choices, inference
 
 _TEMPERATURE = 0.05
 _ROWS_AT_ONCE = 1024
@@ -61,7 +59,7 @@ def soft_neighbourhood_density(probabilities: np.ndarray) -> float:
 def best_by_criterion(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
     """For each criterion, what `values` says of the evaluation that it would choose; None where it has no value."""
     chosen = {}
-    for criterion in CRITERIA:
+    for criterion in choices.CRITERIA:
         rows = [row for row in history if row.get(f"select/{criterion}") is not None]
         chosen[criterion] = values(max(rows, key=lambda row: row[f"select/{criterion}"])) if rows else None
     return chosen

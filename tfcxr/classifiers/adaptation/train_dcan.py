@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data, metrics
-from tfcxr.classifiers import inference, loading
+from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.adaptation import curves, domain_gap, embeddings, methods, selection
 from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
 from tfcxr.classifiers.networks import preprocessing
@@ -37,10 +37,10 @@ class AdaptationConfig:
 
     Attributes:
       alignment: the method, a name in methods.METHODS.
-      select: criterion whose best weights are kept, one of selection.CRITERIA; target uses target labels.
+      select: criterion whose best weights are kept, one of choices.CRITERIA; target uses target labels.
       alpha: weight of the alignment; None for the method's own.
-      beta: weight of the target entropy (dcan, ours).
-      reg: form of dcan's regulariser, one of losses.REGULARISERS.
+      beta: weight of the target entropy (dcan, dcan_noreg).
+      reg: form of dcan's regulariser, one of choices.REGULARISERS.
       backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
       weights, init_from: see loading.initialise.
       train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
@@ -359,7 +359,7 @@ class Adaptation:
 
 def _check(config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet) -> np.ndarray:
     """Images of each class in the source's train split. Raises InputError for records or settings without use."""
-    known = ((methods.METHODS, "alignment"), (selection.CRITERIA, "select"), (losses.REGULARISERS, "reg"))
+    known = ((methods.METHODS, "alignment"), (choices.CRITERIA, "select"), (choices.REGULARISERS, "reg"))
     for values, name in known:
         if getattr(config, name) not in values:
             raise InputError(f"--{name}={getattr(config, name)}: must be one of {', '.join(values)}")

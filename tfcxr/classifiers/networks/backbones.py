@@ -4,83 +4,34 @@ ResNet: He et al. 2016, arXiv 1512.03385; squeeze-and-excitation (SE): Hu et al.
 et al. 2017, arXiv 1608.06993.
 """
 
-import dataclasses
-import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfrecords_builder.errors import InputError
+from tfcxr.classifiers import choices
 
 layers = tf.keras.layers
 
 
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """What is known about a backbone.
-
-    Attributes:
-      make: function without arguments -> functional model of images [N, H, W, 3], normalised -> features [N, F].
-      normalisation: of its ImageNet weights, see preprocessing.Normalise.
-      min_size: smallest side of the input in pixels.
-      imagenet: address of its ImageNet weights; the file is looked for in the Keras cache. None if there are none.
-      attention: whether its blocks end in residual sums of bottlenecks, where channel attention fits.
-      squeeze_excite: whether channel attention is part of it, in every classifier.
-    """
-
-    make: Callable[[], tf.keras.Model]
-    normalisation: str
-    min_size: int
-    imagenet: str | None
-    attention: bool
-    squeeze_excite: bool = False
-
-
-KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
-
-BACKBONES = {
-    "resnet50": Backbone(
-        make=lambda: tf.keras.applications.ResNet50(include_top=False, weights=None, pooling="avg"),
-        normalisation="caffe",
-        min_size=32,
-        imagenet=f"{KERAS_URL}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        attention=True,
+# Backbone of choices.BACKBONES -> function that makes it: images [N, H, W, 3], normalised -> features [N, F].
+MAKERS: dict[str, Callable[[], tf.keras.Model]] = {
+    "resnet50": lambda: tf.keras.applications.ResNet50(include_top=False, weights=None, pooling="avg"),
+    "densenet121": lambda: tf.keras.applications.DenseNet121(include_top=False, weights=None, pooling="avg"),
+    "se_resnet50": lambda: residual_network(
+        "se_resnet50", 64, ((64, 3), (128, 4), (256, 6), (512, 3)), torch_style=True
     ),
-    "densenet121": Backbone(
-        make=lambda: tf.keras.applications.DenseNet121(include_top=False, weights=None, pooling="avg"),
-        normalisation="torch",
-        min_size=32,
-        imagenet=f"{KERAS_URL}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        attention=False,
-    ),
-    "se_resnet50": Backbone(
-        make=lambda: residual_network("se_resnet50", 64, ((64, 3), (128, 4), (256, 6), (512, 3)), torch_style=True),
-        normalisation="torch",
-        min_size=32,
-        imagenet="http://data.lip6.fr/cadene/pretrainedmodels/se_resnet50-ce0d4300.pth",
-        attention=True,
-        squeeze_excite=True,
-    ),
-    "resnet_tiny": Backbone(
-        make=lambda: residual_network("resnet_tiny", 32, ((16, 2), (32, 2), (64, 2))),
-        normalisation="torch",
-        min_size=8,
-        imagenet=None,
-        attention=True,
-    ),
+    "resnet_tiny": lambda: residual_network("resnet_tiny", 32, ((16, 2), (32, 2), (64, 2))),
 }
 # PyTorch's 0.1, seen from the other side. Keras's 0.99 needs some 500 steps before the stored statistics are those of
 # the data; a short run would be evaluated with statistics of nothing.
 BATCH_NORM_MOMENTUM = 0.9
-STEMS = ("imagenet", "small")
 
 
 def build(name: str, stem: str = "imagenet") -> tf.keras.Model:
     """Makes a backbone with random weights (of TensorFlow's global seed).
 
     Args:
-      name: one of BACKBONES.
+      name: one of choices.BACKBONES.
       stem: imagenet: the network as published. small: the first convolution has stride 1 and there is no max pooling,
         so that images of 64 px and less keep their detail; the weights have the same shapes, and the network costs
         about 16 times as much.
@@ -89,46 +40,17 @@ def build(name: str, stem: str = "imagenet") -> tf.keras.Model:
       Functional model of images [N, H, W, 3], normalised -> features [N, F]; without channel attention, which
       attention.AttendedBackbone adds.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"name={name!r}: must be one of {', '.join(BACKBONES)}")
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r}: must be one of {', '.join(STEMS)}")
-    model = BACKBONES[name].make()
+    if name not in choices.BACKBONES:
+        raise ValueError(f"name={name!r}: must be one of {', '.join(choices.BACKBONES)}")
+    if stem not in choices.STEMS:
+        raise ValueError(f"stem={stem!r}: must be one of {', '.join(choices.STEMS)}")
+    model = MAKERS[name]()
     if stem == "small":
         model = _without_stem_strides(model)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
     return model
-
-
-def imagenet_path(name: str) -> pathlib.Path:
-    """Where the Keras cache has the ImageNet weights of a backbone.
-
-    Raises InputError if there are none for it, or the file is not there (nothing is downloaded).
-    """
-    weights = BACKBONES[name].imagenet
-    if weights is None:
-        raise InputError(f"--weights=imagenet: there are none for {name}; give --weights=none")
-    return find_cached(weights, "--weights", "--weights=none")
-
-
-def find_cached(url: str, flag: str, instead: str) -> pathlib.Path:
-    """Where the Keras cache has a published file.
-
-    Args:
-      url: where it is published.
-      flag: that asked for the ImageNet weights, for the message.
-      instead: flag and value that do without them.
-
-    Raises:
-      InputError: the file is not there (nothing is downloaded).
-    """
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-    path = home / "models" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        raise InputError(f"{flag}=imagenet: put {url} at {path} (nothing is downloaded by itself), or give {instead}")
-    return path
 
 
 def _without_stem_strides(model: tf.keras.Model) -> tf.keras.Model:

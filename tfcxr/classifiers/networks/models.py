@@ -12,11 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfcxr.classifiers import choices
 from tfcxr.classifiers.networks import attention, backbones, preprocessing
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pictures
 
-DTYPES = ("float32", "mixed_bfloat16")
 _HEAD_STDDEV = 0.01
 _CORRECTION_STDDEV = 0.005
 _CORRECTION_BIAS = 0.1
@@ -34,12 +34,12 @@ class ModelConfig:
       aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
         synthetic ones.
       image_size: side of what the backbone sees.
-      backbone: one of backbones.BACKBONES.
-      stem: one of backbones.STEMS.
+      backbone: one of choices.BACKBONES.
+      stem: one of choices.STEMS.
       attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
         channel attention that is the same for both domains.
       reduction: of the attention.
-      correction: whether there are feature corrections (DCAN and "ours").
+      correction: whether there are feature corrections (DCAN, with its regulariser or without).
       dtype: float32 or mixed_bfloat16 (computation in bfloat16, weights in float32).
     """
 
@@ -62,9 +62,9 @@ class ModelConfig:
             raise InputError(
                 f"label version {self.label_version} has {len(self.classes)} classes; a classifier needs 2"
             )
-        if self.backbone not in backbones.BACKBONES:
-            raise InputError(f"--backbone={self.backbone}: must be one of {', '.join(backbones.BACKBONES)}")
-        known = backbones.BACKBONES[self.backbone]
+        if self.backbone not in choices.BACKBONES:
+            raise InputError(f"--backbone={self.backbone}: must be one of {', '.join(choices.BACKBONES)}")
+        known = choices.BACKBONES[self.backbone]
         if self.image_size < known.min_size:
             raise InputError(f"--image_size={self.image_size}: {self.backbone} needs at least {known.min_size} px")
         if self.attention and not known.attention:
@@ -101,7 +101,7 @@ class Classifier(tf.keras.Model):
         """Makes all weights, at random by `seed`."""
         super().__init__(name="classifier")
         self.config = config
-        known = backbones.BACKBONES[config.backbone]
+        known = choices.BACKBONES[config.backbone]
         num_classes = len(config.classes)
         tf.keras.utils.set_random_seed(seed)
         with _policy(config.dtype):
@@ -235,7 +235,7 @@ def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str
             f"{flag}: its backbone is {theirs.backbone}, not {ours.backbone}; give --backbone={theirs.backbone}"
         )
     same = theirs.reduction == ours.reduction
-    if not same and backbones.BACKBONES[ours.backbone].squeeze_excite:
+    if not same and choices.BACKBONES[ours.backbone].squeeze_excite:
         raise InputError(f"{flag}: its --reduction is {theirs.reduction}, not {ours.reduction}")
     target.base.set_weights(source.base.get_weights())
     if not (source.is_attended and target.is_attended and same):
@@ -268,8 +268,8 @@ def _correction(hidden: int, width: int, name: str) -> tf.keras.Sequential:
 @contextlib.contextmanager
 def _policy(dtype: str) -> Iterator[None]:
     """Layers made in the block compute in this Keras policy."""
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype={dtype}: must be one of {', '.join(DTYPES)}")
+    if dtype not in choices.DTYPES:
+        raise InputError(f"--dtype={dtype}: must be one of {', '.join(choices.DTYPES)}")
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(dtype)
     try:

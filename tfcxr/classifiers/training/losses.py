@@ -7,10 +7,11 @@ JMLR 2012, section 6.
 
 import tensorflow as tf
 
+from tfcxr.classifiers import choices
+
 FEATURE_KERNELS = 5
 PROBABILITY_KERNELS = 1
 PROBABILITY_WIDTH = 1.68
-REGULARISERS = ("paper", "reference", "reference_index_fixed")
 
 # Keeps exp(-0 / width) finite where all rows are equal.
 _MIN_WIDTH = 1e-12
@@ -97,8 +98,8 @@ def regulariser(
         of_subset = tf.cast(tf.concat([zeros, keep], axis=1), tf.float32)
         rows = tf.concat([features, corrected], axis=0)
         return tf.reduce_sum(_masked_mmd(rows, of_class, of_subset, num_kernels, width)) / num_classes
-    if form not in REGULARISERS:
-        raise ValueError(f"form={form!r}: must be one of {', '.join(REGULARISERS)}")
+    if form not in choices.REGULARISERS:
+        raise ValueError(f"form={form!r}: must be one of {', '.join(choices.REGULARISERS)}")
     total = tf.constant(0.0)
     for k in range(num_classes):
         of_class = tf.boolean_mask(features, members[k])

@@ -13,7 +13,7 @@ import tensorflow as tf
 from matplotlib import pyplot as plt
 
 from tfcxr import data, metrics, plotting
-from tfcxr.classifiers import inference, loading
+from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import preprocessing
 from tfcxr.classifiers.training import loop, losses, optimizers
 from tfcxr.training import runs, strategies
@@ -21,26 +21,6 @@ from tfrecords_builder.errors import InputError
 
 _LOGS = ("loss", "accuracy")
 _EVALUATION_BATCH = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """Settings of stage 2 (4-classifiers.md; the reference's four)."""
-
-    learning_rate: float
-    weight_decay: float
-    nesterov: bool
-    head_rate: float
-    decay: float
-    schedule: str
-
-
-VARIANTS = {
-    "plain": Variant(1e-3, 0.0, False, 1.0, 1.0, "constant"),
-    "sched": Variant(1e-3, 0.0, False, 1.0, 1.0, "cosine"),
-    "layer_lr": Variant(1e-4, 5e-4, True, 10.0, 2.0, "constant"),
-    "layer_lr_sched": Variant(1e-4, 5e-4, True, 10.0, 2.0, "cosine"),
-}
 _MOMENTUM = 0.9
 _STAGE1_RATE = 0.01
 _STAGE1_DECAY = 1e-4
@@ -51,7 +31,7 @@ class BaselineConfig:
     """Settings of a baseline run, besides the records.
 
     Attributes:
-      variant: one of VARIANTS.
+      variant: one of choices.VARIANTS.
       backbone, stem, image_size, dtype: see models.ModelConfig.
       weights, init_from: see loading.initialise.
       batch_size: images per step.
@@ -198,7 +178,7 @@ class Baseline:
         return self._phase("head", steps, optimizer, train_backbone=False, seed=self.config.seed)
 
     def _stage2(self) -> loop.Phase:
-        variant = VARIANTS[self.config.variant]
+        variant = choices.VARIANTS[self.config.variant]
         steps = self.config.stage2_epochs * self._steps_per_epoch
         optimizer = optimizers.GroupedSGD(
             [

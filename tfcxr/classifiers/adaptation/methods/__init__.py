@@ -19,8 +19,10 @@ METHODS = {
     "cdan_e": ("cdan", "CdanE", "cdan that counts certain images more (Long 2018)"),
     "mcc": ("mcc", "Mcc", "minimum class confusion (Jin 2020)"),
     "dcan": ("dcan", "Dcan", "domain conditioned attention, correction and regulariser (Li 2020)"),
-    "ours": ("dcan", "Ours", "dcan without its regulariser (the thesis)"),
+    "dcan_noreg": ("dcan", "DcanNoReg", "the thesis's variant of DCAN, without its regulariser"),
 }
+# Older names, as values of --alignment, in --cells of studies and in runs written before.
+FORMER_NAMES = {"ours": "dcan_noreg"}
 
 
 def make(name: str, setting: "Setting") -> "Method":

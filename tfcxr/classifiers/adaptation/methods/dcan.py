@@ -1,4 +1,4 @@
-"""DCAN, and "ours" (DCAN without its regulariser).
+"""DCAN, and the thesis's variant of it: DCAN without its regulariser.
 
 Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717:
 cls + alpha (MMD_features + MMD_probabilities + L_reg) + beta entropy, on a network with domain conditioned channel
@@ -13,7 +13,7 @@ from tfcxr.classifiers.training import losses
 _KEPT = 0.8  # the regulariser keeps each image with probability 0.8 / K
 
 
-class Ours(Method):
+class DcanNoReg(Method):
     """cls + alpha (mmd_features + mmd_probabilities) + beta entropy."""
 
     corrected = True
@@ -39,16 +39,16 @@ class Ours(Method):
         }
 
 
-class Dcan(Ours):
-    """Ours + alpha reg."""
+class Dcan(DcanNoReg):
+    """As DcanNoReg, + alpha reg."""
 
     def __init__(self, setting: Setting):
-        """As `Ours`."""
+        """As `DcanNoReg`."""
         super().__init__(setting)
         self.weights = {**self.weights, "reg": self.alpha}
 
     def losses(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """Those of `Ours`, and reg."""
+        """Those of `DcanNoReg`, and reg."""
         return {**super().losses(batch), "reg": self._regulariser(batch)}
 
     def _regulariser(self, batch: Batch) -> tf.Tensor:

@@ -16,7 +16,7 @@ class Setting:
       feature_width: F.
       alpha: weight of the alignment; None for the method's own.
       beta: weight of the target entropy, in methods that have it.
-      reg: form of DCAN's regulariser, one of losses.REGULARISERS.
+      reg: form of DCAN's regulariser, one of choices.REGULARISERS.
       seed: of layers and of what is drawn at random.
     """
 

@@ -65,13 +65,13 @@ def test_every_method_returns_the_terms_it_weighs(name):
     values = method.losses(make_batch())
     assert values.keys() == method.weights.keys()
     assert all(value.shape == () and np.isfinite(value) for value in values.values())
-    assert method.corrected == methods.is_corrected(name) == (name in ("dcan", "ours"))
+    assert method.corrected == methods.is_corrected(name) == (name in ("dcan", "dcan_noreg"))
     assert bool(method.layers) == (name in ("dann", "cdan", "cdan_e"))
 
 
 def test_alpha_is_the_papers_unless_given():
     assert make("dcan").weights == {"mmd_features": 1.5, "mmd_probabilities": 1.5, "entropy": 0.1, "reg": 1.5}
-    assert make("ours", alpha=2.0, beta=0.3).weights == {
+    assert make("dcan_noreg", alpha=2.0, beta=0.3).weights == {
         "mmd_features": 2.0, "mmd_probabilities": 2.0, "entropy": 0.3,
     }  # fmt: skip
     assert make("dan").weights == {"mmd_features": 1.0}
@@ -183,9 +183,9 @@ def test_certain_predictions_are_not_confused():
     assert float(mcc.class_confusion(tf.zeros([4, 2]))) == pytest.approx(0.5)
 
 
-def test_ours_measures_features_and_probabilities():
+def test_dcan_noreg_measures_features_and_probabilities():
     batch = make_batch()
-    values = make("ours").losses(batch)
+    values = make("dcan_noreg").losses(batch)
     np.testing.assert_allclose(
         values["mmd_features"], losses.linear_mmd(batch.source_features, batch.target_features), rtol=1e-6
     )

@@ -1,0 +1,123 @@
+"""What the flags of classifiers choose from: backbones, stems, number formats, variants, criteria, regularisers.
+
+This module imports no TensorFlow, so that flags can list the choices and studies can check them before anything runs.
+The methods of adaptation are listed in `adaptation.methods`.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+from tfrecords_builder.errors import InputError
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """What is known about a feature extractor; `networks.backbones` makes it.
+
+    Attributes:
+        normalisation: of its ImageNet weights, see preprocessing.Normalise.
+        min_size: smallest side of the input in pixels.
+        imagenet: address of its ImageNet weights; the file is looked for in the Keras cache. None if there are none.
+        attention: whether its blocks end in residual sums of bottlenecks, where channel attention fits.
+        squeeze_excite: whether channel attention is part of it, in every classifier.
+    """
+
+    normalisation: str
+    min_size: int
+    imagenet: str | None
+    attention: bool
+    squeeze_excite: bool = False
+
+
+BACKBONES = {
+    "resnet50": Backbone(
+        normalisation="caffe",
+        min_size=32,
+        imagenet=f"{KERAS_URL}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        attention=True,
+    ),
+    "densenet121": Backbone(
+        normalisation="torch",
+        min_size=32,
+        imagenet=f"{KERAS_URL}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        attention=False,
+    ),
+    "se_resnet50": Backbone(
+        normalisation="torch",
+        min_size=32,
+        imagenet="http://data.lip6.fr/cadene/pretrainedmodels/se_resnet50-ce0d4300.pth",
+        attention=True,
+        squeeze_excite=True,
+    ),
+    "resnet_tiny": Backbone(normalisation="torch", min_size=8, imagenet=None, attention=True),
+}
+STEMS = ("imagenet", "small")
+DTYPES = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Settings of the baseline's second stage, in which the whole network learns.
+
+    Attributes:
+        learning_rate: of the backbone, at the first step.
+        weight_decay: added to the gradient before the momentum, as PyTorch's SGD does.
+        nesterov: whether the momentum is Nesterov's.
+        head_rate: how many times as fast the dense classifier learns.
+        decay: what the weight decay is multiplied by.
+        schedule: constant, or cosine to 0 over the stage.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    nesterov: bool
+    head_rate: float
+    decay: float
+    schedule: str
+
+
+VARIANTS = {
+    "plain": Variant(1e-3, 0.0, False, 1.0, 1.0, "constant"),
+    "sched": Variant(1e-3, 0.0, False, 1.0, 1.0, "cosine"),
+    "layer_lr": Variant(1e-4, 5e-4, True, 10.0, 2.0, "constant"),
+    "layer_lr_sched": Variant(1e-4, 5e-4, True, 10.0, 2.0, "cosine"),
+}
+
+# By what the weights of an adapted classifier are chosen, see adaptation.selection.
+CRITERIA = ("source", "entropy", "density", "target")
+
+# Forms of DCAN's regulariser, see training.losses.
+REGULARISERS = ("paper", "reference", "reference_index_fixed")
+
+
+def imagenet_path(name: str) -> pathlib.Path:
+    """Where the Keras cache has the ImageNet weights of a backbone.
+
+    Raises:
+        InputError: there are none for it, or the file is not there (nothing is downloaded).
+    """
+    weights = BACKBONES[name].imagenet
+    if weights is None:
+        raise InputError(f"--weights=imagenet: there are none for {name}; give --weights=none")
+    return find_cached(weights, "--weights", "--weights=none")
+
+
+def find_cached(url: str, flag: str, instead: str) -> pathlib.Path:
+    """Where the Keras cache has a published file.
+
+    Args:
+        url: where it is published.
+        flag: that asked for the ImageNet weights, for the message.
+        instead: flag and value that do without them.
+
+    Raises:
+        InputError: the file is not there (nothing is downloaded).
+    """
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    path = home / "models" / url.rsplit("/", 1)[1]
+    if not path.is_file():
+        raise InputError(f"{flag}=imagenet: put {url} at {path} (nothing is downloaded by itself), or give {instead}")
+    return path
