@@ -7,6 +7,7 @@ import pytest
 
 from flags import app
 
+app.set_environment()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
