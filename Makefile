@@ -1,6 +1,13 @@
-# Every target sets up what it needs; nothing else has to be installed than git, make and a Python 3.11 (or 3.10).
+# Every target sets up what it needs; nothing else has to be installed than git, make and a Python from 3.10 to 3.13.
+# `make test PYTHON=python3.12` takes that Python, in an environment of its own.
 SHELL := /bin/bash
+ifdef PYTHON
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PYTHONS := $(PYTHON)
+else
 VENV := .venv
+PYTHONS := python3.11 python3.12 python3.13 python3.10 python3 python
+endif
 BIN := $(VENV)/bin
 WORKSPACE ?= workspace
 .PHONY: demo test test-large lint docs bench clean
@@ -19,6 +26,8 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.requirements $(VENV)
+	$(BIN)/deptry . --requirements-files $(VENV)/requirements.txt --requirements-files-dev $(VENV)/requirements-test.txt
 
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -29,13 +38,14 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m tools.bench_gan
 	$(BIN)/python -m tools.bench_classifiers
 
-# Built again only when setup.cfg changes. A Python counts if it is 3.11 or 3.10 and can make virtual environments.
+# Built again only when setup.cfg changes. A Python counts if its version fits and it can make virtual environments.
 $(VENV)/.ready: setup.cfg
-	@python=; for candidate in python3.11 python3.10 python3 python; do \
-	  if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 10)))' 2>/dev/null; \
+	@python=; for candidate in $(PYTHONS); do \
+	  if $$candidate -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	  then python=$$candidate; break; fi; done; \
 	if [ -z "$$python" ]; then \
-	  echo "error: no Python 3.11 or 3.10 with the venv module on PATH; TensorFlow 2.15 needs one" >&2; exit 1; fi; \
+	  echo "error: $(or $(PYTHON),no python on PATH): is not a Python from 3.10 to 3.13 with the venv module; install one" >&2; \
+	  exit 1; fi; \
 	set -e; $$python -m venv --clear $(VENV); \
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,onnx,test]'
 	@touch $@
@@ -46,4 +56,4 @@ $(VENV)/.docs-ready: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf .venv .venv-3.* build *.egg-info

@@ -24,18 +24,6 @@ _RENAMED_PRESETS = {"thesis/ours": "thesis/dcan_noreg"}
 _NOT_REPLAYED = ("overwrite",)
 
 
-def set_environment() -> None:
-    """Sets TensorFlow's environment variables that are not set yet; before TensorFlow is imported."""
-    # Silences the C++ log, which complains of absent GPUs; errors arrive as exceptions. Set before TensorFlow loads.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow turns its oneDNN kernels on by itself only where the processor has AVX512-VNNI; on others, too, they
-    # make a step of ResNet-50 three times as fast.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # TensorFlow's own CPU allocator keeps large blocks; with malloc, its default, each large tensor's pages are taken
-    # anew from the system, which costs a fifth of a GAN step at 32 px. Peak memory there is a fifth higher.
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-
-
 def run(
     main: Callable[[flags.FlagValues], int | None],
     define_flags: Callable[[flags.FlagValues], None],
@@ -52,7 +40,6 @@ def run(
       0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
       stop by SIGINT or SIGTERM.
     """
-    set_environment()
     argv = list(sys.argv if argv is None else argv)
     try:
         if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):

@@ -7,7 +7,6 @@ import pytest
 
 from flags import app
 
-app.set_environment()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -6,6 +6,9 @@ The functions below load what the programs have written; TensorFlow is imported 
 import importlib
 from typing import Any
 
+# Prepares TensorFlow's environment, which has to be done before anything imports TensorFlow.
+import tfrecords_builder  # noqa: F401
+
 __version__ = "0.1.0"
 
 _WHERE = {

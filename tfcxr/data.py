@@ -236,7 +236,7 @@ def choose_per_class(classes: np.ndarray, number: int, num_classes: int, seed: i
 
 def has_any(vectors: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     """Which rows of label vectors [N, L] have one of the labels of these indices: bool [N]."""
-    return (vectors[:, list(labels)] > 0).any(axis=1)
+    return np.any(vectors[:, list(labels)] > 0, axis=1)
 
 
 def share_rows(batch_size: int, shares: int, group: int = 4) -> np.ndarray:

@@ -187,11 +187,12 @@ def interval(values: np.ndarray, holders: int) -> list[float] | None:
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of "no difference", from the resamples [B] of a paired difference.
+    """Two-sided p-value of "no difference", from the resamples [B] of a paired difference, NaN left out.
 
     Twice the smaller share of resamples on one side of zero, zeros counted on both and one added to count and total,
     so that it is never 0: the level at which the percentile interval first touches zero (Efron and Tibshirani, "An
     Introduction to the Bootstrap", 1993, section 15.4; Davison and Hinkley 1997, section 4.2).
     """
-    count = min((differences <= 0).sum(), (differences >= 0).sum())
-    return float(min(1.0, 2 * (count + 1) / (len(differences) + 1)))
+    known = differences[~np.isnan(differences)]
+    count = min((known <= 0).sum(), (known >= 0).sum())
+    return float(min(1.0, 2 * (count + 1) / (len(known) + 1)))

@@ -85,12 +85,12 @@ def summarise(
 
 def _warnings(table: np.ndarray, classes: Sequence[str], holders: np.ndarray | None) -> list[str]:
     """`holders`: patients of each class; None if there are no intervals at all."""
-    warnings = [f"class {classes[k]} has no image" for k in np.flatnonzero(table.sum(axis=1) == 0)]
+    warnings = [f"class {classes[k]} has no image" for k in np.flatnonzero(table.sum(axis=1) == 0).tolist()]
     predicted = np.flatnonzero(table.sum(axis=0))
     if len(predicted) == 1:
         warnings.append(f"collapsed: every image is predicted as {classes[predicted[0]]}")
     if holders is None:
         return [*warnings, "too few patients for intervals"]
-    for k in np.flatnonzero((holders > 0) & (holders < _FEW_PATIENTS)):
+    for k in np.flatnonzero((holders > 0) & (holders < _FEW_PATIENTS)).tolist():
         warnings.append(f"class {classes[k]} has images of {holders[k]} patients: its intervals are rough or none")
     return warnings

@@ -352,4 +352,4 @@ def _finished(folder: pathlib.Path) -> str:
     path = folder / "result.json"
     if not path.is_file():
         return ""
-    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")

@@ -188,7 +188,7 @@ def assign(version: LabelVersion, vectors: np.ndarray, extra: np.ndarray | None 
 def select(version: LabelVersion, vectors: np.ndarray, extra: np.ndarray | None = None) -> np.ndarray:
     """Returns bool[N]: the rows a version uses. Those with a class; if multi-label, those with at least one label."""
     if version.multilabel:
-        return (np.asarray(vectors) > 0.5).any(axis=1)
+        return np.any(np.asarray(vectors) > 0.5, axis=1)
     return assign(version, vectors, extra) != NO_CLASS
 
 

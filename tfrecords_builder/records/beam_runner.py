@@ -9,7 +9,6 @@ https://beam.apache.org/documentation/
 import contextlib
 import io
 import logging
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -62,17 +61,11 @@ def run_with_beam(options: str) -> writing.Runner:
         try:
             with _quiet(), beam.Pipeline(options=parsed) as pipeline:
                 # Without the reshuffle Beam fuses the list and the work, and one worker gets all of it.
-                _ = pipeline | beam.Create(list(jobs)) | beam.Reshuffle() | beam.Map(_write)
+                _ = pipeline | beam.Create(list(jobs)) | beam.Reshuffle() | beam.Map(writing.write_shard)
         except Exception as error:
             raise _as_run_error(error) from error
 
     return run
-
-
-def _write(job: writing.ShardJob) -> None:
-    # A worker elsewhere would otherwise fill its log with the absence of a GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    writing.write_shard(job)
 
 
 def _as_run_error(error: Exception) -> RunError:

@@ -105,6 +105,9 @@ def test_p_value_by_hand():
     assert bootstrap.p_value(np.array([-1.0] * 3 + [0.0] + [1.0] * 95)) == pytest.approx(0.1)
     assert bootstrap.p_value(np.ones(1999)) == pytest.approx(0.001)
     assert bootstrap.p_value(np.zeros(100)) == 1.0
+    # One of 19 below zero: 2 * (1 + 1) / (19 + 1), whatever resamples lack a class.
+    assert bootstrap.p_value(np.array([np.nan] * 20 + [-1.0] + [1.0] * 18)) == pytest.approx(0.2)
+    assert bootstrap.p_value(np.full(5, np.nan)) == 1.0
 
 
 def test_ten_thousand_images_take_less_than_five_seconds():
