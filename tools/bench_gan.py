@@ -69,11 +69,11 @@ def make(variant: str, sizes: Sizes, seed: int = 0) -> dict[str, Callable[[], An
 def _plain(variant, sizes, images, labels, latents, mix):
     import tensorflow as tf
 
-    from tfcxr.gan.training import steps
+    from tfrecords_builder.images import pixel_ranges
     from tools import plain_gan
 
     gan = plain_gan.PlainGan(plain_gan.PlainConfig(**sizes.networks()))
-    reals = steps.to_float(images)
+    reals = pixel_ranges.uint8_to_signed(images)
 
     @tf.function
     def discriminator_step():
@@ -85,7 +85,7 @@ def _plain(variant, sizes, images, labels, latents, mix):
 
     @tf.function
     def generation():
-        return steps.to_uint8(plain_gan.generator(gan.ema, gan.config, latents, labels))
+        return pixel_ranges.signed_to_uint8(plain_gan.generator(gan.ema, gan.config, latents, labels))
 
     parts = (lambda: gan.step(images, labels, labels), discriminator_step, generator_step, generation)
     return dict(zip(PARTS, parts, strict=True))
@@ -96,12 +96,13 @@ def _ours(variant, sizes, images, labels, latents, mix):
 
     from tfcxr.gan.networks import network_config
     from tfcxr.gan.training import losses, steps
+    from tfrecords_builder.images import pixel_ranges
 
     config = steps.StepConfig(batch_size=sizes.batch_size, precision=variant)
     state = steps.make_state(network_config.NetworkConfig(**sizes.networks()), config)
     runner = steps.StepRunner(state, config, labels)
     batches = iter(tf.data.Dataset.from_tensors({"image": images, "vector": labels}).repeat())
-    reals = steps.to_float(images)
+    reals = pixel_ranges.uint8_to_signed(images)
 
     def score(images):
         return state.discriminator([images, labels], training=True)
@@ -129,7 +130,7 @@ def _ours(variant, sizes, images, labels, latents, mix):
 
     @tf.function
     def generation():
-        return steps.to_uint8(state.ema([latents, labels]))
+        return pixel_ranges.signed_to_uint8(state.ema([latents, labels]))
 
     parts = (lambda: runner.run(batches, tf.constant(1)), discriminator_step, generator_step, generation)
     return dict(zip(PARTS, parts, strict=True))

@@ -15,6 +15,7 @@ from scipy import special
 from tfcxr import data, metrics
 from tfcxr.classifiers.networks import models, preprocessing
 from tfrecords_builder.errors import RunError
+from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
 
 
@@ -48,7 +49,8 @@ def compute(
 class InferenceModel(tf.keras.Model):
     """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
 
-    Called eagerly, it raises InputError for values outside [0, 1].
+    Images of another shape, such as RGB, or type are a ValueError that says what is expected; called eagerly, so are
+    values outside [0, 1].
 
     Attributes:
         classes: names of the K classes.
@@ -69,8 +71,8 @@ class InferenceModel(tf.keras.Model):
         self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
 
     def __call__(self, inputs, *args, **kwargs):
-        """Checks the range, then as any Keras model."""
-        preprocessing.check_range(inputs)
+        """Checks the images, then as any Keras model."""
+        pixel_ranges.check_images(inputs, "images", pixel_ranges.UNIT)
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -145,7 +147,7 @@ class SplitRunner:
 
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
         def run(images):
-            features, logits = compute(classifier, preprocessing.to_unit(images), path=path, ten_crop=ten_crop)
+            features, logits = compute(classifier, pixel_ranges.uint8_to_unit(images), path=path, ten_crop=ten_crop)
             return features, logits, tf.nn.softmax(logits)
 
         self._run = run

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-_RANGE_TOLERANCE = 1e-5  # of 8-bit values scaled in float32
+from tfrecords_builder.images import pixel_ranges
 
 
 class Extractor:
@@ -34,10 +34,7 @@ class Extractor:
     def __call__(self, images: np.ndarray | tf.Tensor) -> np.ndarray:
         """Features [N, F] of images [N, R, R, 1] in [-1, 1]. Raises ValueError for another shape or range."""
         images = np.asarray(images)
-        if images.ndim != 4 or images.shape[3] != 1:
-            raise ValueError(f"images: have shape {list(images.shape)}, not [N, R, R, 1]")
-        if len(images) and not (images.min() >= -1.0 - _RANGE_TOLERANCE and images.max() <= 1.0 + _RANGE_TOLERANCE):
-            raise ValueError(f"images: values are in [{images.min():g}, {images.max():g}], not [-1, 1]")
+        pixel_ranges.check_images(images, "images", pixel_ranges.SIGNED)
         return self._extract(images)
 
     def _extract(self, images: np.ndarray) -> np.ndarray:

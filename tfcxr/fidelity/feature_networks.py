@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.fidelity.extractor import Extractor
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import image_ops
+from tfrecords_builder.images import image_ops, pixel_ranges
 
 _INCEPTION_SIZE = 299
 INCEPTION = "inception"
@@ -87,7 +87,7 @@ def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures
     config = classifier.config
 
     def compute(images: tf.Tensor) -> tf.Tensor:
-        features, _ = inference.compute(classifier, _to_unit(images), path="target")
+        features, _ = inference.compute(classifier, pixel_ranges.signed_to_unit(images), path="target")
         return classifier.correct(features)[0] if config.correction else features
 
     # The same weights see something else behind another stem or at another size, so the name tells these apart too.
@@ -131,14 +131,10 @@ def make_keras(path: str | os.PathLike, resolution: int) -> NetworkFeatures:
     _check_range(model, path, [height, width, channels])
 
     def compute(images: tf.Tensor) -> tf.Tensor:
-        resized = image_ops.resize(_to_unit(images), height, width)
+        resized = image_ops.resize(pixel_ranges.signed_to_unit(images), height, width)
         return network(tf.repeat(resized, channels, axis=-1), training=False)
 
     return NetworkFeatures(f"keras-{_short(path)}", resolution, compute)
-
-
-def _to_unit(images: tf.Tensor) -> tf.Tensor:
-    return tf.clip_by_value((images + 1.0) / 2.0, 0.0, 1.0)
 
 
 def _headless(model: tf.keras.Model) -> tf.keras.Model:

@@ -21,6 +21,7 @@ from tfcxr.fidelity import feature_networks
 from tfcxr.fidelity.extractor import Extractor
 from tfcxr.fidelity.feature_networks import INCEPTION
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
 
 PIXELS_PCA = "pixels_pca64"
@@ -174,7 +175,7 @@ def read_images(
 
     def decode(_, record):
         image = tf.ensure_shape(tf.io.decode_png(record["image/encoded"], channels=1), [side, side, 1])
-        return tf.cast(image, tf.float32) * (1 / 127.5) - 1
+        return pixel_ranges.uint8_to_signed(image)
 
     numbered = record_set.dataset(split, decode=False).enumerate().filter(lambda i, _: tf.gather(kept, i))
     images = numbered.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

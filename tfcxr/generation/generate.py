@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import image_grids, latent_sampling, loading
-from tfcxr.gan.training import steps
 from tfcxr.generation import combinations, plans, pngs, sheets
 from tfrecords_builder import files, records
-from tfrecords_builder.images import image_ops
+from tfrecords_builder.images import image_ops, pixel_ranges
 from tfrecords_builder.labels import LABELS
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.records import writing as records_writing
@@ -155,7 +154,7 @@ class Renderer:
 
         @tf.function(input_signature=[tf.TensorSpec([None, size], tf.float32), vectors])
         def images(values, labels):
-            return steps.to_uint8(model([values, labels], training=False))
+            return pixel_ranges.signed_to_uint8(model([values, labels], training=False))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), vectors])
         def encoded(numbers, labels):

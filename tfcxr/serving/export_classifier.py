@@ -12,12 +12,12 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfcxr.classifiers import loading
-from tfcxr.classifiers.networks import models, preprocessing
+from tfcxr.classifiers.networks import models
 from tfcxr.serving import model_cards, warmup_requests
 from tfcxr.training import runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import image_ops, pictures
+from tfrecords_builder.images import image_ops, pictures, pixel_ranges
 
 _SAVED_MODEL = "saved_model.pb"
 
@@ -61,7 +61,7 @@ class ServedClassifier(tf.Module):
     def image_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Float [N, H, W, 1] in [0, 1], contrast and aspect as in the records; values outside are an error."""
         check = tf.debugging.Assert(
-            tf.reduce_all((images >= 0.0) & (images <= 1.0)), ["images must be in [0, 1]; divide 8-bit values by 255"]
+            pixel_ranges.is_within(images, pixel_ranges.UNIT), [f"images must be in [0, 1]; {pixel_ranges.UNIT.remedy}"]
         )
         with tf.control_dependencies([check]):
             return self._outputs(tf.identity(images))
@@ -89,7 +89,7 @@ def _decode(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Tensor:
     """Files, string [N] -> float32 [N, R, R, 1] in [0, 1], as images of records."""
 
     def decode(data: tf.Tensor) -> tf.Tensor:
-        return preprocessing.to_unit(pictures.fit(image_ops.decode_grey_float(data), 255.0, picture))
+        return pixel_ranges.uint8_to_unit(pictures.fit(image_ops.decode_grey_float(data), 255.0, picture))
 
     decoded = tf.map_fn(decode, encoded, fn_output_signature=tf.float32)
     return tf.ensure_shape(decoded, [None, picture.resolution, picture.resolution, 1])

@@ -12,10 +12,9 @@ from tensorflow.core.framework import tensor_pb2
 from tfcxr.gan import latent_sampling, loading
 from tfcxr.gan.networks import convolutions
 from tfcxr.gan.reference import variable_names
-from tfcxr.gan.training import steps
 from tfcxr.serving import model_cards, warmup_requests
 from tfrecords_builder import files
-from tfrecords_builder.images import image_ops
+from tfrecords_builder.images import image_ops, pixel_ranges
 from tfrecords_builder.labels import LABELS
 
 
@@ -62,7 +61,7 @@ class ServedGenerator(tf.Module):
         """uint8 [N, R, R, 1] of labels float [N, 14] in {0, 1}; row i depends on `seed`, i and its labels only."""
         numbers = tf.range(tf.shape(labels, out_type=tf.int64)[0])
         latents = latent_sampling.numbered_latents(seed, numbers, self._latent_size)
-        return {"images": steps.to_uint8(self._from_latents(latents, labels)["images"])}
+        return {"images": pixel_ranges.signed_to_uint8(self._from_latents(latents, labels)["images"])}
 
     def _png(self, labels, seed):
         """The same images as `serving_default`, encoded: string [N]."""

@@ -11,11 +11,10 @@ import pandas as pd
 import tensorflow as tf
 
 from tfcxr.classifiers import inference, loading
-from tfcxr.classifiers.networks import preprocessing
 from tfcxr.serving import export_classifier, grad_cam
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import image_ops, pictures
+from tfrecords_builder.images import image_ops, pictures, pixel_ranges
 from tfrecords_builder.progress import progress
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
@@ -151,7 +150,7 @@ class _Overlays:
 
 def _decode(encoded: dict[pathlib.Path, bytes]) -> tf.Tensor:
     """float32 [N, R, R, 1] in [0, 1]."""
-    return preprocessing.to_unit(tf.stack([image_ops.decode_grey(data) for data in encoded.values()]))
+    return pixel_ranges.uint8_to_unit(tf.stack([image_ops.decode_grey(data) for data in encoded.values()]))
 
 
 def _encode(

@@ -67,11 +67,6 @@ def resize(images: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -
     return tf.cast(resized, tf.float32)
 
 
-def to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Rounds floating images in [0, 255] to uint8 of the same shape; values outside are clipped."""
-    return tf.cast(tf.round(tf.clip_by_value(images, 0.0, 255.0)), tf.uint8)
-
-
 def encode_png(image: tf.Tensor) -> tf.Tensor:
     """Encodes uint8 [H, W, 1] as an 8-bit grey PNG (string scalar)."""
     return tf.io.encode_png(image, compression=_PNG_COMPRESSION)

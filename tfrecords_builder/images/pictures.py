@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import dicom, headers, image_ops
+from tfrecords_builder.images import dicom, headers, image_ops, pixel_ranges
 from tfrecords_builder.images.headers import MAX_PIXELS, BadImage
 
 __all__ = [
@@ -162,7 +162,7 @@ def fit(grey: tf.Tensor, white: float, options: PictureOptions) -> tf.Tensor:
     elif options.aspect == "pad":
         longer = tf.reduce_max(size)
         height, width = tf.unstack(tf.maximum(1, (2 * side * size + longer) // (2 * longer)))
-    picture = image_ops.to_uint8((image_ops.resize(grey, height, width) - low) * (255.0 / (high - low)))
+    picture = pixel_ranges.round_to_uint8((image_ops.resize(grey, height, width) - low) * (255.0 / (high - low)))
     if options.aspect == "pad":
         picture = tf.image.pad_to_bounding_box(picture, (side - height) // 2, (side - width) // 2, side, side)
     return picture

@@ -12,10 +12,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 import tfcxr
 from tests import gan_runs
 from tfcxr.gan import latent_sampling
-from tfcxr.gan.training import steps
 from tfcxr.serving import export_generator, warmup_requests
 from tfcxr.training import runs
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.labels import LABELS
 
 PLAIN_TENSORFLOW = """
@@ -83,7 +83,7 @@ def test_saved_model_in_a_fresh_process_equals_the_keras_model(exported, tmp_pat
     images = model([latents, labels]).numpy()
     assert np.max(np.abs(out["floats"] - images)) <= 1e-5 * np.max(np.abs(images))
     assert out["images"].dtype == np.uint8
-    difference = np.abs(out["images"].astype(int) - steps.to_uint8(tf.constant(images)).numpy())
+    difference = np.abs(out["images"].astype(int) - pixel_ranges.signed_to_uint8(tf.constant(images)).numpy())
     assert difference.max() <= 1
     np.testing.assert_array_equal(out["png"], out["images"])
     assert np.abs(out["fewer"].astype(int) - out["images"][:2]).max() <= 1

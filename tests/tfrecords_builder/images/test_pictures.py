@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import headers, image_ops, pictures
+from tfrecords_builder.images import headers, image_ops, pictures, pixel_ranges
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
@@ -86,7 +86,7 @@ FILES = {
 def test_same_bytes_as_the_plain_ops(name, resolution):
     data = FILES[name]
     grey = image_ops.decode_grey(data)
-    expected = image_ops.encode_png(image_ops.to_uint8(image_ops.resize(grey, resolution, resolution))).numpy()
+    expected = image_ops.encode_png(pixel_ranges.round_to_uint8(image_ops.resize(grey, resolution, resolution))).numpy()
     assert _encoder(resolution).encode(data) == expected
     read = pictures.read_grey(data)
     assert read.dtype == np.float32 and read.shape == grey.shape[:2]

@@ -18,6 +18,7 @@ from tfcxr.classifiers.networks import preprocessing
 from tfcxr.classifiers.training import loop, losses, optimizers, train_baseline
 from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import pixel_ranges
 
 _MOMENTUM = 0.9
 _WEIGHT_DECAY = 5e-4
@@ -331,7 +332,7 @@ class Adaptation:
         for path, records in (("source", self.source), ("target", self.target)):
             count = min(_ATTENTION_IMAGES, records.num_examples("validation"))
             batch = next(iter(data.training_stream(records, "validation", batch_size=count, seed=self.config.seed)))
-            found[path] = preprocessing.frame(preprocessing.to_unit(batch["image"]), self.config.image_size)
+            found[path] = preprocessing.frame(pixel_ranges.uint8_to_unit(batch["image"]), self.config.image_size)
         return found
 
     def _show_features(

@@ -4,10 +4,8 @@ Training resizes to round(8/7 S) and crops S at random (256 and 224 in the refer
 the same size, so that anatomy has one scale in both.
 """
 
-import numpy as np
 import tensorflow as tf
 
-from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops
 
 NORMALISATIONS = ("caffe", "torch")
@@ -92,24 +90,6 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, 
     cropped = tf.gather(resized, start[:, 0, tf.newaxis] + window, axis=1, batch_dims=1)
     cropped = tf.transpose(tf.gather(tf.transpose(cropped, (0, 2, 1, 3)), columns, axis=1, batch_dims=1), (0, 2, 1, 3))
     return tf.ensure_shape(cropped, [None, image_size, image_size, 1])
-
-
-def to_unit(images: tf.Tensor) -> tf.Tensor:
-    """uint8 images in 0..255 to float32 in [0, 1]."""
-    return tf.cast(images, tf.float32) / 255.0
-
-
-def check_range(images: tf.Tensor, name: str = "images") -> None:
-    """Raises InputError if images leave [0, 1] or are not floating; does nothing while a graph is traced."""
-    if not tf.executing_eagerly() or not isinstance(images, np.ndarray | tf.Tensor):
-        return
-    if not tf.as_dtype(images.dtype).is_floating:
-        raise InputError(
-            f"{name}: are {tf.as_dtype(images.dtype).name}, not floating in [0, 1]; divide 8-bit values by 255"
-        )
-    low, high = float(tf.reduce_min(images)), float(tf.reduce_max(images))
-    if not (low >= 0.0 and high <= 1.0):
-        raise InputError(f"{name}: values are in [{low:g}, {high:g}], not [0, 1]; divide 8-bit values by 255")
 
 
 @tf.keras.utils.register_keras_serializable(package="tfcxr")

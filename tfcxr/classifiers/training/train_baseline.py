@@ -18,6 +18,7 @@ from tfcxr.classifiers.networks import preprocessing
 from tfcxr.classifiers.training import loop, losses, optimizers
 from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import pixel_ranges
 
 _LOGS = ("loss", "accuracy")
 _EVALUATION_BATCH = 64
@@ -281,7 +282,7 @@ def training_batches(
     )
 
     def convert(batch):
-        images = preprocessing.to_unit(batch["image"])
+        images = pixel_ranges.uint8_to_unit(batch["image"])
         framed = preprocessing.augment(images, batch["index"], image_size=image_size, seed=seed, flip=flip)
         return {"image": framed, "class": batch["class"]}
 

@@ -13,6 +13,7 @@ from tfcxr import data
 from tfcxr.gan.networks import network_config, prog_gan
 from tfcxr.gan.training import augment, losses, schedule
 from tfcxr.gan.training.state import GanState, Rate
+from tfrecords_builder.images import pixel_ranges
 
 LOSSES = ("wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp")
 PENALISED_LOSSES = ("wgan_gp", "logistic_r1", "hinge_gp")
@@ -145,16 +146,6 @@ def make_state(network: network_config.NetworkConfig, config: StepConfig) -> Gan
     )
 
 
-def to_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 0..255 to float32 in [-1, 1]."""
-    return tf.cast(images, tf.float32) * (1 / 127.5) - 1
-
-
-def to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Float in [-1, 1] to uint8 by rint((x + 1) / 2 · 255), clipped."""
-    return tf.cast(tf.clip_by_value(tf.math.rint((images + 1) * 127.5), 0, 255), tf.uint8)
-
-
 class StepRunner:
     """Runs the steps of one phase of the schedule on a state.
 
@@ -259,7 +250,7 @@ class StepRunner:
     def _discriminator_pass(self, images, labels, rows, number):
         """Gradients of the mean loss, penalty included, and the measures, of some rows of the batch."""
         config, base = self._config, 8 * number
-        reals = to_float(images)
+        reals = pixel_ranges.uint8_to_signed(images)
         if config.mirror:
             flip = self._drawn(tf.random.stateless_uniform, [1, 1, 1], base + _MIRROR, rows) < 0.5
             reals = tf.where(flip, tf.reverse(reals, [2]), reals)

@@ -12,9 +12,10 @@ from tensorboard.plugins.hparams import api as hparams
 
 from tfcxr.gan import image_grids
 from tfcxr.gan.networks import network_config
-from tfcxr.gan.training import collapse, steps
+from tfcxr.gan.training import collapse
 from tfcxr.gan.training.state import GanState
 from tfcxr.training import runs
+from tfrecords_builder.images import pixel_ranges
 
 # Label combinations in a grid, images of each, and real images of each with which their variety is compared.
 ROWS, COLUMNS, REALS = 8, 8, 32
@@ -105,13 +106,14 @@ class Report:
     def samples(self, generate: Callable, step: int, kimg: float) -> list[float | None]:
         """Writes the grid of fixed latents; returns the variety of each row (see `watching.diversity`)."""
         images = generate(self._latents, self._labels)
-        shown = steps.to_uint8(tf.constant(images)).numpy().reshape([len(self.rows), COLUMNS, *images.shape[1:]])
+        shape = [len(self.rows), COLUMNS, *images.shape[1:]]
+        shown = pixel_ranges.signed_to_uint8(tf.constant(images)).numpy().reshape(shape)
         grid = image_grids.titled_grid([(row.name, part) for row, part in zip(self.rows, shown, strict=True)], COLUMNS)
         image_grids.write_png(self._run.samples / f"fakes-{kimg:09.1f}.png", grid)
         with self._writer.as_default(step=step):
             tf.summary.image("fakes", grid[None])
-        fakes = images.reshape([len(self.rows), COLUMNS, *images.shape[1:]])
-        return collapse.diversity(fakes, [steps.to_float(tf.constant(row.reals)).numpy() for row in self.rows])
+        reals = [pixel_ranges.uint8_to_signed(tf.constant(row.reals)).numpy() for row in self.rows]
+        return collapse.diversity(images.reshape(shape), reals)
 
     def tick(self, row: Mapping[str, float], state: GanState | None, complaints: Mapping[str, str]) -> None:
         """Writes the scalars of a row of ticks.json, histograms of `state`, and prints a line."""

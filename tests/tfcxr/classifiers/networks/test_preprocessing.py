@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from tfcxr.classifiers.networks import preprocessing
-from tfrecords_builder.errors import InputError
 
 
 def test_the_published_sizes():
@@ -56,16 +55,3 @@ def test_normalisation_is_what_keras_does_to_grey_as_rgb(mode, module):
     grey = np.random.default_rng(0).random((2, 3, 3, 1)).astype(np.float32)
     expected = getattr(tf.keras.applications, module).preprocess_input(np.repeat(grey * 255, 3, axis=-1))
     np.testing.assert_allclose(preprocessing.Normalise(mode)(grey), expected, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "images", [np.full([1, 2, 2, 1], 255.0), np.full([1, 2, 2, 1], -1.0), np.full([1, 2, 2, 1], np.nan)]
-)
-def test_values_outside_0_1_are_refused(images):
-    with pytest.raises(InputError, match=r"not \[0, 1\]"):
-        preprocessing.check_range(images)
-
-
-def test_bytes_are_refused():
-    with pytest.raises(InputError, match="uint8"):
-        preprocessing.check_range(np.zeros([1, 2, 2, 1], np.uint8))
