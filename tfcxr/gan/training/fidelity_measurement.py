@@ -1,4 +1,8 @@
-"""Fidelity while a GAN trains: its averaged generator's images, with the labels of real ones, against those."""
+"""Fidelity while a GAN trains: its averaged generator's images, with the labels of real ones, against those.
+
+The figures are those that compare-sets gives of the set which `generate` would make with the same seed and labels:
+image i has the latent of (seed, i), and its pixels are rounded to 8 bits, as those of the real images were.
+"""
 
 import logging
 import os
@@ -10,10 +14,11 @@ import tensorflow as tf
 
 from tfcxr import data
 from tfcxr.fidelity import distances, feature_statistics, features
+from tfcxr.gan import latent_sampling
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.images import pixel_ranges
 
 _BATCH = 64
-_LATENTS = 102
 
 
 class Fidelity:
@@ -58,27 +63,40 @@ class Fidelity:
         drawn: dict[str, Any] = {"num_images": num_images, "seed": seed, "labels": labels}
         self._reals = feature_statistics.of_reals(self._extractor, record_set, "train", **drawn, cache_dir=cache_dir)
         self._labels = vectors[feature_statistics.positions(record_set, "train", **drawn)]
-        self._seed, self._latent_size = seed, latent_size
+        self._seed = seed
+        self._latents = tf.function(
+            lambda numbers: latent_sampling.numbered_latents(seed, numbers, latent_size),
+            input_signature=[tf.TensorSpec([None], tf.int64)],
+        )
         self.name = self._extractor.name
         self.main = features.metric_name("fid", self.name)
 
     def __call__(self, generate: Callable[[tf.Tensor, np.ndarray], np.ndarray]) -> dict[str, float]:
-        """All measures by name (see `statistics.compare`) of generate(latents, labels) -> images.
+        """Measures a generator; its latents are the same at every call.
 
-        Latents are the same at every call. Raises RunError: images that are not numbers.
+        Args:
+            generate: (latents float32 [N, latent_size], labels float32 [N, 14]) -> images float [N, R, R, 1], nominally
+                in [-1, 1].
+
+        Returns:
+            All measures by name, see `feature_statistics.compare`.
+
+        Raises:
+            RunError: images or features that are not numbers.
         """
         found = []
         for start in range(0, self.num_images, _BATCH):
             labels = self._labels[start : start + _BATCH]
-            latents = tf.random.stateless_normal([len(labels), self._latent_size], [self._seed + start, _LATENTS])
-            images = generate(latents, labels)
+            images = generate(self._latents(tf.range(start, start + len(labels), dtype=tf.int64)), labels)
             if not np.isfinite(images).all():
                 raise RunError("the averaged generator's images are not numbers; go on from an earlier run")
-            found.append(self._extractor(np.clip(images, -1, 1)))
+            stored = pixel_ranges.signed_to_uint8(tf.constant(images))
+            found.append(self._extractor(pixel_ranges.uint8_to_signed(stored)))
         features_found = np.concatenate(found)
         if not np.isfinite(features_found).all():
             raise RunError(f"features {self.name} of generated images are not finite; choose other --features")
-        return feature_statistics.compare(self._reals, feature_statistics.Statistics.of(self.name, features_found))
+        generated = feature_statistics.Statistics.of(self.name, features_found)
+        return feature_statistics.compare(self._reals, generated, seed=self._seed)
 
 
 def make(record_set: data.RecordSet, *, num_images: int, labels: Sequence[int], **settings) -> Fidelity | None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from tfcxr.gan import image_grids
+from tfcxr.gan import image_grids, latent_sampling
 from tfcxr.gan.networks import network_config
 from tfcxr.gan.training import collapse
 from tfcxr.gan.training.state import GanState
@@ -19,7 +19,6 @@ from tfrecords_builder.images import pixel_ranges
 
 # Label combinations in a grid, images of each, and real images of each with which their variety is compared.
 ROWS, COLUMNS, REALS = 8, 8, 32
-_LATENTS = 101
 
 # Measures of a tick's line; all are in ticks.json and TensorBoard.
 _LINE = ("loss/G", "loss/D", "scores/real", "scores/fake", "penalty/gradient_norm", "fid/", "kid/", "speed/")
@@ -88,7 +87,9 @@ class Report:
         self._run, self._options = run, options
         self._writer = tf.summary.create_file_writer(str(run.tensorboard))
         self._labels = np.repeat([row.vector for row in self.rows], COLUMNS, axis=0)
-        self._latents = tf.random.stateless_normal([len(self._labels), network.latent_size], [seed, _LATENTS])
+        self._latents = latent_sampling.numbered_latents(
+            seed, np.arange(len(self._labels)), network.latent_size, stream=latent_sampling.SAMPLE_GRIDS
+        )
         self._grid: np.ndarray | None = None
         if not (run.samples / "reals.png").exists():
             grid = image_grids.titled_grid([(row.name, row.reals[:COLUMNS]) for row in self.rows], COLUMNS)
