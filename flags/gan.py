@@ -3,6 +3,7 @@
 from absl import flags
 
 from flags import common, fidelity
+from tfcxr import zoo
 from tfrecords_builder import labels
 
 
@@ -141,6 +142,34 @@ def define_snapshot(fv: flags.FlagValues) -> None:
         "snapshot", "best", ["best", "latest"],
         "of a GAN's run: the generator with the least fid while it was trained, or the newest", flag_values=fv,
     )  # fmt: skip
+
+
+def define_generator(fv: flags.FlagValues) -> None:
+    """--generator: the folder of an export, or a name of the zoo."""
+    flags.DEFINE_string(
+        "generator",
+        None,
+        f"exported generator (folder of export-model), or one that comes with tfcxr: {', '.join(zoo.folders())}",
+        flag_values=fv,
+    )
+
+    def is_there(value: str | None) -> bool:
+        try:
+            return not value or zoo.find(value).is_dir()
+        except (OSError, ValueError) as error:  # InputError; a name too long; a NUL byte
+            raise flags.ValidationError(getattr(error, "strerror", None) or str(error)) from error
+
+    flags.register_validator("generator", is_there, "is no folder", flag_values=fv)
+
+
+def define_allow_untrained(fv: flags.FlagValues) -> None:
+    """--allow_untrained."""
+    flags.DEFINE_boolean(
+        "allow_untrained",
+        False,
+        "also take a GAN that has been shown fewer than 1000 real images; its images are noise",
+        flag_values=fv,
+    )
 
 
 def define_growth(fv: flags.FlagValues) -> None:

@@ -39,7 +39,8 @@ def define_sets(fv: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "generators", [],
-        "NAME:FOLDER; a GAN's run or exported generator for the synthetic set NAME, instead of training one",
+        "NAME:FOLDER; a GAN's run, an exported generator, or one that comes with tfcxr (nih_32), for the synthetic set "
+        "NAME, instead of training one",
         flag_values=fv,
     )  # fmt: skip
 

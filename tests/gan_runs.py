@@ -10,7 +10,9 @@ COMBINATIONS = {"No Finding": 50, "Pneumothorax": 20, "Pneumothorax|Support Devi
 SMALL = {"fmap_base": 64, "fmap_max": 8}
 
 
-def make_gan_run(folder: pathlib.Path, *, resolution: int = 8, condition_labels: tuple[int, ...] = ()) -> pathlib.Path:
+def make_gan_run(
+    folder: pathlib.Path, *, resolution: int = 8, condition_labels: tuple[int, ...] = (), images_shown: int = 2000
+) -> pathlib.Path:
     """Writes a run folder with random weights that knows COMBINATIONS of its training fold; returns it."""
     import tensorflow as tf
 
@@ -26,7 +28,7 @@ def make_gan_run(folder: pathlib.Path, *, resolution: int = 8, condition_labels:
     with runs.RunFolder.open(folder, kind="gan", config=config.to_dict(), records_digests={"records": "0" * 64}) as run:
         state = steps.make_state(network, step)
         state.step.assign(250)
-        state.images_shown.assign(2000)
+        state.images_shown.assign(images_shown)
         tf.train.CheckpointManager(state, str(run.checkpoints), 1).save(250)
         table = [{"labels": labels, "count": count} for labels, count in COMBINATIONS.items()]
         (run.path / loading.COMBINATIONS_FILE).write_text(json.dumps(table))

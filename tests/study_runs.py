@@ -14,7 +14,7 @@ DEFINITION = """\
 --records=b: --dataset=chestxray
 --synthetic=synthetic: a
 --gan_flags=--fmap_base=64 --fmap_max=8 --batch_size=8 --total_kimg=0.032 --tick_kimg=0.032 --init=calm --fid_images=16
---generate_flags=--per_class=10
+--generate_flags=--per_class=10 --allow_untrained
 --baseline_flags=--backbone=resnet_tiny --weights=none --image_size=32 --variant=sched --stage2_epochs=1
 --adapt_flags=--backbone=resnet_tiny --weights=none --image_size=32 --steps=2 --eval_every=2 --batch_size=4
 --evaluate_flags=--resamples=20

@@ -17,6 +17,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     common.define_run_dir(fv, new=False)
     common.define_output_dir(fv)
     gan.define_snapshot(fv)
+    gan.define_allow_untrained(fv)
     flags.DEFINE_list(
         "evaluations",
         [],
@@ -36,7 +37,7 @@ def define_flags(fv: flags.FlagValues) -> None:
 def main(fv: flags.FlagValues) -> None:
     """Runs export-model."""
     from tfcxr.gan import loading
-    from tfcxr.serving import export_classifier, export_generator, onnx_export
+    from tfcxr.serving import export_classifier, export_generator, onnx_export, warmup_requests
     from tfcxr.training import runs
     from tfrecords_builder import files
     from tfrecords_builder.errors import InputError
@@ -47,15 +48,20 @@ def main(fv: flags.FlagValues) -> None:
         raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a GAN's run")
     if fv.onnx:
         onnx_export.check_installed()
+    generator = loading.load(fv.run_dir, fv.snapshot) if is_gan else None
+    if generator:
+        loading.check_trained(generator, f"--run_dir={fv.run_dir}", allow=fv.allow_untrained)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
-        if is_gan:
-            result = export_generator.save_generator(loading.load(fv.run_dir, fv.snapshot), folder)
+        if generator:
+            result = export_generator.save_generator(generator, folder)
         else:
             result = export_classifier.export_classifier(fv.run_dir, folder, fv.evaluations)
             if fv.onnx:
                 result["onnx"] = onnx_export.export_onnx(fv.run_dir, folder)
         files.write_json(folder / "result.json", {"schema_version": 1, **result})
+    if not result["warmup_requests"]:
+        print(warmup_requests.HOW_TO_GET_THEM)
     print(f"Written to {fv.output_dir}; signatures: {', '.join(result['signatures'])}")
 
 

@@ -8,8 +8,12 @@ goes on when the same command is given again.
   table     the rows of --label_table, a CSV file: a column for each label that some row has (0 or 1) and optionally
             count (images of the row), split (train, validation, test) and class (checked)
   vector    --num_images images of the one combination --labels="Pneumothorax,Support Devices"
-80% of each class are train, the rest validation. Image i depends on the seed, i and its labels only; another batch
-size or device changes a pixel by one grey level at most.
+Combinations of labels that no training image of the GAN has are an error, unless --label_source=vector names them or
+--allow_unseen_labels is given. 80% of each class are train, the rest validation. Image i depends on the seed, i and its
+labels only; another batch size or device changes a pixel by one grey level at most.
+
+Example, with a generator that comes with tfcxr:
+  tfcxr generate --generator=nih_32 --label_version=v1_0s --per_class=100 --output_dir=samples
 """
 
 import sys
@@ -38,8 +42,9 @@ _NEEDED = {
 def define_flags(fv):
     """Defines the flags in `fv`."""
     common.define_folder(fv, "run_dir", "run folder of a GAN; or give --generator", required=False)
-    common.define_folder(fv, "generator", "exported generator (SavedModel folder of export-model)", required=False)
+    gan.define_generator(fv)
     gan.define_snapshot(fv)
+    gan.define_allow_untrained(fv)
     common.define_label_version(fv)
     sources = list(_NEEDED)
     flags.DEFINE_enum("label_source", "balanced", sources, "where the labels come from; see above", flag_values=fv)
@@ -57,6 +62,12 @@ def define_flags(fv):
     )
     common.define_file(fv, "label_table", "CSV of labels (table), one row per image or with a column count")
     flags.DEFINE_string("labels", None, "labels joined by commas (vector)", flag_values=fv)
+    flags.DEFINE_boolean(
+        "allow_unseen_labels",
+        False,
+        "also generate combinations of labels that no training image of the GAN has; what they look like is a guess",
+        flag_values=fv,
+    )
     flags.DEFINE_float(
         "truncation",
         1.0,
@@ -103,6 +114,8 @@ def main(fv):
 
     version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
     generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
+    named = f"--run_dir={fv.run_dir}" if fv.run_dir else f"--generator={fv.generator}"
+    loading.check_trained(generator, named, allow=fv.allow_untrained)
     source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
     if fv.label_source == "balanced":
         plan = generation.plan_balanced(generator, version, fv.per_class, **source)
@@ -114,6 +127,10 @@ def main(fv):
         plan = generation.plan_sampled(generator, version, fv.num_images, **source)
     else:
         plan = generation.plan_replicated(generator, version, **source)
+    for note in generation.check_seen(
+        generator, plan, named, allow=fv.allow_unseen_labels or fv.label_source == "vector"
+    ):
+        print(note, flush=True)
     names = ("seed", "batch_size", "truncation", "images_per_shard", "also_png", "strips")
     options = generation.Options(**{name: fv[name].value for name in names})
     with files.resumable_folder(

@@ -50,6 +50,7 @@ def main(fv):
 
 
 def _definition(fv):
+    from tfcxr import zoo
     from tfcxr.studies import definition, results
     from tfrecords_builder.errors import InputError
 
@@ -69,7 +70,9 @@ def _definition(fv):
         records={name: definition.parse_tokens("records", text) for name, text in records.items()},
         data=definition.parse_folders("data", fv.data, [name for name in records if name not in phantoms]),
         synthetic=synthetic,
-        generators=definition.parse_folders("generators", fv.generators, synthetic, all_needed=False),
+        generators=definition.parse_folders(
+            "generators", fv.generators, synthetic, all_needed=False, by_name=zoo.folders()
+        ),
         cells=tuple(definition.parse_cells(line) for line in fv.cells),
         seeds=tuple(int(seed) for seed in fv.seeds),
         adapt_from_baseline=fv.adapt_from_baseline,

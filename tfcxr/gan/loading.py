@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfcxr import zoo
 from tfcxr.gan.networks import build_networks, network_config
 from tfcxr.gan.reference import variable_names
 from tfcxr.training import checkpoints, runs
@@ -17,6 +18,9 @@ from tfrecords_builder.labels import LABELS
 
 COMBINATIONS_FILE = "label_combinations.json"
 WEIGHTS_FILE = "assets/weights.npz"
+
+# Images of a generator that training has shown fewer thousand real images are noise.
+MIN_KIMG = 1.0
 
 # Of `state.GanState`, what the snapshot of the best generator holds.
 BEST_PARTS = ("generator", "ema", "discriminator", "step", "images_shown")
@@ -30,9 +34,11 @@ class Generator:
       model: Keras model (latents [N, latent_size], labels [N, 14]) -> images [N, R, R, 1], averaged weights.
       name: of the run that made it.
       network: its configuration.
-      kimg: thousands of real images that training has shown it.
+      kimg: thousands of real images that training has shown it; 0 if it was imported and nobody knows.
       records: flag -> digest of the records it was trained on.
-      combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown.
+      combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown, as of an
+        imported one.
+      warm_started: whether its training began from the weights of another GAN.
     """
 
     model: tf.keras.Model
@@ -41,13 +47,39 @@ class Generator:
     kimg: float
     records: dict[str, str]
     combinations: list[dict[str, Any]]
+    warm_started: bool = False
+
+
+def check_trained(generator: Generator, where: str, *, allow: bool) -> None:
+    """Checks that a generator has learned something.
+
+    It has if training has shown it at least MIN_KIMG thousand real images. The snapshot with the best fidelity may be
+    that of the start, at 0, where training made nothing better. One that was imported or began from another GAN's
+    weights is taken as trained.
+
+    Args:
+        generator: to check.
+        where: flag and value that named it, for the message.
+        allow: take it whatever it has seen.
+
+    Raises:
+        InputError: it has been shown fewer images.
+    """
+    imported = not generator.combinations
+    if generator.kimg >= MIN_KIMG or imported or generator.warm_started or allow:
+        return
+    raise InputError(
+        f"{where}: the generator is untrained: it has been shown {1000 * generator.kimg:.0f} real images, and with "
+        f"fewer than {1000 * MIN_KIMG:.0f} its images are noise; train it further, try --snapshot=latest, or give "
+        "--allow_untrained"
+    )
 
 
 def load_generator(path: str | os.PathLike, snapshot: str = "best") -> tf.keras.Model:
     """The generator of a run folder or of an export.
 
     Args:
-      path: of either.
+      path: of either, or the name of a generator that comes with the package, such as nih_32.
       snapshot: of a run: 'best' (by the distance that its training measured; the latest where it measured none) or
         'latest'.
 
@@ -77,7 +109,7 @@ def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
 
 def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
     """As `load_generator`, with what is known about it."""
-    path = pathlib.Path(path)
+    path = zoo.find(path)
     if (path / runs.EXPORTED_GENERATOR).is_file():
         return _load_export(path)
     config = runs.load_config(path, "gan")
@@ -93,6 +125,7 @@ def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
         kimg=int(shown) / 1000,
         records=config["records"],
         combinations=files.read_json(table) if table.exists() else [],
+        warm_started="warm_start" in config["config"],
     )
 
 
@@ -108,6 +141,7 @@ def description(generator: Generator) -> dict[str, Any]:
         "kimg": generator.kimg,
         "records": generator.records,
         "combinations": generator.combinations,
+        "warm_started": generator.warm_started,
     }
 
 
@@ -130,7 +164,8 @@ def _load_export(path: pathlib.Path) -> Generator:
             variable_names.load_reference_variables(model, dict(arrays))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the weights cannot be read ({error}); export the run again") from error
-    return Generator(model, value["name"], network, value["kimg"], value["records"], value["combinations"])
+    known = {name: value[name] for name in ("name", "kimg", "records", "combinations")}
+    return Generator(model=model, network=network, warm_started=value.get("warm_started", False), **known)
 
 
 def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any) -> None:

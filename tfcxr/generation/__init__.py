@@ -7,6 +7,7 @@ plan (writing.py). Image i of a set has the latent of (seed, i), whatever batch,
 from tfcxr.generation.generate import Options, write
 from tfcxr.generation.plans import (
     Plan,
+    check_seen,
     find_label_version,
     plan_balanced,
     plan_replicated,
@@ -18,6 +19,7 @@ from tfcxr.generation.table_plan import plan_table
 __all__ = [
     "Options",
     "Plan",
+    "check_seen",
     "find_label_version",
     "plan_balanced",
     "plan_replicated",

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from tfcxr.gan import loading
+from tfcxr.gan import image_grids, loading
 from tfcxr.generation import combinations
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
@@ -21,6 +21,8 @@ from tfrecords_builder.labels.canonical import SPLITS
 
 TRAIN_FRACTION = 0.8
 MAX_IMAGES = 10**9  # a slip of the finger should not fill the disk or the memory
+
+_SHOWN = 3  # combinations that a message names
 
 _TRAIN, _VALIDATION = SPLITS.index("train"), SPLITS.index("validation")
 
@@ -207,6 +209,47 @@ def plan_vector(generator: loading.Generator, version: LabelVersion, labels: str
         raise InputError(f"--labels={labels}: is in no class of --label_version={version.name}; try multilabel")
     codes = np.full(num_images, code, np.uint16)
     return Plan(version, codes, split_by_index(class_of_code[codes]), "one combination of labels")
+
+
+def check_seen(generator: loading.Generator, plan: Plan, named: str, *, allow: bool) -> list[str]:
+    """Checks that the GAN's training images have the label combinations of a plan, as far as it sees labels.
+
+    Args:
+        generator: what is to make the images.
+        plan: what it is asked for.
+        named: flag and value that named the generator, for messages.
+        allow: only tell of combinations that it has not seen.
+
+    Returns:
+        What is to be told; empty if it has seen all.
+
+    Raises:
+        InputError: a combination that it has not seen, and `allow` is false.
+    """
+    if not generator.combinations:
+        return [f"note: {named}: what it was trained on is unknown, so whether it has seen these labels is not checked"]
+    seen_labels = combinations.seen_labels(generator)
+    vectors, _ = loading.combination_vectors(generator.combinations)
+    trained = combinations.encode(vectors * seen_labels)
+    codes = combinations.rank(plan.code_counts)
+    asked = combinations.encode(combinations.decode(codes) * seen_labels)
+    unseen = codes[~np.isin(asked, trained)]
+    if not len(unseen):
+        return []
+    number = int(plan.code_counts[unseen].sum())
+    shown = [
+        f"{image_grids.describe(vector, LABELS).replace('|', ' + ')} ({plan.code_counts[code]})"
+        for code, vector in zip(unseen[:_SHOWN], combinations.decode(unseen[:_SHOWN]), strict=True)
+    ]
+    more = f" and {len(unseen) - _SHOWN} other combinations" if len(unseen) > _SHOWN else ""
+    known = ", ".join(np.array(LABELS)[(vectors * seen_labels).any(axis=0)])
+    text = (
+        f"{named}: none of its training images has the labels that {number} of {len(plan)} images ask for: "
+        f"{', '.join(shown)}{more}; the labels that it has seen are {known}"
+    )
+    if allow:
+        return [f"warning: {text}"]
+    raise InputError(f"{text}. Choose another --label_version, or give --allow_unseen_labels")
 
 
 def split_by_index(classes: np.ndarray, seed: int | None = None) -> np.ndarray:

@@ -129,9 +129,9 @@ def export_classifier(
 ) -> dict[str, Any]:
     """Writes a run's classifier as a SavedModel into `folder`.
 
-    The folder gets the SavedModel with the signatures of `ServedClassifier`, a warm-up request for each, the files of
-    the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the assets class_names.txt,
-    label_names.txt and model_card.md.
+    The folder gets the SavedModel with the signatures of `ServedClassifier`, a warm-up request for each (if the extra
+    `serving` is installed), the files of the run from which `tfcxr.load_classifier` rebuilds the Keras model, and the
+    assets class_names.txt, label_names.txt and model_card.md.
 
     Args:
       run_dir: a baseline or DCAN run that has weights.
@@ -162,12 +162,13 @@ def export_classifier(
         files.write_text(assets / "model_card.md", card)
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
-    warmup_requests.write_requests(folder, "classifier", _requests(picture.resolution))
+    warmed = warmup_requests.write_requests(folder, "classifier", _requests(picture.resolution))
     return {
         "kind": "classifier",
         "run": str(run_dir),
         "classes": classes,
         "signatures": list(served.functions),
+        "warmup_requests": warmed,
         **dataclasses.asdict(picture),
     }
 

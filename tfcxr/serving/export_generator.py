@@ -85,8 +85,9 @@ class ServedGenerator(tf.Module):
 def save_generator(source: str | os.PathLike | loading.Generator, folder: str | os.PathLike) -> dict[str, Any]:
     """Writes the generator of a run (or a loaded one) as a SavedModel into an existing folder.
 
-    Signatures, each with a warm-up request: `serving_default` (labels float [N, 14], seed int64 []) -> images uint8
-    [N, R, R, 1]; `png`, the same encoded; `from_latents` (latents float [N, nf(0)], labels) -> images float in [-1, 1].
+    Signatures, each with a warm-up request (if the extra `serving` is installed): `serving_default` (labels float
+    [N, 14], seed int64 []) -> images uint8 [N, R, R, 1]; `png`, the same encoded; `from_latents` (latents float
+    [N, nf(0)], labels) -> images float in [-1, 1].
     Assets: generator.json and weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt
     and model_card.md.
 
@@ -107,7 +108,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         files.write_text(assets / "model_card.md", model_cards.generator_card(description, served.seen))
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
-    warmup_requests.write_requests(folder, "generator", _requests(served, generator.network.latent_size))
+    warmed = warmup_requests.write_requests(folder, "generator", _requests(served, generator.network.latent_size))
     return {
         "kind": "generator",
         "run": generator.name,
@@ -115,6 +116,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         "resolution": generator.network.resolution,
         "labels": list(LABELS),
         "signatures": list(served.functions),
+        "warmup_requests": warmed,
     }
 
 

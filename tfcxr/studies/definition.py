@@ -140,9 +140,16 @@ def _parse_method(line: str, word: str) -> tuple[str, str | None]:
 
 
 def parse_folders(
-    flag: str, entries: Sequence[str], names: Collection[str], *, all_needed: bool = True
+    flag: str,
+    entries: Sequence[str],
+    names: Collection[str],
+    *,
+    all_needed: bool = True,
+    by_name: Mapping[str, pathlib.Path] | None = None,
 ) -> dict[str, pathlib.Path]:
     """`NAME:FOLDER` entries, or one `FOLDER` for all `names`, as name -> folder.
+
+    A FOLDER that does not exist may be a key of `by_name`.
 
     Raises InputError for a folder that does not exist, an unknown name, or with `all_needed` a name without a folder.
     """
@@ -159,7 +166,11 @@ def parse_folders(
         if all_needed and name not in found:
             raise InputError(f"--{flag}: has no folder for {name}; give --{flag}={name}:FOLDER")
         if name in found and not found[name].is_dir():
-            raise InputError(f"--{flag}={name}:{found[name]}: there is no such folder")
+            by_name = by_name or {}
+            if str(found[name]) not in by_name:
+                known = f"; known by name: {', '.join(by_name)}" if by_name else ""
+                raise InputError(f"--{flag}={name}:{found[name]}: there is no such folder{known}")
+            found[name] = by_name[str(found[name])]
     return found
 
 

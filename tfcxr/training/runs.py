@@ -135,7 +135,7 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     """
     path = pathlib.Path(path)
     if not (path / "config.json").is_file():
-        raise InputError(f"{path}: is not a run folder (it has no config.json)")
+        raise InputError(f"{path}: is not a run folder (it has no config.json){_hint_at_versions(path)}")
     config = files.read_json(path / "config.json")
     if not isinstance(config, dict) or config.get("schema_version") != SCHEMA_VERSION or "config" not in config:
         raise InputError(f"{path}/config.json: was not written by this version of tfcxr")
@@ -146,6 +146,13 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
         if config["config"].get(setting) == old:
             config["config"][setting] = new
     return config
+
+
+def _hint_at_versions(path: pathlib.Path) -> str:
+    """Names what was probably meant: TensorFlow Serving wants exports in numbered subfolders, as in exports/dann/1."""
+    marks = ("config.json", EXPORTED_GENERATOR)
+    inside = [str(mark.parents[name.count("/")]) for name in marks for mark in path.glob(f"*/{name}")]
+    return f"; did you mean {' or '.join(sorted(inside)[-3:])}?" if inside else ""
 
 
 @contextlib.contextmanager

@@ -13,13 +13,11 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow_serving.apis import prediction_log_pb2
 
 import tfcxr
 from flags import app
 from tests import classifier_runs, fakes, gan_runs
-from tests.conftest import ROOT
-from tfcxr import data
+from tfcxr import data, zoo
 from tfcxr.classifiers import loading
 from tfcxr.classifiers.networks import models
 from tfcxr.commands import build_records, evaluate, export_model, predict
@@ -235,6 +233,7 @@ def test_runs_from_before_aspect_and_contrast_were_recorded(baseline, tmp_path):
 
 def read_requests(export):
     """(signature, input -> value) of each warm-up request."""
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="extra serving")
     for record in tf.data.TFRecordDataset(str(export / warmup_requests.FILE)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         yield request.model_spec.signature_name, {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
@@ -250,6 +249,18 @@ def test_warm_up_requests_call_every_signature(dcan, signatures):
     ]
     np.testing.assert_allclose(found, np.repeat(found[:1], 3, axis=0), atol=1e-6)
     assert (dcan[1] / warmup_requests.FILE).stat().st_size < 1000
+
+
+def test_without_the_extra_an_export_says_how_to_get_warm_up_requests(baseline, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    for run in (baseline[0], gan_runs.make_gan_run(tmp_path / "gan")):
+        out = tmp_path / f"export_{run.name}"
+        assert call_export(f"--run_dir={run}", f"--output_dir={out}") == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "warm-up" in line]
+        assert len(told) == 1 and "pip install 'tfcxr[serving]'" in told[0]
+        assert (out / "saved_model.pb").is_file()
+        assert not (out / warmup_requests.FILE).exists()
+        assert json.loads((out / "result.json").read_text())["warmup_requests"] is False
 
 
 def test_export_holds_its_assets(baseline):
@@ -443,10 +454,13 @@ def test_predict_refuses_what_is_no_sound_classifier(baseline, tmp_path, capsys)
         assert not out.exists()
         return capsys.readouterr().err
 
-    assert "is an exported generator" in refusal(ROOT / "artifacts" / "generator_nih_32")
+    assert "is an exported generator" in refusal(zoo.find("nih_32"))
     assert "is a run of kind gan" in refusal(gan_runs.make_gan_run(tmp_path / "gan"))
-    assert "is not a run folder" in refusal(tmp_path)
-    export = shutil.copytree(baseline[1], tmp_path / "export")
+    (tmp_path / "empty").mkdir()
+    assert "is not a run folder (it has no config.json)\n" in refusal(tmp_path / "empty")
+    export = shutil.copytree(baseline[1], tmp_path / "exports" / "1")
+    # TensorFlow Serving wants exports in numbered subfolders.
+    assert f"did you mean {export}?" in refusal(tmp_path / "exports")
     index, graph = export / "variables" / "variables.index", export / "saved_model.pb"
     for path in (index, graph):
         whole = path.read_bytes()

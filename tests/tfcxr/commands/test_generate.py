@@ -121,7 +121,7 @@ def test_free_labels_are_drawn_from_the_training_fold_and_satisfy_the_class(run,
     if version == "v3_xs":
         # The training fold has no pneumonia; the given records have.
         assert call(*arguments) == 2
-        arguments.append(f"--label_records={records}")
+        arguments += [f"--label_records={records}", "--allow_unseen_labels"]
     assert call(*arguments) == 0
     table = [data.RecordSet(out).labels(split) for split in ("train", "validation")]
     vectors, classes = (np.concatenate([part[key] for part in table]) for key in ("vector", "class"))
@@ -170,6 +170,67 @@ def test_a_gan_of_four_labels_refuses_other_classes(tmp_path, capsys):
         assert row["label/vector"].sum() == 1
 
 
+@pytest.mark.parametrize("how", ["run_dir", "generator"])
+def test_an_untrained_gan_is_refused(tmp_path, capsys, how):
+    """As Ctrl-C leaves it after 32 images: they were generated from without a word, and are noise."""
+    run = folder = gan_runs.make_gan_run(tmp_path / "run", images_shown=32)
+    export = ["export-model", f"--run_dir={run}", f"--output_dir={tmp_path / 'export'}"]
+    assert app.run(export_model.main, export_model.define_flags, export) == 2
+    words = f"--run_dir={run}: the generator is untrained: it has been shown 32 real images"
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "export").exists()
+    if how == "generator":
+        assert app.run(export_model.main, export_model.define_flags, [*export, "--allow_untrained"]) == 0
+        folder = tmp_path / "export"
+    arguments = [f"--{how}={folder}", "--label_version=v1_0s", "--per_class=2", f"--output_dir={tmp_path / 'out'}"]
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert f"--{how}={folder}: the generator is untrained" in error and "--allow_untrained" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert call(*arguments, "--allow_untrained") == 0
+    assert data.RecordSet(tmp_path / "out").num_examples("train") == 4
+
+
+def test_labels_that_the_gan_never_saw_are_named_and_refused(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [f"--run_dir={run}", "--label_version=v3_0s", "--per_class=2", f"--output_dir={out}"]
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"--run_dir={run}: none of its training images has the labels that 4 of 8 images ask for" in error
+    assert "Pneumonia (2)" in error
+    assert "has seen are No Finding, Cardiomegaly, Edema, Pneumothorax, Support Devices" in error
+    assert "--allow_unseen_labels" in error
+    assert not out.exists()
+    assert call(*arguments, "--allow_unseen_labels") == 0
+    assert "warning: " in capsys.readouterr().out
+    # Labels that were seen, but never together; named by a flag, they are wanted.
+    arguments = [f"--run_dir={run}", "--label_version=multilabel", "--label_source=vector", "--num_images=2"]
+    assert call(*arguments, "--labels=Edema,Pneumothorax", f"--output_dir={tmp_path / 'vector'}") == 0
+    assert "warning: " in (told := capsys.readouterr().out)
+    assert "2 of 2 images ask for: Edema + Pneumothorax (2)" in told
+    assert call(*arguments, "--labels=Edema,Cardiomegaly", f"--output_dir={tmp_path / 'seen'}") == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_an_imported_gan_is_taken_as_it_is(tmp_path, capsys):
+    run = gan_runs.make_gan_run(tmp_path / "run", images_shown=0)
+    (run / "label_combinations.json").unlink()
+    arguments = [f"--run_dir={run}", "--label_version=v3_0s", "--per_class=1", f"--output_dir={tmp_path / 'out'}"]
+    assert call(*arguments) == 0
+    assert "whether it has seen these labels is not checked" in capsys.readouterr().out
+
+
+def test_a_gan_that_began_from_the_weights_of_another_is_trained(tmp_path):
+    run = gan_runs.make_gan_run(tmp_path / "run", images_shown=32)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["warm_start"] = {"run": "other", "kimg": 100.0}
+    (run / "config.json").write_text(json.dumps(config))
+    arguments = [f"--run_dir={run}", "--label_version=v1_0s", "--per_class=1"]
+    assert call(*arguments, f"--output_dir={tmp_path / 'out'}") == 0
+
+
 def test_bad_calls_exit_2_in_one_line(run, tmp_path, capsys):
     out = f"--output_dir={tmp_path / 'out'}"
     version = "--label_version=v1_0s"
@@ -179,6 +240,7 @@ def test_bad_calls_exit_2_in_one_line(run, tmp_path, capsys):
         ([version, f"--run_dir={run}", "--per_class=0"], "per_class"),
         ([version, f"--run_dir={run}", "--label_source=records", "--per_class=2"], "--per_class"),
         ([version, f"--run_dir={tmp_path}", "--per_class=2"], "is not a run folder"),
+        ([version, f"--run_dir={run.parent}", "--per_class=2"], f"did you mean {run}?"),
         (["--label_version=v9", f"--run_dir={run}", "--per_class=2"], "label_version"),
     ]:
         assert call(*arguments, out) == 2, arguments

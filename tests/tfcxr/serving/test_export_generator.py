@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
 
 import tfcxr
 from tests import gan_runs
@@ -111,6 +110,7 @@ def test_export_rebuilds_the_keras_model_and_describes_itself(exported):
 
 
 def test_warm_up_requests_call_every_signature(exported):
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="extra serving")
     _, folder = exported
     model = tf.saved_model.load(str(folder))
     shapes = {}

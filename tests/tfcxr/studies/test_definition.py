@@ -56,6 +56,10 @@ def test_folders(tmp_path):
     assert definition.parse_folders("data", [str(one)], ["a", "b"]) == {"a": one, "b": one}
     assert definition.parse_folders("data", [f"b:{two}", str(one)], ["a", "b"]) == {"a": one, "b": two}
     assert definition.parse_folders("generators", [], ["a"], all_needed=False) == {}
+    named = {"all_needed": False, "by_name": {"nih_32": two}}
+    assert definition.parse_folders("generators", ["a:nih_32"], ["a"], **named) == {"a": two}
+    with pytest.raises(InputError, match="--generators=a:nih_64: there is no such folder; known by name: nih_32"):
+        definition.parse_folders("generators", ["a:nih_64"], ["a"], **named)
     for entries, message in (
         ([], "--data: has no folder for a; give --data=a:FOLDER"),
         ([f"a:{one}"], "has no folder for b"),
