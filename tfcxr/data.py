@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import heapq
 import math
 import os
 import pathlib
@@ -14,11 +15,14 @@ import tensorflow as tf
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.readers import shards
+from tfrecords_builder.records import manifest
 
 # Encoded images held for shuffling, in bytes: bounds memory whatever the data set's size.
 _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _READ_SHARDS_AT_ONCE = 16
+_READ_ROWS_AT_ONCE = 32
 _GRAPH_SEED = 87654321  # any number but 0; this is the one that TensorFlow takes where none is set
 _EXTRA_SEED = 1_000_003  # keeps the order of extra images apart from that of the others, should both be of one set
 
@@ -64,6 +68,8 @@ class RecordSet:
         """
         self.path = pathlib.Path(path)
         self.info = records.load_info(path)
+        self._labels: dict[str, dict[str, np.ndarray]] = {}
+        self._places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if resolution is not None and self.info.resolution != resolution:
             raise InputError(
                 f"{flag}={path}: images are {self.info.resolution} px, not {resolution}; build records of that size"
@@ -99,14 +105,44 @@ class RecordSet:
         return record
 
     def labels(self, split: str) -> dict[str, np.ndarray]:
-        """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}."""
-        keys = {"vector": "label/vector", "class": "label/class"}
-        dataset = self.dataset(split, decode=False).map(lambda record: {k: record[v] for k, v in keys.items()})
-        with naming_damage(self.path):
-            batches = list(dataset.batch(4096).as_numpy_iterator())
-        if not batches:
-            return {"vector": np.zeros([0, len(labels_lib.LABELS)], np.float32), "class": np.zeros([0], np.int64)}
-        return {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
+        """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}, read once, read-only.
+
+        They are those of the manifest (see `manifest.read_rows`). Raises InputError: no such split, or a manifest of
+        other records; RunError: damaged shards.
+        """
+        if split not in self._labels:
+            rows = manifest.read_rows(self.info, split, ["class", *labels_lib.LABELS])
+            index = {name: i for i, name in enumerate(self.info.classes)}
+            table = {
+                "vector": rows[list(labels_lib.LABELS)].to_numpy(np.float32),
+                "class": rows["class"].map(index).fillna(labels_lib.NO_CLASS).to_numpy(np.int64),
+            }
+            for array in table.values():
+                array.setflags(write=False)
+            self._labels[split] = table
+        return self._labels[split]
+
+    def places(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Where each record of a split lies: the number of its shard int32 [N], and its byte offset there int64 [N].
+
+        Raises RunError if a shard cannot be read or holds another number of records than described.
+        """
+        if split not in self._places:
+            lengths, offsets = self.info.split(split).shard_lengths, []
+            for path, length in zip(self.info.shard_paths(split), lengths, strict=True):
+                try:
+                    offsets.append(shards.index_shard(path))
+                except InputError as error:
+                    raise RunError(f"{self.path}: damaged records ({error}); see verify-records") from error
+                if len(offsets[-1]) != length:
+                    raise RunError(
+                        f"{self.path}: damaged records ({path} holds {len(offsets[-1])}, described are {length}); "
+                        "see verify-records"
+                    )
+            empty = np.zeros(0, np.int64)
+            numbers = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+            self._places[split] = (numbers, np.concatenate([empty, *offsets]))
+        return self._places[split]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,34 +385,95 @@ def _in_turn(parts: Sequence[tuple[int, Callable[[int], tf.data.Dataset]]], star
 
 
 def _epochs(record_set: RecordSet, split: str, keep: np.ndarray, seed: int, start: int) -> tf.data.Dataset:
-    """Serialized examples of one shuffled epoch of the images `keep` after the other, from draw number `start` on."""
+    """Serialized examples of one shuffled epoch of the images `keep` after the other, from draw number `start` on.
+
+    All images of a split are read shard by shard, which disks like best. Of some of them (a class, a few labels) only
+    the numbers of the rows are shuffled, in the order in which the shards would give them; then each chosen record is
+    read at its place. So the streams of several classes read what they draw, not the whole set each.
+    """
     info = record_set.info.split(split)
     paths = record_set.info.shard_paths(split)
-    first_rows = np.cumsum([0, *info.shard_lengths[:-1]])
     num_examples = int(keep.sum())
     mean_bytes = info.num_bytes / max(info.num_examples, 1)
     buffer = int(max(_MIN_SHUFFLE, min(num_examples, _SHUFFLE_BYTES / max(mean_bytes, 1))))
     everything = bool(keep.all())
-    kept = tf.constant(keep)
 
-    def read(path, first_row):
-        examples = tf.data.TFRecordDataset(path)
-        return examples if everything else examples.enumerate(first_row)
+    def rows_of(order: np.ndarray) -> np.ndarray:
+        rows = interleave_rows(info.shard_lengths, order, _READ_SHARDS_AT_ONCE)
+        return rows[keep[rows]]
 
     def epoch(number):
         # `shuffle` mixes TensorFlow's global seed into its own; the order must not depend on who set that.
         tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
         seeds = tf.random.stateless_uniform([2], tf.stack([tf.constant(seed, tf.int64), number]), 1, 2**31, tf.int64)
-        shards = tf.data.Dataset.from_tensor_slices((paths, first_rows))
-        examples = shards.shuffle(len(paths), seeds[0], reshuffle_each_iteration=False).interleave(
-            read,
-            cycle_length=min(len(paths), _READ_SHARDS_AT_ONCE),
+        order = tf.data.Dataset.range(len(paths)).shuffle(len(paths), seeds[0], reshuffle_each_iteration=False)
+        if everything:
+            drawn = order.interleave(
+                lambda i: tf.data.TFRecordDataset(tf.gather(paths, i)),
+                cycle_length=min(len(paths), _READ_SHARDS_AT_ONCE),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        else:
+            drawn = order.batch(len(paths)).map(
+                lambda i: tf.ensure_shape(tf.numpy_function(rows_of, [i], tf.int64), [num_examples])
+            )
+            drawn = drawn.unbatch()
+        return drawn.shuffle(buffer, seeds[1], reshuffle_each_iteration=False)
+
+    first = start // num_examples
+    stream = tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch).skip(start - first * num_examples)
+    return stream if everything else _fetch(record_set, split, stream)
+
+
+def interleave_rows(lengths: Sequence[int], order: np.ndarray, cycle: int) -> np.ndarray:
+    """The order in which `tf.data.Dataset.interleave` with `block_length=1` gives the rows of a split.
+
+    `cycle` shards are open at a time, and give a row each in turn. The next shard takes the place of one that has
+    ended, one round later.
+
+    Args:
+      lengths: rows of each shard; row numbers count from the first row of the first shard.
+      order: int [S], a permutation of the shards: the order in which they are opened.
+      cycle: how many are open at a time.
+
+    Returns:
+      int64 [sum of lengths].
+    """
+    firsts = np.cumsum([0, *lengths])
+    free = [(0, slot) for slot in range(min(cycle, len(order)))]  # when and where the next shard is opened; a heap
+    rows, rounds, slots = [], [], []
+    for shard in order:
+        start, slot = heapq.heappop(free)
+        rows.append(np.arange(firsts[shard], firsts[shard + 1]))
+        rounds.append(start + np.arange(lengths[shard]))
+        slots.append(np.full(lengths[shard], slot))
+        heapq.heappush(free, (start + lengths[shard] + 1, slot))
+    return np.concatenate(rows)[np.lexsort([np.concatenate(slots), np.concatenate(rounds)])]
+
+
+def _fetch(record_set: RecordSet, split: str, rows: tf.data.Dataset) -> tf.data.Dataset:
+    """Serialized examples of an endless stream of row numbers of a split, int64."""
+    paths = [pathlib.Path(path) for path in record_set.info.shard_paths(split)]
+    numbers, offsets = record_set.places(split)
+
+    def read(chosen: np.ndarray) -> np.ndarray:
+        examples = np.empty(len(chosen), object)
+        for number in np.unique(numbers[chosen]):
+            with paths[number].open("rb") as stream:
+                for i in np.flatnonzero(numbers[chosen] == number):
+                    try:
+                        examples[i] = shards.read_serialized(stream, int(offsets[chosen[i]]))
+                    except ValueError as error:
+                        raise ValueError(f"{paths[number]}: {error}") from error
+        return examples
+
+    return (
+        rows.batch(_READ_ROWS_AT_ONCE, drop_remainder=True)
+        .map(
+            lambda chosen: tf.ensure_shape(tf.numpy_function(read, [chosen], tf.string), [_READ_ROWS_AT_ONCE]),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        if not everything:
-            examples = examples.filter(lambda row, _: kept[row]).map(lambda _, serialized: serialized)
-        return examples.shuffle(buffer, seeds[1], reshuffle_each_iteration=False)
-
-    first = start // num_examples
-    return tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch).skip(start - first * num_examples)
+        .unbatch()
+    )

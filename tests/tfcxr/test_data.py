@@ -1,13 +1,17 @@
 """The training stream: every image once per epoch, resumable, balanced, and clear about bad records."""
 
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import fakes
 from tfcxr import data, read_records
+from tfrecords_builder import readers
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.readers import shards
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +61,6 @@ def test_a_stream_started_late_goes_on_as_the_unbroken_one(two_classes, balanced
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_the_order_does_not_depend_on_the_global_seed(two_classes, balanced):
-    import tensorflow as tf
-
     expected = fingerprints(take(two_classes, 8, balanced=balanced))
     try:
         for seed in (0, 5):
@@ -75,6 +77,53 @@ def test_balanced_draws_each_class_equally_often(tmp_path):
     np.testing.assert_array_equal(np.bincount(classes), [12, 12, 12, 12])
     # In a batch, classes do not alternate.
     assert not np.array_equal(classes[:8], np.arange(8) % 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            {"balanced": True},
+            [5, 16, 4, 15, 6, 11, 14, 13, 8, 17, 3, 7, 2, 18, 0, 9, 19, 16, 1, 5, 11, 12, 10, 10, 14, 3, 4, 1, 17, 6],
+        ),
+        (
+            {"only": np.arange(20) % 3 > 0},
+            [19, 8, 13, 10, 11, 1, 2, 7, 17, 4, 5, 16, 14, 13, 8, 4, 7, 2, 5, 17, 1, 10, 14, 19, 11, 16, 11, 7, 8, 17],
+        ),
+        (
+            {"balanced": True, "start": 37},
+            [12, 9, 7, 8, 14, 2, 19, 5, 2, 0, 16, 13, 9, 3, 10, 7, 17, 11, 18, 6, 15, 0, 4, 1, 8, 11, 19, 4, 18, 14],
+        ),
+    ],
+)
+def test_the_order_is_that_of_earlier_releases(tmp_path, arguments, expected):
+    """Runs of earlier releases go on as they would have; these orders are theirs."""
+    record_set = data.RecordSet(fakes.make_records(tmp_path / "r", label_version="v3_0s", per_class=5, num_shards=3))
+    rows = {record["image"].numpy().tobytes(): i for i, record in enumerate(record_set.dataset("train"))}
+    shown = fingerprints(take(record_set, 4, batch_size=8, seed=4, **arguments))
+    assert [rows[image] for image in shown][: len(expected)] == expected
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [3, 1, 7, 2, 5], [0, 2, 0, 1, 4], [4]])
+@pytest.mark.parametrize("cycle", [1, 2, 16])
+def test_rows_are_interleaved_as_tensorflow_does(lengths, cycle):
+    order = np.random.default_rng(len(lengths)).permutation(len(lengths))
+    bounds = np.cumsum([0, *lengths])
+    parts = tf.data.Dataset.from_tensor_slices((bounds[:-1][order], bounds[1:][order]))
+    expected = parts.interleave(tf.data.Dataset.range, cycle_length=min(cycle, len(lengths)))
+    assert data.interleave_rows(lengths, order, cycle).tolist() == list(expected.as_numpy_iterator())
+
+
+def test_a_balanced_stream_reads_only_what_it_draws(two_classes, monkeypatch):
+    """No shard is read from one end to the other."""
+    read = []
+    original = shards.read_serialized
+    monkeypatch.setattr(
+        shards, "read_serialized", lambda stream, offset: read.append(offset) or original(stream, offset)
+    )
+    monkeypatch.setattr(tf.data, "TFRecordDataset", None)
+    assert len(take(two_classes, 3, batch_size=4, balanced=True)) == 3
+    assert set(read) <= set(two_classes.places("train")[1])
 
 
 @pytest.fixture(scope="module")
@@ -177,16 +226,59 @@ def test_what_does_not_fit_is_named(two_classes, tmp_path):
         two_classes.num_examples("holdout")
 
 
-def test_a_flipped_byte_is_a_run_error(tmp_path):
+@pytest.mark.parametrize("arguments", [{}, {"balanced": True}, {"only": np.arange(16) % 2 > 0}])
+def test_a_flipped_byte_is_a_run_error(tmp_path, arguments):
     record_set = data.RecordSet(fakes.make_records(tmp_path / "r"))
-    from pathlib import Path
-
-    shard = Path(record_set.info.shard_paths("train")[0])
+    shard = pathlib.Path(record_set.info.shard_paths("train")[0])
     content = bytearray(shard.read_bytes())
-    content[200] ^= 255
+    content[-50] ^= 255
     shard.write_bytes(content)
-    with pytest.raises(RunError, match="damaged records"):
-        record_set.labels("train")
+    with pytest.raises(RunError, match="damaged records"), data.naming_damage(record_set.path):
+        take(record_set, 4, **arguments)
+
+
+def test_labels_are_those_of_the_shards_and_read_once(two_classes):
+    rows = list(read_records(two_classes.path, "train"))
+    record_set = data.RecordSet(two_classes.path)
+    table = record_set.labels("train")
+    assert (table["vector"].dtype, table["class"].dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(table["vector"], [row["label/vector"].numpy() for row in rows])
+    np.testing.assert_array_equal(table["class"], [row["label/class"].numpy() for row in rows])
+    assert record_set.labels("train") is table
+    with pytest.raises(ValueError, match="read-only"):
+        table["class"][0] = 1
+
+
+def test_labels_without_classes_and_without_a_manifest(tmp_path):
+    folder = fakes.make_records(tmp_path / "r", label_version="multilabel", per_class=4, num_shards=3)
+    table = data.RecordSet(folder).labels("train")
+    assert table["class"].tolist() == [-1] * 20 and table["vector"].shape == (20, 14)
+    (folder / "manifest.csv").unlink()
+    without = data.RecordSet(folder).labels("train")
+    for key in table:
+        np.testing.assert_array_equal(without[key], table[key])
+    assert data.RecordSet(fakes.make_old(fakes.make_records(tmp_path / "old"))).labels("test")["class"].shape == (16,)
+
+
+def test_places_are_those_of_the_records(two_classes):
+    numbers, offsets = two_classes.places("train")
+    paths = two_classes.info.shard_paths("train")
+    assert np.bincount(numbers).tolist() == list(two_classes.info.split("train").shard_lengths)
+    expected = [record["image/id"].numpy().decode() for record in read_records(two_classes.path, "train")]
+    found = [readers.read_record(paths[n], int(o))["image/id"] for n, o in zip(numbers, offsets, strict=True)]
+    assert found == expected
+
+
+def test_a_shard_with_fewer_records_than_described(tmp_path):
+    record_set = data.RecordSet(fakes.make_records(tmp_path / "r"))
+    train, test = (pathlib.Path(record_set.info.shard_paths(split)[0]) for split in ("train", "test"))
+    content = train.read_bytes()
+    train.write_bytes(content[: readers.index_shard(train)[-1]])
+    with pytest.raises(RunError, match=r"damaged records .* holds 15, described are 16"):
+        record_set.places("train")
+    test.write_bytes(test.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"damaged records .* is cut off"):
+        record_set.places("test")
 
 
 def test_shares_of_a_batch_by_hand():

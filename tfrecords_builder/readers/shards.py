@@ -2,23 +2,22 @@
 
 A record of a TFRecord file is its length (uint64), the masked CRC-32C of the length (uint32), the data, and the masked
 CRC-32C of the data (uint32), little-endian: https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow 2.15
-cannot start reading at an offset from Python, hence the CRC here.
+cannot start reading at an offset from Python, hence this module.
 """
 
-import functools
 import os
 import pathlib
 import stat
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 
 from tfrecords_builder.errors import InputError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-_POLYNOMIAL = 0x82F63B78  # of CRC-32C, bits reversed
 
 
 def index_shard(path: str | os.PathLike) -> np.ndarray:
@@ -73,66 +72,28 @@ def read_record(path: str | os.PathLike, offset: int) -> dict[str, Any]:
     # Here, as it imports TensorFlow, which reading a table does not need.
     from tfrecords_builder import records
 
-    where = f"record at byte {offset}"
     with pathlib.Path(path).open("rb") as stream:
-        stream.seek(offset)
-        header = stream.read(_HEADER.size)
-        if len(header) < _HEADER.size or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]:
-            raise ValueError(f"{where}: its length is damaged")
-        length = _HEADER.unpack(header)[0]
-        data, footer = stream.read(length), stream.read(_FOOTER.size)
-    if len(data) < length or len(footer) < _FOOTER.size or _masked_crc(data) != _FOOTER.unpack(footer)[0]:
-        raise ValueError(f"{where}: its data are damaged (wrong CRC)")
+        data = read_serialized(stream, offset)
     try:
         return records.read_example(data)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"record at byte {offset}: {error}") from error
+
+
+def read_serialized(stream: BinaryIO, offset: int) -> bytes:
+    """Reads the bytes of the record at an offset of an open shard. Raises ValueError if they are damaged."""
+    stream.seek(offset)
+    header = stream.read(_HEADER.size)
+    if len(header) < _HEADER.size or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]:
+        raise ValueError(f"record at byte {offset}: its length is damaged")
+    length = _HEADER.unpack(header)[0]
+    data, footer = stream.read(length), stream.read(_FOOTER.size)
+    if len(data) < length or len(footer) < _FOOTER.size or _masked_crc(data) != _FOOTER.unpack(footer)[0]:
+        raise ValueError(f"record at byte {offset}: its data are damaged (wrong CRC)")
+    return data
 
 
 def _masked_crc(data: bytes) -> int:
     """The CRC as TFRecord stores it."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C of at least four bytes.
-
-    The CRC of two joined pieces is that of the first, moved past the length of the second, XOR that of the second. So
-    bytes are joined to pairs, pairs to fours and so on, each time all at once.
-    """
-    # Starting with all bits set is the same as starting with none and inverting the first four bytes; then zeros in
-    # front change nothing, which lets the length be a power of two.
-    parts = np.zeros(1 << (len(data) - 1).bit_length(), np.uint8)
-    parts[-len(data) :] = np.frombuffer(data, np.uint8)
-    parts[len(parts) - len(data) :][:4] ^= 255
-    crcs, level = _shift_tables(0)[0].take(parts), 0
-    while len(crcs) > 1:
-        crcs = _shift(crcs[0::2], level) ^ crcs[1::2]
-        level += 1
-    return int(crcs[0]) ^ 0xFFFFFFFF
-
-
-def _shift(crcs: np.ndarray, level: int) -> np.ndarray:
-    """Moves CRCs past 2^level zero bytes."""
-    tables = _shift_tables(level)
-    result = tables[0].take(crcs & 255)
-    for i in (1, 2, 3):
-        result ^= tables[i].take(crcs >> (8 * i) & 255)
-    return result
-
-
-@functools.lru_cache(maxsize=64)
-def _shift_tables(level: int) -> np.ndarray:
-    """uint32 [4, 256]: what each value of each byte of a CRC (lowest first) becomes past 2^level zero bytes."""
-    if level:
-        return _shift(
-            _shift(np.arange(256, dtype=np.uint32) << np.arange(0, 32, 8, dtype=np.uint32)[:, None], level - 1),
-            level - 1,
-        )
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = table >> 1 ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
-    # Past one byte, the higher bytes move down by one.
-    higher = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16]], np.uint32)
-    return np.concatenate([table[None], higher])

@@ -8,7 +8,6 @@ import tensorflow as tf
 from tests import fakes
 from tfrecords_builder import readers
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import shards
 
 
 @pytest.fixture
@@ -131,11 +130,3 @@ def test_what_is_no_record(tmp_path):
 def test_whole_file(tmp_path):
     pathlib.Path(tmp_path / "a.png").write_bytes(b"image")
     assert readers.read_image(tmp_path / "a.png") == b"image"
-
-
-def test_crc32c():
-    """Check values of RFC 3720, B.4, and of the polynomial's catalogue; then against TensorFlow's writer."""
-    assert shards.crc32c(b"123456789") == 0xE3069283
-    assert shards.crc32c(bytes(32)) == 0x8A9136AA
-    assert shards.crc32c(bytes([255] * 32)) == 0x62A8AB43
-    assert shards.crc32c(bytes(range(32))) == 0x46DD794E
