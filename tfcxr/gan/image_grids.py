@@ -1,6 +1,5 @@
 """Pictures of many images in one."""
 
-import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,15 +57,3 @@ def write_png(path, image: np.ndarray) -> None:
     """Writes uint8 [H, W, 1] as PNG, atomically."""
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(tf.io.encode_png(image).numpy())
-
-
-def common_combinations(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The most frequent distinct rows of [N, L], most frequent first (ties: by labels), and their counts."""
-    counter = collections.Counter(map(tuple, np.asarray(vectors).astype(int).tolist()))
-    ranked = sorted(counter.items(), key=lambda item: (-item[1], [-bit for bit in item[0]]))[:count]
-    return np.array([row for row, _ in ranked], np.float32), np.array([n for _, n in ranked])
-
-
-def describe(vector: Sequence[float], names: Sequence[str]) -> str:
-    """The positive labels of a vector joined by `|`."""
-    return "|".join(name for name, value in zip(names, vector, strict=True) if value) or "(none)"

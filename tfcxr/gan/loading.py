@@ -145,14 +145,6 @@ def description(generator: Generator) -> dict[str, Any]:
     }
 
 
-def combination_vectors(combinations: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Label vectors float32 [C, 14] and counts int64 [C] of a table of combinations."""
-    vectors = np.zeros([len(combinations), len(LABELS)], np.float32)
-    for vector, row in zip(vectors, combinations, strict=True):
-        vector[[LABELS.index(name) for name in row["labels"].split("|") if name]] = 1
-    return vectors, np.array([row["count"] for row in combinations], np.int64)
-
-
 def _load_export(path: pathlib.Path) -> Generator:
     value = files.read_json(path / runs.EXPORTED_GENERATOR)
     if value.get("schema_version") != 1 or value.get("labels") != list(LABELS):

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import image_grids, latent_sampling, loading
-from tfcxr.generation import combinations, plans, pngs, sheets
+from tfcxr.generation import plans, pngs, sheets
 from tfrecords_builder import files, records
 from tfrecords_builder.images import image_ops, pixel_ranges
-from tfrecords_builder.labels import LABELS
+from tfrecords_builder.labels import LABELS, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.records import writing as records_writing
 
@@ -218,7 +218,6 @@ def _key(generator: loading.Generator, weights: str, plan: plans.Plan, options: 
 
 
 def _provenance(generator: loading.Generator, plan: plans.Plan, options: Options, weights: str) -> dict[str, Any]:
-    codes = combinations.rank(plan.code_counts)
     return {
         "generator": generator.name,
         "generator_sha256": weights,
@@ -227,8 +226,5 @@ def _provenance(generator: loading.Generator, plan: plans.Plan, options: Options
         "trained_on": generator.records,
         "truncation": options.truncation,
         "label_source": plan.label_source,
-        "combinations": [
-            {"labels": image_grids.describe(vector, LABELS), "count": int(plan.code_counts[code])}
-            for code, vector in zip(codes, combinations.decode(codes), strict=True)
-        ],
+        "combinations": combinations.to_table(plan.code_counts),
     }

@@ -11,12 +11,12 @@ import os
 
 import numpy as np
 
-from tfcxr.gan import image_grids, loading
-from tfcxr.generation import combinations
+from tfcxr.gan import loading
+from tfcxr.generation import conditions
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion
+from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 
 TRAIN_FRACTION = 0.8
@@ -63,7 +63,7 @@ class Plan:
     @functools.cached_property
     def code_counts(self) -> np.ndarray:
         """int64 [2^14]: the number of images of each combination."""
-        return np.bincount(self.codes, minlength=combinations.NUM_CODES)
+        return combinations.count(self.codes)
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -122,7 +122,7 @@ def plan_balanced(
     """
     groups: list[tuple[int, LabelClass | None]] = [*enumerate(version.classes)] or [(labels_lib.NO_CLASS, None)]
     check_total("--per_class", per_class, per_class * len(groups))
-    count_source = functools.cache(lambda: combinations.count_source(generator, label_records))
+    count_source = functools.cache(lambda: conditions.count_source(generator, label_records))
     class_of_code, uniform = classes_of_codes(version), _uniform(seed, per_class * len(groups))
     parts, origins = [], set()
     for position, (index, label_class) in enumerate(groups):
@@ -141,7 +141,7 @@ def plan_balanced(
                     f"satisfies class {name}; give --label_records that hold it"
                 )
         mine = uniform[position * per_class : (position + 1) * per_class]
-        parts.append(choices[combinations.draw(frequencies, mine)])
+        parts.append(choices[conditions.draw(frequencies, mine)])
     codes = np.concatenate(parts)
     return Plan(version, codes, split_by_index(class_of_code[codes]), "; ".join(sorted(origins)))
 
@@ -185,7 +185,7 @@ def plan_sampled(
     """
     check_total("--num_images", num_images, num_images)
     choices, frequencies, origin, left_out = _rank_source(generator, version, label_records, top_combinations)
-    codes = choices[combinations.draw(frequencies, _uniform(seed, num_images))]
+    codes = choices[conditions.draw(frequencies, _uniform(seed, num_images))]
     splits = split_by_index(classes_of_codes(version)[codes])
     return Plan(version, codes, splits, f"sampled from the {origin}", left_out)
 
@@ -200,10 +200,10 @@ def plan_vector(generator: loading.Generator, version: LabelVersion, labels: str
       num_images: how many.
 
     Raises:
-      InputError: what `combinations.parse_labels` refuses, or labels that are in no class of the version.
+      InputError: what `conditions.parse_labels` refuses, or labels that are in no class of the version.
     """
     check_total("--num_images", num_images, num_images)
-    code = combinations.parse_labels(labels, generator)
+    code = conditions.parse_labels(labels, generator)
     class_of_code = classes_of_codes(version)
     if class_of_code[code] == labels_lib.NO_CLASS and not version.multilabel:
         raise InputError(f"--labels={labels}: is in no class of --label_version={version.name}; try multilabel")
@@ -228,8 +228,8 @@ def check_seen(generator: loading.Generator, plan: Plan, named: str, *, allow: b
     """
     if not generator.combinations:
         return [f"note: {named}: what it was trained on is unknown, so whether it has seen these labels is not checked"]
-    seen_labels = combinations.seen_labels(generator)
-    vectors, _ = loading.combination_vectors(generator.combinations)
+    seen_labels = conditions.seen_labels(generator)
+    vectors = combinations.decode(np.flatnonzero(combinations.from_table(generator.combinations)))
     trained = combinations.encode(vectors * seen_labels)
     codes = combinations.rank(plan.code_counts)
     asked = combinations.encode(combinations.decode(codes) * seen_labels)
@@ -237,10 +237,7 @@ def check_seen(generator: loading.Generator, plan: Plan, named: str, *, allow: b
     if not len(unseen):
         return []
     number = int(plan.code_counts[unseen].sum())
-    shown = [
-        f"{image_grids.describe(vector, LABELS).replace('|', ' + ')} ({plan.code_counts[code]})"
-        for code, vector in zip(unseen[:_SHOWN], combinations.decode(unseen[:_SHOWN]), strict=True)
-    ]
+    shown = [f"{' + '.join(combinations.names(code))} ({plan.code_counts[code]})" for code in unseen[:_SHOWN]]
     more = f" and {len(unseen) - _SHOWN} other combinations" if len(unseen) > _SHOWN else ""
     known = ", ".join(np.array(LABELS)[(vectors * seen_labels).any(axis=0)])
     text = (
@@ -286,7 +283,7 @@ def _rank_source(
     top_combinations: int | None,
 ) -> tuple[np.ndarray, np.ndarray, str, dict[str, int]]:
     """Codes of the source that are in a class of the version, their counts, the source, and what is left out."""
-    counts, origin, left_out = combinations.count_source(generator, label_records)
+    counts, origin, left_out = conditions.count_source(generator, label_records)
     if not version.multilabel:
         outside = classes_of_codes(version) == labels_lib.NO_CLASS
         if counts[outside].any():
@@ -309,10 +306,10 @@ def _is_exact(label_class: LabelClass) -> bool:
 
 def _exact_code(generator: loading.Generator, version: LabelVersion, label_class: LabelClass) -> np.ndarray:
     wanted = np.isin(LABELS, label_class.one)
-    unseen = np.array(LABELS)[wanted & ~combinations.seen_labels(generator)]
+    unseen = np.array(LABELS)[wanted & ~conditions.seen_labels(generator)]
     if len(unseen):
         raise InputError(
             f"--label_version={version.name}: class {label_class.name} needs the label {unseen[0]}, but the GAN was "
-            f"conditioned on {combinations.known_names(generator)} only"
+            f"conditioned on {conditions.known_names(generator)} only"
         )
     return combinations.encode(wanted[None])[0]

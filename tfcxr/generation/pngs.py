@@ -12,10 +12,10 @@ import pathlib
 
 import numpy as np
 
-from tfcxr.generation import combinations, plans
+from tfcxr.generation import plans
 from tfrecords_builder import files
 from tfrecords_builder.errors import RunError
-from tfrecords_builder.labels import LABELS
+from tfrecords_builder.labels import LABELS, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.readers import PHANTOM_MARKER
 

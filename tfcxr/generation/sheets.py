@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tfcxr.gan import image_grids, interpolation
-from tfcxr.generation import combinations, plans
-from tfrecords_builder.labels import LABELS
+from tfcxr.generation import plans
+from tfrecords_builder.labels import combinations
 
 COLUMNS = 11  # so that strips go in steps of a tenth
 MAX_ROWS = 8  # more only if there are more classes
@@ -42,7 +42,7 @@ def choose_groups(plan: plans.Plan) -> list[Group]:
     for index in classes:
         codes = combinations.rank(np.where(plan.class_of_code == index, plan.code_counts, 0))[:lines]
         for code, vector in zip(codes, combinations.decode(codes), strict=True):
-            labels = image_grids.describe(vector, LABELS)
+            labels = combinations.format_code(code)
             name = "" if plan.version.multilabel else plan.version.class_names[index]
             title = labels if name in ("", labels) else f"{name}:|{labels}"
             groups.append(Group(title, vector, _first(plan.codes, code, COLUMNS * (lines // len(codes)))))

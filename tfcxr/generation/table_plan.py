@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 
-from tfcxr.gan import image_grids, loading
-from tfcxr.generation import combinations, plans
+from tfcxr.gan import loading
+from tfcxr.generation import conditions, plans
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS, LabelVersion
+from tfrecords_builder.labels import LABELS, LabelVersion, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.readers import csv_files
 
@@ -46,12 +46,12 @@ def plan_table(
     names = _match_columns(path)
     raw = csv_files.read_table(path, list(names.values()))
     codes = np.zeros(len(raw.lines), np.uint16)
-    seen, bits = combinations.seen_labels(generator), combinations.encode(np.eye(len(LABELS)))
+    seen, bits = conditions.seen_labels(generator), combinations.encode(np.eye(len(LABELS)))
     for index, label in enumerate(LABELS):
         if label in names:
             positive = raw.choose(names[label], _VALUES, bool, "0 or 1")
             if not seen[index] and positive.any():
-                known = combinations.known_names(generator)
+                known = conditions.known_names(generator)
                 problem = f"the GAN was not conditioned on this label, only on {known}"
                 raw.fail(int(np.argmax(positive)), names[label], problem)
             codes[positive] |= bits[index]
@@ -80,7 +80,7 @@ def _match_columns(path: pathlib.Path) -> dict[str, str]:
         if name is None:
             raise InputError(
                 f"{path}: line 1, column {column}: is no label, nor {COUNT}, {CLASS} or {SPLIT}; "
-                f"{combinations.suggest(column, COLUMNS)}"
+                f"{conditions.suggest(column, COLUMNS)}"
             )
         if name in names:
             raise InputError(f"{path}: line 1, column {column}: there are two columns of that name")
@@ -104,7 +104,7 @@ def _check_labels(raw: csv_files.RawTable, version: LabelVersion, codes: np.ndar
     homeless = plans.classes_of_codes(version)[codes] == labels_lib.NO_CLASS
     if homeless.any() and not version.multilabel:
         row = int(np.argmax(homeless))
-        names = image_grids.describe(combinations.decode(codes[[row]])[0], LABELS)
+        names = combinations.format_code(codes[row])
         raise InputError(f"{raw.path}: line {raw.lines[row]}: {names} is in no class of --label_version={version.name}")
 
 

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import LABELS, SPLITS
 from tfrecords_builder.labels.versions import LabelVersion, make_label_version
-
-CLASS_SEPARATOR = "|"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,28 +68,26 @@ def make_version(name: str, vectors: np.ndarray, extra: np.ndarray | None = None
     counted = positive.any(axis=1)
     if extra is not None:
         counted &= np.asarray(extra, object) == ""
-    # Numbers whose highest bit is the first label: by falling number is by label order.
-    weights = 1 << np.arange(len(LABELS))[::-1]
-    numbers, counts = np.unique(positive[counted] @ weights, return_counts=True)
-    order = np.lexsort([-numbers, -counts])
-    numbers, counts = numbers[order], counts[order]
+    occurring = combinations.count(combinations.encode(positive[counted]))
+    codes = combinations.rank(occurring)
+    counts = occurring[codes]
     if setting.combinations is None:
-        numbers = numbers[counts > setting.more_than]
-        if not len(numbers):
+        codes = codes[counts > setting.more_than]
+        if not len(codes):
             most = f"the most frequent has {counts[0]}" if len(counts) else "the data have no labelled row"
             raise InputError(
                 f"--label_version={name}: none of the {len(counts)} label combinations has more than "
                 f"{setting.more_than} images ({most}); choose a classes-N or samples-N setting"
             )
-    elif len(numbers) < setting.combinations:
+    elif len(codes) < setting.combinations:
         raise InputError(
-            f"--label_version={name}: needs {setting.combinations} label combinations, the data have {len(numbers)}; "
+            f"--label_version={name}: needs {setting.combinations} label combinations, the data have {len(codes)}; "
             "choose a setting with fewer classes"
         )
     table = {}
-    for number in numbers[: setting.combinations]:
-        one = [label for label, weight in zip(LABELS, weights, strict=True) if number & weight]
-        table[CLASS_SEPARATOR.join(one)] = {"one": one, "zero": [label for label in LABELS if label not in one]}
+    for code in codes[: setting.combinations]:
+        one = combinations.names(code)
+        table[combinations.format_code(code)] = {"one": one, "zero": [label for label in LABELS if label not in one]}
     return make_label_version(name, table)
 
 

@@ -5,7 +5,7 @@ has two bytes of labels per image, and counts of all combinations are one small 
 labels joined by "|", in files and pictures; without any label it is "(none)".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,15 @@ def names(code: int) -> list[str]:
     return [label for label, bit in zip(LABELS, _BITS, strict=True) if int(code) & bit]
 
 
+def join(names: Iterable[str]) -> str:
+    """Names of labels in canonical order (findings outside the 14 after them, as given), joined by "|"."""
+    given = list(names)
+    return SEPARATOR.join([label for label in LABELS if label in given] + [name for name in given if name not in INDEX])
+
+
 def format_code(code: int) -> str:
     """The combination as text: `Edema|Pleural Effusion`, or `(none)`."""
-    return SEPARATOR.join(names(code)) or NONE
+    return join(names(code)) or NONE
 
 
 def parse(text: str) -> int:

@@ -204,6 +204,36 @@ def satisfies(version: LabelVersion, class_index: int | np.ndarray, vectors: np.
     return (requested != NO_CLASS) & (assign(version, vectors) == requested)
 
 
+def describe_rule(rule: Mapping[str, Sequence[str]]) -> str:
+    """Says in words which images belong to a class.
+
+    Args:
+        rule: the labels that must be 1 ("one"), must be 0 ("zero"), and of which at least one must be 1 ("any"), as
+            in `RecordSetInfo.label_definition`; a key may be missing. They may name findings outside the 14 labels.
+    """
+    one, zero, some = (list(rule.get(key, ())) for key in ("one", "zero", "any"))
+    canonical = set(LABELS)
+    parts = [f"{_join(one)} present"] if one else []
+    if len(zero) > 1 and canonical - set(one) <= set(zero):
+        zero = ["all other labels", *(name for name in zero if name not in canonical)]
+    if zero:
+        parts.append(f"{_join(zero)} absent")
+    if some:
+        others = len(some) > 1 and set(some) == canonical - {*one, *zero}
+        parts.append(f"at least one of {'the other labels' if others else _join(some)} present")
+    fixed = "all other labels" in zero
+    if not fixed and canonical - {*one, *zero, *some}:
+        parts.append("any value of the other labels")
+    if fixed or NO_FINDING in one:  # LabelClass.forbids_extra
+        other = "other " if {*one, *some} - canonical else ""
+        parts.append(f"no {other}finding outside the 14 labels")
+    return "; ".join(parts)
+
+
+def _join(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
 def _indices(names: Sequence[str]) -> list[int]:
     return [INDEX[name] for name in names if name in INDEX]
 

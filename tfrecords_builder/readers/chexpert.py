@@ -12,10 +12,15 @@ from tfrecords_builder.readers import csv_files, table
 
 _REQUIRED = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
 _PATIENT = re.compile(r"patient\d+")
+# What `AP/PA` says of some frontal images (in the published train.csv, LL of 16 and RL of 1), which cannot be.
+_SIDEWAYS = (table.LATERAL, "RL")
 
 
 def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> table.Table:
     """Reads CheXpert's train.csv and, if `official`, valid.csv; full and -small layouts.
+
+    Whether an image is frontal is what `Frontal/Lateral` says, as in the published counts. A frontal image whose
+    `AP/PA` names a lateral view has no known view: "".
 
     Args:
         data_dir: the folder of train.csv or its parent.
@@ -75,7 +80,9 @@ def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.D
         names[row] = patients.setdefault(name, name)
     frame["patient"] = table.to_texts(names, len(frame))
     frontal = raw.choose("Frontal/Lateral", {"Frontal": True, "Lateral": False}, bool)
-    frame["view"] = table.to_texts(np.where(frontal, frame["view"].to_numpy(object), table.LATERAL), len(frame))
+    view = frame["view"].to_numpy(object)
+    view = np.where(np.isin(view, _SIDEWAYS), "", view)
+    frame["view"] = table.to_texts(np.where(frontal, view, table.LATERAL), len(frame))
     for label in LABELS:
         frame[label] = raw.choose(label, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
     frame["fold"] = table.to_texts(fold, len(frame))

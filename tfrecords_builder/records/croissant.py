@@ -5,11 +5,10 @@ manifest.csv. Specification: https://docs.mlcommons.org/croissant/docs/croissant
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tfrecords_builder import records
-from tfrecords_builder.labels import LABELS, NO_FINDING
+from tfrecords_builder import labels, records
 from tfrecords_builder.records import sources
 
 _CONTEXT: dict[str, Any] = {
@@ -111,36 +110,6 @@ def describe(info: records.RecordSetInfo, *, files: Mapping[str, str]) -> dict[s
     }
 
 
-def describe_rule(rule: Mapping[str, Sequence[str]]) -> str:
-    """Says in words which images belong to a class.
-
-    Args:
-        rule: the labels that must be 1 ("one"), must be 0 ("zero"), and of which at least one must be 1 ("any"), as
-            in `RecordSetInfo.label_definition`; a key may be missing. They may name findings outside the 14 labels.
-    """
-    one, zero, some = (list(rule.get(key, ())) for key in ("one", "zero", "any"))
-    canonical = set(LABELS)
-    parts = [f"{_join(one)} present"] if one else []
-    if len(zero) > 1 and canonical - set(one) <= set(zero):
-        zero = ["all other labels", *(name for name in zero if name not in canonical)]
-    if zero:
-        parts.append(f"{_join(zero)} absent")
-    if some:
-        others = len(some) > 1 and set(some) == canonical - {*one, *zero}
-        parts.append(f"at least one of {'the other labels' if others else _join(some)} present")
-    fixed = "all other labels" in zero
-    if not fixed and canonical - {*one, *zero, *some}:
-        parts.append("any value of the other labels")
-    if fixed or NO_FINDING in one:  # labels.LabelClass.forbids_extra
-        other = "other " if {*one, *some} - canonical else ""
-        parts.append(f"no {other}finding outside the 14 labels")
-    return "; ".join(parts)
-
-
-def _join(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-
-
 def _describe_set(info: records.RecordSetInfo, source: sources.Source) -> str:
     count = sum(split.num_examples for split in info.splits.values())
     parts = ", ".join(f"{split.num_examples} {name}" for name, split in info.splits.items())
@@ -209,7 +178,7 @@ def _describe_records(info: records.RecordSetInfo) -> list[dict[str, Any]]:
                 [
                     {
                         "name": name,
-                        "definition": describe_rule(info.label_definition[name]),
+                        "definition": labels.describe_rule(info.label_definition[name]),
                         "images": _count(info, "class_counts", name),
                     }
                     for name in info.classes

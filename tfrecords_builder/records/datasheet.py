@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from tfrecords_builder import records
-from tfrecords_builder.records import croissant, sources
+from tfrecords_builder import labels, records
+from tfrecords_builder.records import sources
 
 _UNCERTAIN = {
     "zeros": "an uncertain label counts as absent (0)",
@@ -69,7 +69,7 @@ def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
         source=sources.lookup(info.source),
         report=report,
         counts=_count(info),
-        definitions={name: croissant.describe_rule(rule) for name, rule in info.label_definition.items()},
+        definitions={name: labels.describe_rule(rule) for name, rule in info.label_definition.items()},
         settings=_settings(info),
         splits=list(info.splits),
         synthetic=info.source.startswith("synthetic:"),

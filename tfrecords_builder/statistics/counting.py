@@ -13,6 +13,7 @@ import pandas as pd
 
 from tfrecords_builder import labels, readers, splits
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.statistics import published
 
 ALL = "all"
@@ -180,18 +181,16 @@ def count_combinations(rows: Rows, members: Sequence[Members]) -> pd.DataFrame:
     parts = []
     for m in members:
         # A label vector and an extra text as one number: far fewer distinct ones than rows.
-        keys = (m.vectors > 0.5) @ (1 << np.arange(len(labels.LABELS))) * len(extras) + extra_codes
+        keys = combinations.encode(m.vectors).astype(np.int64) * len(extras) + extra_codes
         for i, name in enumerate(m.names):
             distinct, counts = np.unique(keys[m.index == i], return_counts=True)
-            names = [_name_combination(int(key) // len(extras), extras[int(key) % len(extras)]) for key in distinct]
+            names = [
+                combinations.join([*combinations.names(key // len(extras)), *filter(None, [extras[key % len(extras)]])])
+                for key in distinct.tolist()
+            ]
             part = pd.DataFrame({"label_version": m.version.name, "class": name, "labels": names, "count": counts})
             parts.append(part.sort_values(["count", "labels"], ascending=[False, True]))
     return pd.concat(parts, ignore_index=True)
-
-
-def _name_combination(bits: int, extra: str) -> str:
-    names = [label for i, label in enumerate(labels.LABELS) if bits >> i & 1]
-    return labels.EXTRA_SEPARATOR.join([*names, extra] if extra else names)
 
 
 def count_totals(combinations: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfrecords_builder import labels
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.pages import Picture
-from tfrecords_builder.statistics import published
 from tfrecords_builder.statistics.counting import ANY_LABEL
 
 TOP = 15
@@ -122,7 +122,7 @@ def _draw_class(folder: str | os.PathLike, version: str, name: str, group: pd.Da
     # The combination of no label at all is an empty text.
     sets = [list(filter(None, combination.split(labels.EXTRA_SEPARATOR))) for combination in top["labels"]]
     present = {label for names in sets for label in names}
-    columns = published.join_labels(sorted(present)).split(labels.EXTRA_SEPARATOR)
+    columns = combinations.join(sorted(present)).split(combinations.SEPARATOR)
     figure = Figure(figsize=(max(5.4 + 0.36 * len(columns), 8), 2.5 + 0.3 * len(top)), layout="constrained")
     dots, bars = figure.subplots(1, 2, sharey=True, width_ratios=[0.36 * len(columns), 4])
     y = np.arange(len(top))

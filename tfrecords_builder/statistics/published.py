@@ -7,13 +7,12 @@ not tell negative from blank (each row adds up to NUM_STUDIES); the number of fr
 """
 
 import dataclasses
-from collections.abc import Iterable
 
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.labels import combinations
+from tfrecords_builder.labels.canonical import NO_FINDING
 
 # What the published counts were made from: CheXpert's train.csv, NIH's Data_Entry_2017.csv.
 NUM_ROWS: dict[str, int] = {"chexpert": 223_414, "chestxray": 112_120}
-NUM_FRONTAL: dict[str, int] = {"chexpert": 191_027, "chestxray": 112_120}
 NUM_STUDIES = 187_641
 TABLE_NAMES: dict[str, str] = {"chexpert": "CheXpert's train.csv", "chestxray": "NIH's Data_Entry_2017"}
 # The splits that the two numbers of a cell belong to; the thesis's own 80/20 split of CheXpert is not published.
@@ -87,16 +86,8 @@ CLASS_COUNTS: dict[str, dict[str, dict[str, tuple[int, int]]]] = {
 }
 
 
-def join_labels(names: Iterable[str]) -> str:
-    """The names of a combination in canonical order (others after them, as given), joined by "|"."""
-    names = list(names)
-    return EXTRA_SEPARATOR.join(
-        [label for label in LABELS if label in names] + [name for name in names if name not in LABELS]
-    )
-
-
 def _with(label: str, *others: str) -> str:
-    return join_labels([label, *others])
+    return combinations.join([label, *others])
 
 
 _LO, _PE, _SD = "Lung Opacity", "Pleural Effusion", "Support Devices"

@@ -10,7 +10,7 @@ from tests import fakes, gan_runs
 from tfcxr import generation, read_records
 from tfcxr.commands import generate
 from tfcxr.gan import loading
-from tfcxr.generation import combinations
+from tfcxr.generation import conditions
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
@@ -37,15 +37,6 @@ def write(path, *lines):
     return path
 
 
-def test_codes_are_the_labels_as_bits_ranked_like_their_vectors():
-    vectors = np.eye(14, dtype=np.float32)
-    assert combinations.encode(vectors).tolist() == [2**bit for bit in range(13, -1, -1)]
-    np.testing.assert_array_equal(combinations.decode(combinations.encode(vectors)), vectors)
-    counts = np.zeros(combinations.NUM_CODES, np.int64)
-    counts[[1, 5, 9]] = 3, 7, 3
-    assert combinations.rank(counts).tolist() == [5, 9, 1]
-
-
 def test_sampling_follows_the_distribution_and_a_larger_set_begins_with_a_smaller_one(generator):
     plan = generation.plan_sampled(generator, MULTILABEL, 2000, seed=4)
     counts = collections.Counter(names(plan))
@@ -64,9 +55,9 @@ def test_sampling_follows_the_distribution_and_a_larger_set_begins_with_a_smalle
 
 
 def test_draws_are_in_proportion_to_the_counts():
-    drawn = combinations.draw(np.array([5, 1, 4]), (np.arange(10) + 0.5) / 10)
+    drawn = conditions.draw(np.array([5, 1, 4]), (np.arange(10) + 0.5) / 10)
     assert drawn.tolist() == [0] * 5 + [1] + [2] * 4
-    assert combinations.draw(np.array([3, 7]), np.array([0, 1 - 2**-53])).tolist() == [0, 1]
+    assert conditions.draw(np.array([3, 7]), np.array([0, 1 - 2**-53])).tolist() == [0, 1]
 
 
 def test_images_of_records_without_a_known_label_are_left_out_and_counted(tmp_path):

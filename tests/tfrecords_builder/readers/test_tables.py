@@ -46,6 +46,20 @@ def test_chexpert(tmp_path):
     assert (row["Edema"], row["Fracture"], row["Pneumonia"]) == (1, -1, 0) and np.isnan(row["Atelectasis"])
 
 
+def test_chexpert_is_frontal_where_its_column_says_so(tmp_path):
+    """16 frontal images of the published table say LL in AP/PA, one says RL: they are frontal, of unknown view."""
+    rows = [
+        _chexpert_row(path=f"CheXpert-v1.0/train/patient{i:05d}/study1/view1_frontal.jpg").replace(",AP,", f",{view},")
+        for i, view in enumerate(("AP", "LL", "RL", "ll", "PA", ""))
+    ]
+    rows.append(_chexpert_row(path="CheXpert-v1.0/train/patient00009/study1/v.jpg", view="Lateral"))
+    table = readers.read("chexpert", _chexpert(tmp_path, *rows))
+    assert table.frame["view"].tolist() == ["AP", "", "", "", "PA", ""]
+    assert table.skipped["line"].tolist() == [8]
+    both = readers.read("chexpert", tmp_path, frontal_only=False).frame
+    assert both["view"].tolist()[-1] == "LL" and len(both) == 7
+
+
 def test_chexpert_official_reads_valid(tmp_path):
     root = fakes.make_chexpert(tmp_path, num_patients=6, num_valid=2)
     for data_dir in (root, tmp_path):

@@ -101,35 +101,6 @@ def test_needs_the_manifest():
 
 
 @pytest.mark.parametrize(
-    ("rule", "words"),
-    [
-        (
-            {"one": ["Edema"], "zero": [label for label in LABELS if label != "Edema"]},
-            "Edema present; all other labels absent; no finding outside the 14 labels",
-        ),
-        (
-            {"zero": ["No Finding"], "any": list(LABELS[1:])},
-            "No Finding absent; at least one of the other labels present",
-        ),
-        (
-            {"zero": ["No Finding", "Fracture"]},
-            "No Finding and Fracture absent; any value of the other labels",
-        ),
-        (
-            {"any": ["Edema", "Pneumonia"], "zero": ["Fracture"]},
-            "Fracture absent; at least one of Edema and Pneumonia present; any value of the other labels",
-        ),
-        (
-            {"one": ["Tuberculosis"], "zero": [*LABELS, "Hernia"]},
-            "Tuberculosis present; all other labels and Hernia absent; no other finding outside the 14 labels",
-        ),
-    ],
-)
-def test_describe_rule(rule, words):
-    assert croissant.describe_rule(rule) == words
-
-
-@pytest.mark.parametrize(
     ("source", "name", "licence"),
     [
         ("chexpert", "CheXpert", "Research Use Agreement"),

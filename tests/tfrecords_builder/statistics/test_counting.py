@@ -33,7 +33,8 @@ def write_chexpert(folder):
         for patient, study, view, age, values in CHEXPERT:
             path = f"CheXpert-v1.0-small/train/patient{patient:05d}/study{study}/view1_{view}.jpg"
             cells = [f"{values[label]:.1f}" if label in values else "" for label in labels.LABELS]
-            position = "" if view == "lateral" else "AP" if patient == 3 else "PA"
+            # Patient 4's are frontal although AP/PA says LL, as 16 rows of the published table.
+            position = "" if view == "lateral" else {3: "AP", 4: "LL"}.get(patient, "PA")
             writer.writerow([path, "Female", age, view.capitalize(), position, *cells])
     return root
 

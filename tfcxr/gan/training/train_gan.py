@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.gan import image_grids, loading
+from tfcxr.gan import loading
 from tfcxr.gan.networks import network_config
 from tfcxr.gan.training import collapse, fidelity_measurement, schedule, steps, tick_reports, warm_start
 from tfcxr.training import checkpoints, runs, strategies
 from tfrecords_builder import files, progress
-from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.labels import combinations
 
 # Kimg per tick, in all, and before which no run stops early, by resolution: Karras 2018's ticks, the benchmark's totals
 # and earliest stops (16 px as 32 px; 256 and 512 px ours).
@@ -332,16 +332,16 @@ class _Training:
 
     def _write_combinations(self) -> None:
         """The label combinations of the training fold, from which synthetic sets are drawn."""
-        rows, counts = image_grids.common_combinations(self._kept, len(self._kept))
-        names = [image_grids.describe(row, labels_lib.LABELS) for row in rows]
-        table = [{"labels": name, "count": int(count)} for name, count in zip(names, counts, strict=True)]
+        table = combinations.to_table(combinations.count(combinations.encode(self._kept)))
         files.write_json(self._run.path / loading.COMBINATIONS_FILE, table)
 
     def _sample_rows(self) -> list[tick_reports.SampleRow]:
         """The combinations that the network can tell apart, most frequent first, each with real images."""
         mask = np.zeros(self._kept.shape[1], np.float32)
         mask[self._filter] = 1
-        vectors, counts = image_grids.common_combinations(self._kept * mask, tick_reports.ROWS)
+        occurring = combinations.count(combinations.encode(self._kept * mask))
+        codes = combinations.rank(occurring)[: tick_reports.ROWS]
+        vectors, counts = combinations.decode(codes), occurring[codes]
         wanted: dict[tuple, list] = {tuple(vector): [] for vector in vectors}
         stream = data.evaluation_batches(self._records, "train", 64)
         for batch in stream.as_numpy_iterator():
@@ -355,10 +355,8 @@ class _Training:
             ):
                 break
         return [
-            tick_reports.SampleRow(
-                image_grids.describe(vector, labels_lib.LABELS), int(count), vector, np.stack(images)
-            )
-            for (vector, count, images) in zip(vectors, counts, wanted.values(), strict=True)
+            tick_reports.SampleRow(combinations.format_code(code), int(count), vector, np.stack(images))
+            for code, vector, count, images in zip(codes, vectors, counts, wanted.values(), strict=True)
         ]
 
     def _generate(self, latents: tf.Tensor, labels: np.ndarray) -> np.ndarray:

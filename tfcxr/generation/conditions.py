@@ -1,7 +1,4 @@
-"""Label combinations as numbers: the 14 labels are the bits of a code below 2^14, the first label the highest.
-
-So a plan of millions of images has two bytes of labels per image, and counts of all combinations are one small array.
-"""
+"""The labels that a generator is conditioned on: which it knows, how often they occur together, which a flag names."""
 
 import difflib
 import os
@@ -11,28 +8,9 @@ import numpy as np
 
 from tfcxr.gan import loading
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS
+from tfrecords_builder.labels import LABELS, combinations
 
-NUM_CODES = 2 ** len(LABELS)
 NO_LABEL = "no label that the GAN is conditioned on"
-
-_BITS = 2 ** np.arange(len(LABELS))[::-1]
-
-
-def encode(vectors: np.ndarray) -> np.ndarray:
-    """The codes uint16 [N] of label vectors [N, 14] in {0, 1}."""
-    return ((np.asarray(vectors) > 0.5) @ _BITS).astype(np.uint16)
-
-
-def decode(codes: np.ndarray) -> np.ndarray:
-    """The label vectors float32 [N, 14] of codes [N]."""
-    return (np.asarray(codes, np.int64)[:, None] & _BITS > 0).astype(np.float32)
-
-
-def rank(counts: np.ndarray) -> np.ndarray:
-    """The codes uint16 [C] that occur, most frequent first, ties by labels; `counts` is int64 [2^14]."""
-    codes = np.flatnonzero(counts)[::-1]
-    return codes[np.argsort(-counts[codes], kind="stable")].astype(np.uint16)
 
 
 def seen_labels(generator: loading.Generator) -> np.ndarray:
@@ -56,7 +34,7 @@ def count_source(
 
     Args:
       generator: its training fold is the default source.
-      label_records: a record set whose train split to use instead; read in batches.
+      label_records: a record set whose train split to use instead.
 
     Returns:
       Counts int64 [2^14] by code, where they come from, and {reason: number of images left out}.
@@ -65,20 +43,18 @@ def count_source(
       InputError: no such records, or a generator that does not know its training fold.
       RunError: damaged records.
     """
-    counts = np.zeros(NUM_CODES, np.int64)
     seen = seen_labels(generator)
     if label_records:
         from tfcxr import data
 
-        record_set = data.RecordSet(label_records, flag="--label_records")
-        vectors = record_set.dataset("train", decode=False).map(lambda record: record["label/vector"])
-        with data.naming_damage(record_set.path):
-            for batch in vectors.batch(4096).as_numpy_iterator():
-                counts += np.bincount(encode(batch * seen), minlength=NUM_CODES)
+        vectors = data.RecordSet(label_records, flag="--label_records").labels("train")["vector"]
+        counts = combinations.count(combinations.encode(vectors * seen))
         origin = f"train split of {pathlib.Path(label_records).name}"
     elif generator.combinations:
-        table, numbers = loading.combination_vectors(generator.combinations)
-        np.add.at(counts, encode(table * seen), numbers)
+        whole = combinations.from_table(generator.combinations)
+        codes = np.flatnonzero(whole)
+        kept = combinations.encode(combinations.decode(codes) * seen)
+        counts = np.bincount(kept, weights=whole[codes], minlength=combinations.NUM_CODES).astype(np.int64)
         origin = f"training fold of {generator.name}"
     else:
         raise InputError("--label_records is needed: the generator does not know the labels of its training images")
@@ -112,7 +88,7 @@ def parse_labels(text: str, generator: loading.Generator) -> int:
                 f"--labels={text}: the GAN was not conditioned on {LABELS[index]}, only on {known_names(generator)}"
             )
         chosen.append(index)
-    return int(_BITS[chosen].sum())
+    return combinations.parse(combinations.SEPARATOR.join(LABELS[index] for index in chosen))
 
 
 def suggest(name: str, known: tuple[str, ...]) -> str:
