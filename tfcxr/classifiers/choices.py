@@ -86,11 +86,47 @@ VARIANTS = {
     "layer_lr_sched": Variant(1e-4, 5e-4, True, 10.0, 2.0, "cosine"),
 }
 
+# What else --weights may name.
+WEIGHT_FORMS = "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file of SE-ResNet-50 or a run folder"
+
 # By what the weights of an adapted classifier are chosen, see adaptation.selection.
 CRITERIA = ("source", "entropy", "density", "target")
 
 # Forms of DCAN's regulariser, see training.losses.
 REGULARISERS = ("paper", "reference", "reference_index_fixed")
+
+
+def check_backbone(name: str, image_size: int, *, attention: bool) -> None:
+    """Raises InputError for an unknown backbone, or one that does not fit the images or the channel attention.
+
+    Args:
+        name: of the backbone.
+        image_size: side of what it sees, in pixels.
+        attention: whether it gets domain conditioned channel attention.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"--backbone={name}: must be one of {', '.join(BACKBONES)}")
+    known = BACKBONES[name]
+    if image_size < known.min_size:
+        raise InputError(f"--image_size={image_size}: {name} needs at least {known.min_size} px")
+    if attention and not known.attention:
+        raise InputError(f"--backbone={name}: channel attention needs a residual network, such as resnet50")
+
+
+def find_weights(backbone: str, weights: str) -> pathlib.Path | None:
+    """The file or folder that --weights stands for; None for none.
+
+    Raises:
+        InputError: nothing is there, or not of this kind of backbone.
+    """
+    if weights == "none":
+        return None
+    path = imagenet_path(backbone) if weights == "imagenet" else pathlib.Path(weights)
+    if not path.exists():
+        raise InputError(f"--weights={weights}: must be imagenet, none or {WEIGHT_FORMS}; nothing is there")
+    if not (path / "config.json").is_file() and (path.suffix == ".pth") != BACKBONES[backbone].squeeze_excite:
+        raise InputError(f"--weights={path}: is not of {backbone}: .pth files are of se_resnet50, others are not")
+    return path
 
 
 def imagenet_path(name: str) -> pathlib.Path:

@@ -140,18 +140,12 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
     """
     if init_from:
         return models.copy_weights(load_network(init_from), classifier)
-    if weights == "none":
+    path = choices.find_weights(classifier.config.backbone, weights)
+    if path is None:
         return []
-    name = classifier.config.backbone
-    path = choices.imagenet_path(name) if weights == "imagenet" else pathlib.Path(weights)
-    if not path.exists():
-        raise InputError(f"--weights={weights}: must be imagenet, none or {weight_files.FORMS}; nothing is there")
     if (path / "config.json").is_file():
         return models.copy_backbone(load_network(path), classifier, f"--weights={weights}")
-    is_torch_file = path.suffix == ".pth"
-    if is_torch_file != choices.BACKBONES[name].squeeze_excite:
-        raise InputError(f"--weights={path}: is not of {name}: .pth files are of se_resnet50, others are not")
-    if not is_torch_file:
+    if path.suffix != ".pth":
         weight_files.load(classifier.base, path)
         return ["backbone"]
     se_resnet_weights.assign(classifier.backbone, se_resnet_weights.read(path), path)

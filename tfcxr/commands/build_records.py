@@ -12,6 +12,7 @@ Examples:
 
 import sys
 import time
+from collections.abc import Collection
 
 from absl import flags
 
@@ -31,7 +32,7 @@ def main(fv: flags.FlagValues) -> None:
     from tfrecords_builder.records import writing
 
     start = time.monotonic()
-    _refuse_idle(fv)
+    check(fv)
     files.refuse_source(fv.output_dir, fv.data_dir)
     options = build_plan.Options(
         dataset=fv.dataset,
@@ -86,6 +87,31 @@ def main(fv: flags.FlagValues) -> None:
     for what, count in report["hierarchy"].items():
         print(f"label hierarchy: {count} images have {what}")
     print(f"{report['written']} of {report['rows']} rows written to {fv.output_dir} in {seconds:.1f} s")
+
+
+def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
+    """Raises InputError for flags that do not fit each other, and for tables that lack a column.
+
+    Args:
+        fv: the parsed flags.
+        pending: flags that name what other programs have yet to make.
+    """
+    from tfrecords_builder import build_plan, labels, readers
+    from tfrecords_builder.labels import benchmark_settings
+
+    _refuse_idle(fv)
+    if (fv.split_policy == "lists") != bool(fv.split_lists):
+        raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
+    if fv.hash_patient_ids:
+        build_plan.read_salt(fv.salt_file)
+    own = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
+    if fv.label_version not in benchmark_settings.SETTINGS:
+        labels.get_label_version(fv.label_version, own)
+    labels.parse_uncertain(fv.uncertain or "zeros")
+    columns = readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None
+    if "data_dir" not in pending:
+        official = fv.split_policy == "official"
+        readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:

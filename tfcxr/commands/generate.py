@@ -93,18 +93,9 @@ def define_flags(fv):
 def main(fv):
     """Generates."""
     from tfrecords_builder import files
-    from tfrecords_builder.errors import InputError
     from tfrecords_builder.records import writing
 
-    if bool(fv.run_dir) == bool(fv.generator):
-        raise InputError("--run_dir or --generator: give one of them")
-    for name, what in _NEEDED[fv.label_source].items():
-        if fv[name].value in (None, ""):
-            raise InputError(f"--{name} is required: {what}")
-    for name, sources in _USED_BY.items():
-        if fv[name].value is not None and fv.label_source not in sources:
-            needed = " or ".join(f"--label_source={source}" for source in sources)
-            raise InputError(f"--{name}: has no meaning with --label_source={fv.label_source}, it needs {needed}")
+    check(fv)
     for name in ("run_dir", "generator", "label_records", "label_table"):
         if fv[name].value:
             files.refuse_source(fv.output_dir, fv[name].value, flag=f"--{name}")
@@ -142,6 +133,22 @@ def main(fv):
     for reason, count in plan.left_out.items():
         print(f"left out: {count} ({reason})")
     print(f"{result['num_images']} images written to {fv.output_dir}; look at samples.png there")
+
+
+def check(fv, pending=()):
+    """Raises InputError for flags that do not fit each other; `pending`: flags whose folders have yet to be made."""
+    from tfrecords_builder.errors import InputError
+
+    del pending  # no folder is looked into
+    if bool(fv.run_dir) == bool(fv.generator):
+        raise InputError("--run_dir or --generator: give one of them")
+    for name, what in _NEEDED[fv.label_source].items():
+        if fv[name].value in (None, ""):
+            raise InputError(f"--{name} is required: {what}")
+    for name, sources in _USED_BY.items():
+        if fv[name].value is not None and fv.label_source not in sources:
+            needed = " or ".join(f"--label_source={source}" for source in sources)
+            raise InputError(f"--{name}: has no meaning with --label_source={fv.label_source}, it needs {needed}")
 
 
 if __name__ == "__main__":

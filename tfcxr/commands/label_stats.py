@@ -8,6 +8,7 @@ Example:
 
 import sys
 import time
+from collections.abc import Collection
 
 from absl import flags
 
@@ -22,13 +23,11 @@ def define_flags(fv: flags.FlagValues) -> None:
 def main(fv: flags.FlagValues) -> None:
     """Writes the statistics of the data set that the flags describe."""
     from tfrecords_builder import files, labels, readers, splits
-    from tfrecords_builder.errors import InputError
     from tfrecords_builder.statistics import counting, label_report, label_stats
 
     start = time.monotonic()
+    check(fv)
     files.refuse_source(fv.output_dir, fv.data_dir)
-    if (fv.split_policy == "lists") != bool(fv.split_lists):
-        raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     user_versions = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
     versions = counting.get_versions(fv.label_versions, user_versions)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
@@ -65,6 +64,27 @@ def main(fv: flags.FlagValues) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     print(label_stats.format_summary(statistics))
     print(f"{table.num_rows:,} rows counted in {seconds:.1f} s; report: {fv.output_dir}/report.html")
+
+
+def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
+    """Raises InputError for flags that do not fit each other, and for tables that lack a column.
+
+    Args:
+        fv: the parsed flags.
+        pending: flags that name what other programs have yet to make.
+    """
+    from tfrecords_builder import labels, readers
+    from tfrecords_builder.errors import InputError
+    from tfrecords_builder.statistics import counting
+
+    if (fv.split_policy == "lists") != bool(fv.split_lists):
+        raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
+    own = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
+    counting.get_versions(fv.label_versions, own)
+    columns = readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None
+    if "data_dir" not in pending:
+        official = fv.split_policy == "official"
+        readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
 
 
 if __name__ == "__main__":

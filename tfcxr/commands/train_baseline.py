@@ -22,15 +22,13 @@ def define_flags(fv):
 
 def main(fv):
     """Trains."""
-    import dataclasses
-
     from tfcxr import data
     from tfcxr.classifiers.training import loop, train_baseline
     from tfcxr.training import strategies
 
+    check(fv)
     strategy = strategies.make(fv.strategy)
-    names = [field.name for field in dataclasses.fields(train_baseline.BaselineConfig)]
-    config = train_baseline.BaselineConfig(**{name: fv[name].value for name in names})
+    config = _config(fv)
     record_set = data.RecordSet(fv.records)
     extra_set = data.RecordSet(fv.extra_records) if fv.extra_records else None
     digests = {"records": record_set.info.digest}
@@ -53,6 +51,31 @@ def main(fv):
     print(
         f"Best balanced accuracy on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"
     )
+
+
+def check(fv, pending=()):
+    """Raises InputError for flags that do not fit each other, and for first weights that are not there.
+
+    Args:
+        fv: the parsed flags.
+        pending: flags that name what other programs have yet to make; those are not looked into.
+    """
+    from tfcxr.classifiers import choices
+    from tfcxr.classifiers.training import loop, train_baseline
+
+    del pending  # no folder is looked into
+    train_baseline.check_settings(_config(fv), fv.extra_records)
+    if not fv.init_from and (fv.overwrite or not loop.has_checkpoint(fv.run_dir)):
+        choices.find_weights(fv.backbone, fv.weights)
+
+
+def _config(fv):
+    import dataclasses
+
+    from tfcxr.classifiers.training import train_baseline
+
+    names = [field.name for field in dataclasses.fields(train_baseline.BaselineConfig)]
+    return train_baseline.BaselineConfig(**{name: fv[name].value for name in names})
 
 
 if __name__ == "__main__":

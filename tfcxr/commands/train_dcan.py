@@ -26,16 +26,14 @@ def define_flags(fv):
 
 def main(fv):
     """Trains."""
-    import dataclasses
-
     from tfcxr import data
     from tfcxr.classifiers.adaptation import train_dcan
     from tfcxr.classifiers.training import loop
     from tfcxr.training import strategies
 
+    check(fv)
     strategy = strategies.make(fv.strategy)
-    names = [field.name for field in dataclasses.fields(train_dcan.AdaptationConfig)]
-    config = train_dcan.AdaptationConfig(**{name: fv[name].value for name in names})
+    config = _config(fv)
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")
     fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
@@ -56,6 +54,32 @@ def main(fv):
         f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "
         f"{best['select/source']:.3f}, target {best['select/target']:.3f}. Run: {fv.run_dir}"
     )
+
+
+def check(fv, pending=()):
+    """Raises InputError for flags that do not fit each other, and for first weights that are not there.
+
+    Args:
+        fv: the parsed flags.
+        pending: flags that name what other programs have yet to make; those are not looked into.
+    """
+    from tfcxr.classifiers import choices
+    from tfcxr.classifiers.adaptation import train_dcan
+    from tfcxr.classifiers.training import loop
+
+    del pending  # no folder is looked into
+    train_dcan.check_settings(_config(fv))
+    if not fv.init_from and (fv.overwrite or not loop.has_checkpoint(fv.run_dir)):
+        choices.find_weights(fv.backbone, fv.weights)
+
+
+def _config(fv):
+    import dataclasses
+
+    from tfcxr.classifiers.adaptation import train_dcan
+
+    names = [field.name for field in dataclasses.fields(train_dcan.AdaptationConfig)]
+    return train_dcan.AdaptationConfig(**{name: fv[name].value for name in names})
 
 
 if __name__ == "__main__":

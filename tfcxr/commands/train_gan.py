@@ -32,14 +32,12 @@ def main(fv):
     from tfcxr import data
     from tfcxr.gan.training import tick_reports, train_gan, warm_start
     from tfcxr.training import runs, strategies
-    from tfrecords_builder.errors import InputError
 
+    check(fv)
     strategy = strategies.make(fv.strategy)
     chief = strategies.is_chief(strategy)
     record_set = data.RecordSet(fv.records, resolution=fv.resolution)
     config = _config(fv, record_set.info.resolution)
-    if fv.warm_start and pathlib.Path(fv.warm_start).resolve() == pathlib.Path(fv.run_dir).resolve():
-        raise InputError(f"--warm_start={fv.warm_start}: is --run_dir itself; the new run needs a folder of its own")
     start = warm_start.load(fv.warm_start, config.network) if fv.warm_start else None
     settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
     profile = tuple(int(step) for step in fv.profile) or None
@@ -112,6 +110,21 @@ def _parsed(flag, parse, text, *arguments):
         return parse(text, *arguments)
     except ValueError as error:
         raise ValueError(f"{flag}={text}: {error}") from error
+
+
+def check(fv, pending=()):
+    """Raises InputError for flags that do not fit each other.
+
+    Args:
+        fv: the parsed flags.
+        pending: flags that name what other programs have yet to make; those are not looked into.
+    """
+    from tfrecords_builder.errors import InputError
+
+    if fv.resolution:
+        _config(fv, fv.resolution)
+    if fv.warm_start and pathlib.Path(fv.warm_start).resolve() == pathlib.Path(fv.run_dir).resolve():
+        raise InputError(f"--warm_start={fv.warm_start}: is --run_dir itself; the new run needs a folder of its own")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ __all__ = [
     "SKIPPED_COLUMNS",
     "FolderColumns",
     "Table",
+    "check_header",
     "hash_ids",
     "index_shard",
     "locate",
@@ -84,6 +85,31 @@ def read(
         table = record_set.read(data_dir)
     _refuse_duplicates(table)
     return _skip_laterals(table) if frontal_only else table
+
+
+def check_header(
+    dataset: str,
+    data_dir: str | os.PathLike,
+    *,
+    labels_csv: str | os.PathLike | None = None,
+    official: bool = False,
+    columns: FolderColumns | None = None,
+) -> None:
+    """Checks a data set's tables by their first lines: what `read` would refuse for an absent file or column.
+
+    Args: as of `read`. A record set has columns of its own and is not looked at.
+
+    Raises:
+        InputError: a table is missing, cannot be read, or lacks a column; the message names it.
+    """
+    data_dir = pathlib.Path(data_dir)
+    table_path = pathlib.Path(labels_csv) if labels_csv else None
+    if dataset == "chexpert":
+        chexpert.check_header(data_dir, table_path, official)
+    elif dataset == "chestxray":
+        chestxray.check_header(data_dir, table_path)
+    elif dataset == "folder":
+        folder.check_header(data_dir, table_path, official, columns or FolderColumns())
 
 
 def _refuse_duplicates(table: Table) -> None:

@@ -42,11 +42,7 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
 
     Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/` or `data_dir` itself.
     """
-    path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
-    if path is None:
-        hint = table.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
-        raise InputError(f"--data_dir={data_dir}: holds no {_TABLES[2]}; {hint}")
-    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
+    path = check_header(data_dir, labels_csv)
     raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
     frame = table.make_frame(
         raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
@@ -81,6 +77,16 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         findings=tuple(finding for finding, label in NIH_FINDINGS.items() if label is None),
         labelled=tuple(label for label in LABELS if label in names),
     )
+
+
+def check_header(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pathlib.Path:
+    """The table; raises InputError, as `read`, if it is absent or lacks a column, by its first line."""
+    path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
+    if path is None:
+        hint = table.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
+        raise InputError(f"--data_dir={data_dir}: holds no {_TABLES[2]}; {hint}")
+    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
+    return path
 
 
 def _split(text: str) -> list[str]:

@@ -27,10 +27,7 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         labels_csv: instead of train.csv.
         official: whether to read valid.csv too, as the test fold; train.csv is then the `train_val` fold.
     """
-    root = data_dir if labels_csv else _find_root(data_dir)
-    paths = [labels_csv or root / "train.csv"]
-    if official:
-        paths.append(root / "valid.csv")
+    root, paths = _find_paths(data_dir, labels_csv, official)
     patients: dict[str, str] = {}
     frames = [
         _read_frame(path, fold if official else "", patients)
@@ -49,6 +46,20 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
         # The table's paths start with CheXpert-v1.0[-small]/, whatever the folder is called here.
         bases=((root.parent, 0), (root, 1), (root, 0)),
     )
+
+
+def check_header(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> None:
+    """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at first lines only."""
+    for path in _find_paths(data_dir, labels_csv, official)[1]:
+        table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chexpert")
+
+
+def _find_paths(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
+) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The folder that paths in the tables are relative to, and the tables."""
+    root = data_dir if labels_csv else _find_root(data_dir)
+    return root, [labels_csv or root / "train.csv", *([root / "valid.csv"] if official else [])]
 
 
 def _find_root(data_dir: pathlib.Path) -> pathlib.Path:

@@ -27,21 +27,13 @@ def read(
         official: whether the table must have a column of splits; `fold` is filled wherever there is one.
         columns: what the columns mean.
     """
-    path = labels_csv or _find_table(data_dir)
-    header = csv_files.read_header(path)
-    if official and not columns.split:
-        raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
-    patient = columns.patient or ("patient" if "patient" in header else None)
+    path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
     warnings = []
     if not patient:
         warnings.append(
             "no column of patients (--columns=patient:COLUMN): each image counts as its own patient; if some are of "
             "the same one, they are in several splits and scores will be too good"
         )
-    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
-    named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
-    used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
-    table.check_columns(path, header, used, "folder")
     raw = csv_files.read_table(path, used)
     frame = table.make_frame(
         raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
@@ -71,6 +63,29 @@ def read(
         search=data_dir,
         warnings=tuple(warnings),
     )
+
+
+def check_header(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
+) -> None:
+    """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
+    _choose_columns(data_dir, labels_csv, official, columns)
+
+
+def _choose_columns(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
+) -> tuple[pathlib.Path, list[str], dict[str, str], str | None]:
+    """The table, all columns to read, canonical label or extra finding -> column, and the column of patients."""
+    path = labels_csv or _find_table(data_dir)
+    header = csv_files.read_header(path)
+    if official and not columns.split:
+        raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
+    patient = columns.patient or ("patient" if "patient" in header else None)
+    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
+    named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
+    used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
+    table.check_columns(path, header, used, "folder")
+    return path, used, label_columns, patient
 
 
 def _find_table(data_dir: pathlib.Path) -> pathlib.Path:

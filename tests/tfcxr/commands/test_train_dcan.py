@@ -185,7 +185,7 @@ TWO_DEVICES = """
 import sys
 import tensorflow as tf
 from flags import app
-from tfcxr import train_dcan
+from tfcxr.commands import train_dcan
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

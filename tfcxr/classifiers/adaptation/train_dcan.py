@@ -82,6 +82,20 @@ class AdaptationConfig:
     seed: int = 0
 
 
+def check_settings(config: AdaptationConfig) -> None:
+    """Raises InputError for settings without use, whatever the records."""
+    known = ((methods.METHODS, "alignment"), (choices.CRITERIA, "select"), (choices.REGULARISERS, "reg"))
+    for values, name in known:
+        if getattr(config, name) not in values:
+            raise InputError(f"--{name}={getattr(config, name)}: must be one of {', '.join(values)}")
+    choices.check_backbone(config.backbone, config.image_size, attention=methods.is_corrected(config.alignment))
+    if config.weights == "none" and not config.init_from and not config.train_batch_norm:
+        raise InputError(
+            "--weights=none: BatchNorm would run on the stored statistics of a random network; start from a "
+            "source-trained run (--init_from=RUN of train-baseline), or give --train_batch_norm"
+        )
+
+
 class Adaptation:
     """An adaptation run: checks and makes everything when constructed, trains when told to.
 
@@ -360,10 +374,7 @@ class Adaptation:
 
 def _check(config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet) -> np.ndarray:
     """Images of each class in the source's train split. Raises InputError for records or settings without use."""
-    known = ((methods.METHODS, "alignment"), (choices.CRITERIA, "select"), (choices.REGULARISERS, "reg"))
-    for values, name in known:
-        if getattr(config, name) not in values:
-            raise InputError(f"--{name}={getattr(config, name)}: must be one of {', '.join(values)}")
+    check_settings(config)
     counts = loop.check_classes(source, flag="--source_records", split="train")
     loop.check_classes(source, flag="--source_records", split="validation", every_class=False)
     if (source.info.label_version, source.info.classes) != (target.info.label_version, target.info.classes):
@@ -380,11 +391,6 @@ def _check(config: AdaptationConfig, source: data.RecordSet, target: data.Record
         raise InputError(
             f"--batch_size={config.batch_size}: is smaller than the {source.num_classes} classes; "
             f"give at least {source.num_classes}"
-        )
-    if config.weights == "none" and not config.init_from and not config.train_batch_norm:
-        raise InputError(
-            "--weights=none: BatchNorm would run on the stored statistics of a random network; start from a "
-            "source-trained run (--init_from=RUN of train-baseline), or give --train_batch_norm"
         )
     chooses = " and choose the weights (--select=target)" if config.select == "target" else ""
     print(

@@ -62,15 +62,7 @@ class ModelConfig:
             raise InputError(
                 f"label version {self.label_version} has {len(self.classes)} classes; a classifier needs 2"
             )
-        if self.backbone not in choices.BACKBONES:
-            raise InputError(f"--backbone={self.backbone}: must be one of {', '.join(choices.BACKBONES)}")
-        known = choices.BACKBONES[self.backbone]
-        if self.image_size < known.min_size:
-            raise InputError(f"--image_size={self.image_size}: {self.backbone} needs at least {known.min_size} px")
-        if self.attention and not known.attention:
-            raise InputError(
-                f"--backbone={self.backbone}: channel attention needs a residual network, such as resnet50"
-            )
+        choices.check_backbone(self.backbone, self.image_size, attention=self.attention)
 
     @property
     def picture(self) -> pictures.PictureOptions:

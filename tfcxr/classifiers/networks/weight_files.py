@@ -17,8 +17,6 @@ import tensorflow as tf
 
 from tfrecords_builder.errors import InputError
 
-FORMS = "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file of SE-ResNet-50 or a run folder"
-
 # Layer name -> its arrays, in the order of Keras's `get_weights`.
 LayerWeights = Mapping[str, Sequence[np.ndarray]]
 

@@ -73,6 +73,13 @@ class BaselineConfig:
     seed: int = 0
 
 
+def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
+    """Raises InputError for settings without use, whatever the records; `extra_records`: the flag's value."""
+    choices.check_backbone(config.backbone, config.image_size, attention=False)
+    if config.duplicate_control and not extra_records:
+        raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
+
+
 class Baseline:
     """A baseline run: checks and makes everything when constructed, trains when told to."""
 
@@ -307,8 +314,6 @@ def _make_extra(
 ) -> data.Extra | None:
     """Checks the extra set, and says how many images are mixed in."""
     if extra_set is None:
-        if config.duplicate_control:
-            raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
         return None
     ours, theirs, flag = record_set.info, extra_set.info, f"--extra_records={extra_set.path}"
     for what, a, b in (
