@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tfcxr import cli
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "WORKSPACE.md", *(ROOT / "docs").rglob("*.md")])
+FOREIGN_MESSAGES = ("No module named 'tf_keras'", "No space left on device")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -129,6 +130,27 @@ def test_every_linked_file_exists(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not re.match(r"https?:|#", link):
             assert (page.parent / link.split("#")[0]).exists(), link
+
+
+def said() -> set[str]:
+    """All texts in the sources, f-strings in the pieces between their values."""
+    files = [file for folder in ("flags", "tfcxr", "tfrecords_builder") for file in (ROOT / folder).rglob("*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_the_messages_that_troubleshooting_explains_exist():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    pieces = [
+        piece.strip(" ,;=:")
+        for heading in re.findall(r"^### (.*)$", text, re.MULTILINE)
+        for message in re.findall(r"`([^`]+)`", heading)
+        for piece in message.split("…")
+    ]
+    ours = " \n".join(said())
+    absent = [piece for piece in pieces if piece.count(" ") > 1 and piece not in ours and piece not in FOREIGN_MESSAGES]
+    assert len(pieces) > 20
+    assert not absent
 
 
 def test_the_python_example_uses_what_there_is():
