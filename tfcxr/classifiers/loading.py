@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +13,51 @@ from tfcxr import data
 from tfcxr.classifiers import choices, inference
 from tfcxr.classifiers.networks import models, se_resnet_weights, weight_files
 from tfcxr.training import runs
-from tfrecords_builder import labels
+from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
+# Of a finished run, and of an export; a run in progress has weights_of_step, see `weights_path`.
 WEIGHTS = "checkpoints/best.weights.h5"
+HISTORY = "history.json"
 KINDS = ("baseline", "dcan")
 
 # What predict and exports took for granted before runs recorded it.
 _EARLIER = {"aspect": "stretch", "contrast": "none"}
 
-# What a folder needs, relative to it, for the functions here; exports copy these.
-FILES = ("config.json", WEIGHTS)
+
+def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """What the functions here read of a run or export: name relative to an export -> file; exports copy these."""
+    return {"config.json": pathlib.Path(path) / "config.json", WEIGHTS: weights_path(path)}
+
+
+def weights_of_step(path: str | os.PathLike, step: int) -> pathlib.Path:
+    """Where a run in progress keeps the weights that were the best so far at a step."""
+    weights = pathlib.Path(path) / WEIGHTS
+    return weights.with_name(weights.name.replace("best", f"best-{step}"))
+
+
+def weights_by_step(path: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """Step -> weights that were the best so far; step 0: those without a number, older than all others."""
+    weights = pathlib.Path(path) / WEIGHTS
+    found = {0: weights} if weights.is_file() else {}
+    for file in weights.parent.glob("best-*.weights.h5"):
+        if match := re.fullmatch(r"best-(\d+)\.weights\.h5", file.name):
+            found[int(match.group(1))] = file
+    return found
+
+
+def weights_path(path: str | os.PathLike) -> pathlib.Path:
+    """The best weights of a run or export; not of a step that its history does not hold (yet, or any more).
+
+    A training that is killed between weights and history leaves such ones; it makes them again when it goes on.
+    """
+    found = weights_by_step(path)
+    history = pathlib.Path(path) / HISTORY
+    if found.keys() - {0} and history.exists():
+        steps = {row["step"] for row in files.read_json(history)}
+        if known := found.keys() & steps:
+            return found[max(known)]
+    return pathlib.Path(path) / WEIGHTS
 
 
 def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop: bool = False) -> tf.keras.Model:
@@ -70,7 +105,7 @@ def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
     Raises InputError, which names `flag`, if they cannot be read.
     """
     try:
-        return hashlib.sha256((pathlib.Path(path) / WEIGHTS).read_bytes()).hexdigest()
+        return hashlib.sha256(weights_path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{flag}={path}: its weights cannot be read ({error.strerror})") from error
 
@@ -78,7 +113,7 @@ def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
 def load_network(path: str | os.PathLike) -> models.Classifier:
     """The trained network itself: framed images -> logits. Raises InputError as `load_classifier`."""
     classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
-    models.load_weights(classifier, pathlib.Path(path) / WEIGHTS)
+    models.load_weights(classifier, weights_path(path))
     return classifier
 
 

@@ -17,6 +17,7 @@ from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
 COMBINATIONS_FILE = "label_combinations.json"
+TICKS = "ticks.json"
 WEIGHTS_FILE = "assets/weights.npz"
 
 # Images of a generator that training has shown fewer thousand real images are noise.
@@ -163,12 +164,17 @@ def _load_export(path: pathlib.Path) -> Generator:
 def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any) -> None:
     """Restores the named parts (`BEST_PARTS`) of a run's best or newest checkpoint that can be read.
 
+    A snapshot of a step that ticks.json does not hold is not the best: the training was killed between the two, and
+    makes it again when it goes on.
+
     Raises InputError: no checkpoint, or none that can be read and has these parts.
     """
     run_dir, checkpoint = pathlib.Path(run_dir), tf.train.Checkpoint(**objects)
-    if snapshot == "best" and checkpoints.available(run_dir / "best"):
-        checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False)
-    elif checkpoints.restore_newest(run_dir / "checkpoints", checkpoint, whole=False) is None:
+    ticks = run_dir / TICKS
+    steps = {int(row["step"]) for row in files.read_json(ticks)} if ticks.exists() else None
+    if snapshot == "best" and checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False, steps=steps):
+        return
+    if checkpoints.restore_newest(run_dir / "checkpoints", checkpoint, whole=False) is None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
 
 

@@ -59,7 +59,7 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
 
     config = dataclasses.replace(models.ModelConfig.from_dict(loading.load_classifier_config(run_dir)), dtype="float32")
     classifier = models.Classifier(config)
-    models.load_weights(classifier, pathlib.Path(run_dir) / loading.WEIGHTS)
+    models.load_weights(classifier, loading.weights_path(run_dir))
     specification = tf.TensorSpec([None, config.resolution, config.resolution, 1], tf.float32, name="images")
     proto, _ = tf2onnx.convert.from_function(
         tf.function(_at_one_size(classifier), input_signature=[specification]),

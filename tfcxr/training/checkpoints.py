@@ -1,10 +1,11 @@
-"""Checkpoints of a GAN's run: saved so that a full disk loses nothing, restored from the newest that can be read."""
+"""Checkpoints of a run: saved so that a full disk loses nothing, restored from the newest that can be read."""
 
 import logging
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Collection
 
 import tensorflow as tf
 
@@ -20,28 +21,36 @@ _KEEP = 2
 
 def available(folder: str | os.PathLike) -> list[str]:
     """Checkpoints in a folder, newest first; TensorFlow's own list of them may be lost or damaged."""
+    return list(_by_step(folder).values())
+
+
+def _by_step(folder: str | os.PathLike) -> dict[int, str]:
+    """Step -> checkpoint in a folder, newest first."""
     found = {}
     for path in pathlib.Path(folder).glob("ckpt-*.index"):
         if match := re.fullmatch(r"ckpt-(\d+)\.index", path.name):
             found[int(match.group(1))] = str(path.with_suffix(""))
-    return [found[number] for number in sorted(found, reverse=True)]
+    return {step: found[step] for step in sorted(found, reverse=True)}
 
 
-def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *, whole: bool) -> str | None:
+def restore_newest(
+    folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *, whole: bool, steps: Collection[int] | None = None
+) -> str | None:
     """Restores the newest checkpoint that can be read, and says so where it is not the newest of all.
 
     Args:
-      folder: of checkpoints.
-      checkpoint: takes the values.
-      whole: every value stored must have a place, not only every place a value.
+        folder: of checkpoints.
+        checkpoint: takes the values.
+        whole: every value stored must have a place, not only every place a value.
+        steps: those whose checkpoints count; None: all.
 
     Returns:
-      Its path; None if the folder has no checkpoint.
+        Its path; None if the folder has no checkpoint.
 
     Raises:
-      InputError: none of them can be read.
+        InputError: none of them can be read.
     """
-    paths = available(folder)
+    paths = [path for step, path in _by_step(folder).items() if steps is None or step in steps]
     for number, path in enumerate(paths):
         try:
             status = checkpoint.restore(path)
@@ -57,12 +66,12 @@ def restore_newest(folder: str | os.PathLike, checkpoint: tf.train.Checkpoint, *
 
 
 class Writer:
-    """Keeps the newest two checkpoints of a folder (or as many as wanted).
+    """Keeps the newest two checkpoints of a folder (or as many as wanted; None: all).
 
     The files are as those of TensorFlow's CheckpointManager, which a damaged list of them stops.
     """
 
-    def __init__(self, checkpoint: tf.train.Checkpoint, folder: str | os.PathLike, keep: int = _KEEP):
+    def __init__(self, checkpoint: tf.train.Checkpoint, folder: str | os.PathLike, keep: int | None = _KEEP):
         """Removes what a kill amid a save has left there."""
         self._checkpoint, self._folder, self._keep = checkpoint, pathlib.Path(folder), keep
         # `restore` expects it in what was written.
@@ -74,20 +83,19 @@ class Writer:
                 _remove(path)
 
     def save(self, step: int) -> None:
-        """Writes checkpoint number `step`. Raises RunError if it cannot; those before it are intact."""
+        """Writes checkpoint number `step`; raises RunError if it cannot, and those before it are intact.
+
+        It is on the disk, not only in the system's memory, before an earlier one is deleted.
+        """
         try:
             self._folder.mkdir(exist_ok=True)
             path = self._checkpoint.write(str(self._folder / f"ckpt-{step}"))
+            for part in (*self._folder.glob(f"ckpt-{step}.*"), self._folder):
+                _sync(part)
             # Those of later steps are damaged, or this run would have gone on from them.
             there = available(self._folder)
             there = there[there.index(path) :]
-            kept = [pathlib.Path(path).name for path in there[: self._keep]]
-            # TensorFlow's list, for other programs; ours go without.
-            lines = [
-                f'model_checkpoint_path: "{kept[0]}"',
-                *(f'all_model_checkpoint_paths: "{name}"' for name in kept[::-1]),
-            ]
-            files.write_text(self._folder / "checkpoint", "".join(f"{line}\n" for line in lines))
+            self._write_list(there[: self._keep])
         except (tf.errors.OpError, OSError) as error:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
                 _remove(path)
@@ -96,13 +104,45 @@ class Writer:
                 f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "
                 "space and give the same command again"
             ) from error
-        for path in there[self._keep :]:
+        for path in there[len(there[: self._keep]) :]:
             for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
                 _remove(part)
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints in the folder, newest first."""
+        return list(_by_step(self._folder))
+
+    def remove(self, step: int) -> None:
+        """Deletes the checkpoint of one step; the index, without which there is none, goes first."""
+        kept = [path for other, path in _by_step(self._folder).items() if other != step]
+        self._write_list(kept)
+        for part in sorted(self._folder.glob(f"ckpt-{step}.*"), reverse=True):
+            _remove(part)
+
+    def _write_list(self, paths: list[str]) -> None:
+        """Writes TensorFlow's list of the checkpoints, newest first, for other programs; ours go without."""
+        if not paths:
+            (self._folder / "checkpoint").unlink(missing_ok=True)
+            return
+        kept = [pathlib.Path(path).name for path in paths]
+        lines = [
+            f'model_checkpoint_path: "{kept[0]}"',
+            *(f'all_model_checkpoint_paths: "{name}"' for name in kept[::-1]),
+        ]
+        files.write_text(self._folder / "checkpoint", "".join(f"{line}\n" for line in lines))
 
 
 def _is_part(path: pathlib.Path) -> bool:
     return re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", path.name) is not None
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until a file, or the list of a folder's files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from flags import app
-from tests import fakes
+from tests import fakes, stopping
 from tfcxr.commands import train_dcan
 
 FLAGS = [
@@ -143,19 +142,8 @@ def test_both_paths_load(run_dir):
 
 def train_with_a_stop(sets, folder, monkeypatch, *flags):
     """Trains until a signal comes in the second call for steps, then to the end."""
-    from tfcxr.classifiers.training import loop
-
-    guarded, calls = loop._guarded, []
-
-    def stopping(function, *values):
-        result = guarded(function, *values)
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_guarded", stopping)
+        stopping.stop_after(patch, 2)
         assert train(sets, folder, *flags) == 143
     assert train(sets, folder, *flags) == 0
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -16,13 +14,13 @@ from absl import flags as absl_flags
 
 import tfcxr
 from flags import app
-from tests import fakes
+from tests import fakes, stopping
 from tfcxr import data
 from tfcxr.commands import train_gan
 from tfcxr.gan import loading
 from tfcxr.gan.training import fidelity_measurement, state
 from tfcxr.gan.training import train_gan as train_gan_lib
-from tfcxr.training import checkpoints
+from tfcxr.training import checkpoints, controller
 from tfrecords_builder import files
 
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--tick_kimg=0.1", "--mirror", "--ema_rampup=0.5"]
@@ -72,20 +70,6 @@ def assert_same_state(a, b):
             assert one.get(name) == other.get(name), name
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
-
-
-def stop_after(patch, looks):
-    """SIGTERM at the so many-th look of the outer loop, which is then after every step or two."""
-    add, calls = train_gan_lib._Window.add, []
-
-    def add_and_stop(self, *arguments):
-        add(self, *arguments)
-        calls.append(1)
-        if len(calls) == looks:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    patch.setattr(train_gan_lib._Window, "add", add_and_stop)
-    patch.setattr(train_gan_lib, "_CHUNK_SECONDS", 0.0)
 
 
 def events(folder):
@@ -145,7 +129,7 @@ def test_the_run_loads_as_averaged_generator(unbroken):
 def test_a_stopped_and_extended_run_ends_as_an_unbroken_one(records, unbroken, tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
-        stop_after(patch, 2)
+        stopping.stop_after(patch, 2)
         assert call(records, broken, "--total_kimg=0.1", DECAY) == 143
     steps = variables(broken)["step/.ATTRIBUTES/VARIABLE_VALUE"]
     assert 0 < steps < 12
@@ -160,7 +144,7 @@ def test_a_stopped_run_with_ada_passes_and_discriminator_steps_ends_as_an_unbrok
     settings += ["--augment=ada", "--ada_target=0", "--ada_kimg=0.2", "--reg_interval=3", "--fid_ticks=1"]
     assert call(records, tmp_path / "unbroken", *settings) == 0
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        stopping.stop_after(patch, 3)
         assert call(records, tmp_path / "broken", *settings) == 143
     # Amid the four steps after which the probability moves.
     assert variables(tmp_path / "broken")["step/.ATTRIBUTES/VARIABLE_VALUE"] % 4 != 0
@@ -208,7 +192,7 @@ def test_a_growing_run_stopped_in_a_fade_ends_as_an_unbroken_one(tmp_path, monke
     ]
     assert {"loss/labels_real", "loss/labels_fake", "loss/labels_G"} <= result["ticks"][1].keys()
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        stopping.stop_after(patch, 3)
         assert train("broken") == 143
     found = variables(tmp_path / "broken")
     shown = int(found["images_shown/.ATTRIBUTES/VARIABLE_VALUE"])
@@ -292,7 +276,7 @@ def test_collapse_histograms_profile_and_images_without_labels(tmp_path, monkeyp
     records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=4)
     constant = lambda self, latents, labels: np.full([len(labels), 8, 8, 1], 0.25, np.float32)  # noqa: E731
     monkeypatch.setattr(train_gan_lib._Training, "_generate", constant)
-    monkeypatch.setattr(train_gan_lib, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(controller, "_SECONDS_PER_CALL", 0.0)
     folder = tmp_path / "run"
     settings = ["--total_kimg=0.04", "--tick_kimg=0.016", "--histograms", "--profile=2,3"]
     assert call(records, folder, *settings) == 0

@@ -217,7 +217,7 @@ class Adaptation:
             "best_by": best_by,
             "classes": list(classes),
         }
-        run.finish(result)
+        trainer.finish(result)
         return result
 
     def losses_of(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

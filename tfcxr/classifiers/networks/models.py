@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.networks import attention, backbones, preprocessing
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pictures
 
@@ -169,14 +170,13 @@ class Classifier(tf.keras.Model):
 
 def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
     """Writes all weights as one Keras `.weights.h5` file, atomically."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # Keras chooses the format by the name's end
-    try:
-        classifier.save_weights(str(temporary))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.atomic_path(path) as temporary:
+        named = temporary.with_name(f"{temporary.name}.weights.h5")  # Keras chooses the format by the name's end
+        try:
+            classifier.save_weights(str(named))
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def load_weights(classifier: Classifier, path: str | os.PathLike) -> None:

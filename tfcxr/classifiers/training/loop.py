@@ -1,4 +1,4 @@
-"""The training loop that baseline and adaptation share: phases, evaluation, best weights, checkpoints, exact resume."""
+"""The training that baseline and adaptation share: phases, their steps, a history row at each evaluation."""
 
 import contextlib
 import dataclasses
@@ -15,19 +15,11 @@ import tensorflow as tf
 from tfcxr import data, metrics
 from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.networks import models
-from tfcxr.training import runs, strategies
+from tfcxr.classifiers.training import best_weights
+from tfcxr.training import checkpoints, controller, early_stop, runs, strategies
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pictures
-from tfrecords_builder.progress import progress
-
-HISTORY = "history.json"
-
-# A stop by a signal waits for the steps under way: so many seconds at most, whatever a step takes.
-_SECONDS_PER_CALL = 3.0
-_MOST_STEPS_PER_CALL = 100
-# Several workers, each with its own clock, must make the same steps between two looks at the signals.
-_STEPS_PER_CALL_OF_WORKERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Phase:
 
 def has_checkpoint(run_dir: str) -> bool:
     """Whether a run folder has a checkpoint to resume from."""
-    return tf.train.latest_checkpoint(str(pathlib.Path(run_dir) / "checkpoints")) is not None
+    return bool(checkpoints.available(pathlib.Path(run_dir) / "checkpoints"))
 
 
 class _Mean(tf.Module):
@@ -83,7 +75,7 @@ class _Mean(tf.Module):
 
 
 class Trainer:
-    """Runs phases in a run folder.
+    """Runs phases in a run folder, driven by training.controller.
 
     After each evaluation a row goes to history.json and TensorBoard (there also the share of the steps' time that was
     spent waiting for data), and the weights are kept as best if the row's criterion is the highest so far. A checkpoint
@@ -94,6 +86,10 @@ class Trainer:
     every batch; means and gradients are those over all devices. Of several workers each does all of this in a run
     folder of its own, see `open_run`: evaluations and checkpoints read statistics of BatchNorm, which are means over
     all of them.
+
+    Attributes:
+        run, classifier, phases: as given, without phases of no step.
+        history: rows of history.json.
     """
 
     def __init__(
@@ -108,21 +104,24 @@ class Trainer:
         patience: int = 0,
         describe: Callable[[dict[str, Any]], str] = str,
     ):
-        """Restores the latest checkpoint, if the run has one.
+        """Restores the newest checkpoint that can be read, if the run has one.
 
         Args:
-          run: open run folder.
-          classifier: with its first weights.
-          phases: in order.
-          evaluate: returns numbers by name; those called `select/<criterion>` choose weights, higher is better.
-          select: the criterion that chooses.
-          checkpoint_steps: steps between checkpoints, besides those at evaluations; 0 for none.
-          patience: evaluations of the last phase without a better one before it stops; 0 for never.
-          describe: history row -> line to print.
+            run: open run folder.
+            classifier: with its first weights.
+            phases: in order.
+            evaluate: returns numbers by name; those called `select/<criterion>` choose weights, higher is better.
+            select: the criterion that chooses.
+            checkpoint_steps: steps between checkpoints, besides those at evaluations; 0 for none.
+            patience: evaluations of the last phase without a better one before it stops; 0 for never.
+            describe: history row -> line to print.
+
+        Raises:
+            RunError: no checkpoint can be read, or the workers see different ones.
         """
         self._strategy = tf.distribute.get_strategy()
         self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
-        self._evaluate, self._select, self._describe = evaluate, f"select/{select}", describe
+        self._measure, self._select, self._describe = evaluate, f"select/{select}", describe
         self._checkpoint_steps, self._patience = checkpoint_steps, patience
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._means = [{name: _Mean() for name in phase.log_names} for phase in self.phases]
@@ -133,13 +132,12 @@ class Trainer:
             layers=[list(phase.layers) for phase in self.phases],
             means=[list(means.values()) for means in self._means],
         )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(run.checkpoints), max_to_keep=2)
-        if self._manager.latest_checkpoint:
-            checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
-        if not strategies.all_same(self._strategy, self.step):
-            raise RunError(f"--run_dir={run.path}: the workers do not see the same checkpoints there")
-        # Rows beyond the checkpoint are of steps that will be done again.
-        self.history = [row for row in _read_history(run.path) if row["step"] <= self.step]
+        self._weights = best_weights.BestWeights(run, classifier)
+        self._controller = controller.Controller(
+            run, checkpoint, self._step, strategy=self._strategy, best=self._weights
+        )
+        self._restore_history()
+        self._clear_clock()
 
     @property
     def step(self) -> int:
@@ -156,26 +154,96 @@ class Trainer:
         """Trains to the end.
 
         Raises:
-          RunError: a loss is not finite; the last checkpoint is from before.
-          Interrupted: a signal asked to stop; the state has been saved.
+            RunError: a loss is not finite (the last checkpoint is from before), or the machine cannot go on.
+            Interrupted: a signal asked to stop; the state has been saved.
         """
         total = sum(phase.steps for phase in self.phases)
-        if self.step:
-            print(f"resumed at step {self.step} of {total}", flush=True)
-        writer = tf.summary.create_file_writer(str(self.run.tensorboard))
-        with (
-            runs.StopSignals() as stop,
-            progress(total, "train", "steps", initial=self.step) as bar,
-            writer.as_default(),
-        ):
-            first = 0
-            for number, phase in enumerate(self.phases):
-                if self.step < first + phase.steps and not self._out_of_patience(number):
-                    self._run_phase(number, first, stop, bar)
-                first += phase.steps
-        writer.close()
+        with controller.naming_failures(self.run, self._strategy, lighter="a smaller --batch_size"):
+            self._controller.train(self, total=total, description="train", unit="steps")
 
-    def _run_phase(self, number: int, first: int, stop: runs.StopSignals, bar) -> None:
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Finishes the run; `result` is what result.json shall hold."""
+        self.run.finish(result)
+        self._weights.settle()
+
+    # What the controller asks, see controller.Task.
+
+    @property
+    def position(self) -> int:
+        """Steps done."""
+        return self.step
+
+    def next_stretch(self) -> controller.Stretch:
+        """The phase of the next step."""
+        return self._make_stretch(*self._place(self.step))
+
+    def check(self) -> None:
+        """Raises RunError if a loss or a weight is not finite."""
+        number, _ = self._place(self.step - 1)
+        bad = [name for name, mean in self._means[number].items() if not math.isfinite(mean.value())]
+        # The last update may have spoilt them after the losses were taken.
+        if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
+            bad = ["a weight"]
+        self._refuse(bad)
+
+    def evaluate(self) -> None:
+        """Makes a row, keeps the weights if it is the best, and writes the history."""
+        number, _ = self._place(self.step - 1)
+        phase, means = self.phases[number], self._means[number]
+        row: dict[str, Any] = {"step": self.step, "phase": phase.name}
+        row |= {f"train/{name}": mean.value() for name, mean in means.items()}
+        row["learning_rate"] = float(phase.optimizer.rate)
+        seconds, waiting = time.monotonic() - self._began, self._waited / self._busy
+        row |= self._measure()
+        # Finite weights may still give features that overflow.
+        self._refuse([name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)])
+        for name, value in row.items():
+            if isinstance(value, float):
+                tf.summary.scalar(name, value, step=self.step)
+        # Not of the history, which is the same however fast the machine is.
+        tf.summary.scalar("speed/waiting_for_data", waiting, step=self.step)
+        tf.summary.flush()
+        self.history.append(row)
+        better = self._look(row)
+        # Machines may round differently; writing weights takes all workers.
+        if strategies.any_of(self._strategy, better):
+            self._weights.save(self.step)
+        files.write_json(self.run.path / loading.HISTORY, self.history)
+        for mean in means.values():
+            mean.reset()
+        print(f"{self._describe(row)} ({seconds:.0f} s; waiting for data {waiting:.1%})", flush=True)
+        self._clear_clock()
+
+    def out_of_patience(self) -> bool:
+        """Whether the last phase has gone on too long without a better row."""
+        return self._phase_looked_at == self.phases[-1].name and self._early_stop.is_due(self.step)
+
+    def _restore_history(self) -> None:
+        """Reads it up to the restored checkpoint: later rows are of steps that will be done again."""
+        path = self.run.path / loading.HISTORY
+        there = files.read_json(path) if path.exists() else []
+        self.history = [row for row in there if row["step"] <= self.step]
+        if len(self.history) < len(there):
+            files.write_json(path, self.history)
+        self._early_stop = early_stop.EarlyStop(self._select, self._patience, maximize=True)
+        self._phase_looked_at: str | None = None
+        for row in self.history:
+            self._look(row)
+
+    def _look(self, row: Mapping[str, Any]) -> bool:
+        """Takes a row for early stopping; whether it is the best so far."""
+        if row["phase"] != self._phase_looked_at:
+            # Patience counts rows of one phase, though the best may be of an earlier one.
+            self._phase_looked_at, self._early_stop.stale = row["phase"], 0
+        return self._early_stop.look(row.get(self._select), row["step"])
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """The number of the phase of the step after `step` ones, and the steps before that phase."""
+        ends = np.cumsum([phase.steps for phase in self.phases])
+        number = int(np.searchsorted(ends, step, side="right"))
+        return number, int(ends[number]) - self.phases[number].steps
+
+    def _make_stretch(self, number: int, first: int) -> controller.Stretch:
         phase, means = self.phases[number], self._means[number]
         done = self.step - first
         iterator = iter(strategies.distribute(self._strategy, lambda context: phase.stream(done, context)))
@@ -198,92 +266,39 @@ class Trainer:
                     mean.add(value)
             return waited
 
-        several = strategies.num_workers(self._strategy) > 1
-        per_call, epoch_start, busy, waited = 1, time.monotonic(), 0.0, 0.0
-        while (done := self.step - first) < phase.steps:
-            stops = [phase.steps, (done // phase.eval_every + 1) * phase.eval_every]
-            if self._checkpoint_steps:
-                stops.append((done // self._checkpoint_steps + 1) * self._checkpoint_steps)
-            count = min(_STEPS_PER_CALL_OF_WORKERS if several else per_call, min(stops) - done)
+        def run(most: int) -> int:
             before = time.monotonic()
-            waited += float(_guarded(run_steps, iterator, tf.constant(count)))
-            seconds = time.monotonic() - before
-            busy += seconds
-            self._step.assign_add(count)
-            bar.update(count)
-            done += count
-            # Grows slowly from 1, because the first call also traces.
-            per_call = int(np.clip(count * _SECONDS_PER_CALL / max(seconds, 1e-6), 1, 2 * per_call))
-            per_call = min(per_call, _MOST_STEPS_PER_CALL)
-            if done % phase.eval_every == 0 or done == phase.steps:
-                self._check_finite(means)
-                self._log(number, means, time.monotonic() - epoch_start, waited / busy)
-                self._save(means)
-                epoch_start, busy, waited = time.monotonic(), 0.0, 0.0
-                if self._out_of_patience(number):
-                    print(f"stopped early: no better {self._select} for {self._patience} evaluations", flush=True)
-                    return
-            elif self._checkpoint_steps and done % self._checkpoint_steps == 0:
-                self._save(means)
-            if strategies.any_of(self._strategy, stop.requested):
-                self._save(means)
-                stop.raise_if_requested()
-                raise RunError("another worker was stopped; the same commands resume")
+            with data.naming_damage("records"):
+                self._waited += float(run_steps(iterator, tf.constant(most)))
+            self._busy += time.monotonic() - before
+            self._step.assign_add(most)
+            return most
 
-    def _out_of_patience(self, number: int) -> bool:
-        """Whether the last phase has gone on too long without a better row."""
-        if not self._patience or number != len(self.phases) - 1 or not self.history:
-            return False
-        rows = [row for row in self.history if row["phase"] == self.phases[number].name]
-        best = self.best
-        over = best is not None and sum(row["step"] > best["step"] for row in rows) >= self._patience
-        return strategies.any_of(self._strategy, over)
+        self._clear_clock()
+        return controller.Stretch(
+            run=run,
+            end=first + phase.steps,
+            per_step=1,
+            evaluations=controller.Every(phase.eval_every, first),
+            checkpoints=controller.Every(self._checkpoint_steps, first),
+            saves_evaluations=True,
+            reports_end=True,
+        )
 
-    def _check_finite(self, means: Mapping[str, _Mean]) -> None:
-        bad = [name for name, mean in means.items() if not math.isfinite(mean.value())]
-        # The last update may have spoilt them after the losses were taken.
-        if not bad and not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in self.classifier.weights):
-            bad = ["a weight"]
-        self._refuse(bad)
+    def _clear_clock(self) -> None:
+        """Time since the last evaluation begins anew."""
+        self._began, self._busy, self._waited = time.monotonic(), 0.0, 0.0
 
     def _refuse(self, bad: Sequence[str]) -> None:
         """Ends the training if any value, of which these are the names, is not finite."""
         if not bad:
             return
-        kept = "the last good checkpoint is kept" if self._manager.latest_checkpoint else "there is no checkpoint yet"
+        there = checkpoints.available(self.run.checkpoints)
+        kept = "the last good checkpoint is kept" if there else "there is no checkpoint yet"
         raise RunError(
             f"training diverged: {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite before step "
             f"{self.step}; {kept}; try a smaller --learning_rate"
         )
-
-    def _log(self, number: int, means: Mapping[str, _Mean], seconds: float, waiting: float) -> None:
-        row: dict[str, Any] = {"step": self.step, "phase": self.phases[number].name}
-        row |= {f"train/{name}": mean.value() for name, mean in means.items()}
-        row["learning_rate"] = float(self.phases[number].optimizer.rate)
-        row |= self._evaluate()
-        # Finite weights may still give features that overflow.
-        self._refuse([name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)])
-        for name, value in row.items():
-            if isinstance(value, float):
-                tf.summary.scalar(name, value, step=self.step)
-        # Not of the history, which is the same however fast the machine is.
-        tf.summary.scalar("speed/waiting_for_data", waiting, step=self.step)
-        tf.summary.flush()
-        earlier = self.best
-        self.history.append(row)
-        value = row.get(self._select)
-        better = value is not None and (earlier is None or value > earlier[self._select])
-        # Machines may round differently; writing weights takes all workers.
-        if strategies.any_of(self._strategy, better):
-            models.save_weights(self.classifier, self.run.path / loading.WEIGHTS)
-        files.write_json(self.run.path / HISTORY, self.history)
-        for mean in means.values():
-            mean.reset()
-        print(f"{self._describe(row)} ({seconds:.0f} s; waiting for data {waiting:.1%})", flush=True)
-
-    def _save(self, means: Mapping[str, _Mean]) -> None:
-        self._check_finite(means)
-        self._manager.save(checkpoint_number=self.step)
 
 
 @contextlib.contextmanager
@@ -342,22 +357,14 @@ def check_pictures(a: data.RecordSet, b: data.RecordSet, *, flags: tuple[str, st
 
 
 def note_resolution(record_set: data.RecordSet, image_size: int, flag: str) -> None:
-    """Says so if the network's input is larger than the stored images."""
-    if record_set.info.resolution < image_size:
-        print(f"note: {flag}: images of {record_set.info.resolution} px are enlarged to {image_size} px", flush=True)
+    """Says so if the network's input has another size than the stored images."""
+    stored = record_set.info.resolution
+    if stored != image_size:
+        what = "enlarged" if stored < image_size else "shrunk"
+        print(f"note: {flag}: images of {stored} px are {what} to {image_size} px, see --image_size", flush=True)
 
 
 def recalls_by_name(outputs: inference.Outputs, classes: Sequence[str], prefix: str) -> dict[str, float | None]:
     """{"<prefix>/recall/<class>": recall, or None for a class without an image}."""
     recalls = metrics.recalls(outputs.labels, outputs.predictions, len(classes))
     return {f"{prefix}/recall/{name}": metrics.finite(recall) for name, recall in zip(classes, recalls, strict=True)}
-
-
-def _read_history(path: pathlib.Path) -> list[dict[str, Any]]:
-    return files.read_json(path / HISTORY) if (path / HISTORY).exists() else []
-
-
-def _guarded(function: Callable, *arguments):
-    """Calls; damaged records met on the way are a RunError."""
-    with data.naming_damage("records"):
-        return function(*arguments)

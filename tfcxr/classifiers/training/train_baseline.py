@@ -158,7 +158,7 @@ class Baseline:
             "last": trainer.history[-1],
             "classes": list(self.model_config.classes),
         }
-        run.finish(result)
+        trainer.finish(result)
         return result
 
     @property

@@ -1,8 +1,6 @@
-"""Judges a training by its reports: when it may stop, and when something has gone wrong."""
+"""Judges a training by its reports: when something has gone wrong."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,37 +10,6 @@ COLLAPSED = 0.1
 SATURATED = 0.95
 # A critic's gradient norm, 1 where the penalty holds it, beyond which it does not.
 RUNAWAY_NORM = 5.0
-
-
-@dataclasses.dataclass
-class Patience:
-    """Whether the distance still falls (the benchmark stops after two evaluations that do not improve on the best).
-
-    Attributes:
-      best: least distance so far; None before the first.
-      best_kimg: where it was found.
-      stale: evaluations since.
-    """
-
-    best: float | None = None
-    best_kimg: float | None = None
-    stale: int = 0
-
-    def look(self, distance: float, kimg: float) -> bool:
-        """Takes one evaluation; whether it is the best."""
-        if not distance < (float("inf") if self.best is None else self.best):
-            self.stale += 1
-            return False
-        self.best, self.best_kimg, self.stale = distance, kimg, 0
-        return True
-
-    def exhausted(self, patience: int, kimg: float, min_kimg: float) -> bool:
-        """Whether to stop: `patience` evaluations without improvement (0: never), and at least `min_kimg` shown."""
-        return patience > 0 and self.stale >= patience and kimg >= min_kimg
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dataclasses.asdict(self)
 
 
 def spread(images: np.ndarray) -> float:

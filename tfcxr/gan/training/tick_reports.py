@@ -77,31 +77,27 @@ class Report:
         self,
         run: runs.RunFolder,
         rows: Sequence[SampleRow],
+        writer: tf.summary.SummaryWriter,
         *,
         network: network_config.NetworkConfig,
         seed: int,
-        options: Options,
     ):
-        """Writes the grid of real images, if the run has none yet."""
+        """Takes the run's folder, the rows of its grids and TensorBoard's writer."""
         self.rows = list(rows)
-        self._run, self._options = run, options
-        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
+        self._run, self._writer = run, writer
         self._labels = np.repeat([row.vector for row in self.rows], COLUMNS, axis=0)
         self._latents = latent_sampling.numbered_latents(
             seed, np.arange(len(self._labels)), network.latent_size, stream=latent_sampling.SAMPLE_GRIDS
         )
-        self._grid: np.ndarray | None = None
-        if not (run.samples / "reals.png").exists():
-            grid = image_grids.titled_grid([(row.name, row.reals[:COLUMNS]) for row in self.rows], COLUMNS)
-            image_grids.write_png(run.samples / "reals.png", grid)
-            with self._writer.as_default(step=0):
-                tf.summary.image("reals", grid[None])
 
-    def settings(self, config: Mapping[str, Any]) -> None:
-        """The run's settings for TensorBoard's HParams page."""
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Of a run that begins: the grid of real images, and the settings for TensorBoard's HParams page."""
+        grid = image_grids.titled_grid([(row.name, row.reals[:COLUMNS]) for row in self.rows], COLUMNS)
+        image_grids.write_png(self._run.samples / "reals.png", grid)
         flat = {key: value for key, value in config.items() if isinstance(value, (bool, int, float, str))}
         flat |= {key: ",".join(map(str, value)) for key, value in config.items() if isinstance(value, (list, tuple))}
         with self._writer.as_default(step=0):
+            tf.summary.image("reals", grid[None])
             hparams.hparams(flat, trial_id=self._run.path.resolve().name)
 
     def samples(self, generate: Callable, step: int, kimg: float) -> list[float | None]:

@@ -1,13 +1,13 @@
 """Trains a GAN in a run folder: schedule, ticks, samples, fidelity, checkpoints, resume, early stop.
 
-The outer loop; `steps` is the inner one. The schedule counts kimg, thousands of real images shown (Karras 2018).
+training.controller drives it; `steps` has the steps. The schedule counts kimg, thousands of real images shown (Karras
+2018).
 """
 
 import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from tfcxr import data
 from tfcxr.gan import loading
 from tfcxr.gan.networks import network_config
 from tfcxr.gan.training import collapse, fidelity_measurement, schedule, steps, tick_reports, warm_start
-from tfcxr.training import checkpoints, runs, strategies
-from tfrecords_builder import files, progress
+from tfcxr.training import checkpoints, controller, early_stop, runs, strategies
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.labels import combinations
 
@@ -27,11 +27,6 @@ from tfrecords_builder.labels import combinations
 TICK_KIMG = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20}
 TOTAL_KIMG = {8: 12000, 16: 12000, 32: 12000, 64: 14000, 128: 16000, 256: 16000, 512: 16000}
 MIN_KIMG = {8: 7000, 16: 7000, 32: 7000, 64: 7000, 128: 9000, 256: 9000, 512: 9000}
-
-# Seconds between looks at the clock, the signals and the losses; several workers look after so many steps instead,
-# since all must look at the same one.
-_CHUNK_SECONDS = 2.0
-_CHUNK_STEPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,25 +132,12 @@ def train(
       Interrupted: SIGINT or SIGTERM; the state is saved.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    with _naming_failures(run, strategy):
+    with controller.naming_failures(run, strategy, lighter="--passes"):
         return _Training(config, record_set, run, start, strategy, options).run()
 
 
-@contextlib.contextmanager
-def _naming_failures(run: runs.RunFolder, strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """What the machine or another worker does to a training becomes a RunError."""
-    try:
-        with strategies.naming_lost_workers(strategy):
-            yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise RunError(
-            f"out of memory or of space in {run.path} ({strategies.reason(error)}); --passes takes less memory, "
-            "and the same command resumes where the settings stay"
-        ) from error
-
-
 class _Training:
-    """A run in memory."""
+    """A run in memory: what the controller drives, see controller.Task; its positions are images shown."""
 
     def __init__(
         self,
@@ -187,13 +169,17 @@ class _Training:
         self._num_skipped = len(vectors) - len(self._kept)
         with strategy.scope():
             self._state = steps.make_state(config.network, config.step)
-        self._patience = collapse.Patience()
+        self._early_stop = early_stop.EarlyStop("fidelity", config.patience, maximize=False, not_before=config.min_kimg)
+        best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
+        with strategies.together(strategy):
+            self._best = checkpoints.Writer(best, run.best, keep=None) if self._chief else None
+        self._controller = controller.Controller(
+            run, self._state, self._state.step, strategy=strategy, best=self._best, writes=self._chief
+        )
         self._restore()
-        if not strategies.all_same(strategy, int(self._state.step.numpy())):
-            raise RunError(f"--run_dir={run.path}: the workers do not see the same checkpoints there")
+        self._window, self._before = _Window(), 0
         self._fidelity: fidelity_measurement.Fidelity | None = None
-        # Profilers of several workers on one machine would write the same file.
-        self._options = (options or tick_reports.Options()) if self._chief else tick_reports.Options()
+        self._options = options or tick_reports.Options()
         with strategies.together(strategy), data.naming_damage(record_set.path):
             self._begin_writing()
 
@@ -201,9 +187,8 @@ class _Training:
         """What only the first worker has: files and measurements."""
         config, record_set, run = self._config, self._records, self._run
         if self._chief:
-            self._checkpoints = checkpoints.Writer(self._state, run.checkpoints)
-            best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
-            self._best = checkpoints.Writer(best, run.best, keep=1)
+            if (run.path / loading.TICKS).exists():  # perhaps of steps that will be done again
+                self._write_ticks()
             self._write_combinations()
             self._fidelity = fidelity_measurement.make(
                 record_set,
@@ -216,73 +201,99 @@ class _Training:
                 cache_dir=self._options.cache_dir or run.path / "statistics",
             )
             self._report = tick_reports.Report(
-                run, self._sample_rows(), network=config.network, seed=config.step.seed, options=self._options
+                run, self._sample_rows(), self._controller.writer, network=config.network, seed=config.step.seed
             )
-            self._report.settings(config.to_dict())
+            if not self._controller.restored:
+                self._report.begin(config.to_dict())
 
     def _batch_size(self, phase: schedule.Phase) -> int:
         """Images per batch; a step has as many of them as the discriminator has steps."""
         return phase.batch_size // self._config.step.d_steps
 
     def run(self) -> dict[str, Any]:
+        """Trains to the end and finishes the run; returns the content of result.json, {} if another worker writes."""
         began = time.monotonic()
-        total = self._phases[-1].first_image + self._phases[-1].num_images
-        shown = int(self._state.images_shown.numpy())
-        window = _Window()
-        with (
-            runs.StopSignals() as stop,
-            progress.progress(total, f"GAN {self._config.network.resolution} px", initial=shown) as bar,
-        ):
-            if shown == 0:
-                self._tick(window, fidelity=True)
-                window.clear()
-            while shown < total and not self._finished_early():
-                _, phase = schedule.at(self._phases, shown)
-                shown = self._run_phase(phase, shown, total, window, stop, bar)
+        self._window.clear()
+        self._controller.train(
+            self,
+            total=self._total,
+            description=f"GAN {self._config.network.resolution} px",
+            unit="images",
+            evaluate_first=True,
+        )
         return self._finish(time.monotonic() - began)
 
-    def _run_phase(self, phase, shown, total, window, stop, bar) -> int:
-        """Trains to the end of a phase, or to an early stop; returns the images shown."""
+    @property
+    def position(self) -> int:
+        """Real images shown."""
+        return int(self._state.images_shown.numpy())
+
+    @property
+    def _total(self) -> int:
+        return self._phases[-1].first_image + self._phases[-1].num_images
+
+    def next_stretch(self) -> controller.Stretch:
+        """The phase of the next step."""
+        shown = self.position
         config, state = self._config, self._state
-        tick, checkpoint = round(config.tick_kimg * 1000), round(config.checkpoint_kimg * 1000)
+        _, phase = schedule.at(self._phases, shown)
         self._enter(phase, shown)
-        grows = config.network.arch == "prog"
         runner = steps.StepRunner(
             state,
             config.step,
             self._kept,
             network=config.network,
-            phase=phase if grows else None,
+            phase=phase if config.network.arch == "prog" else None,
             strategy=self._strategy,
         )
         batches = iter(self._stream(self._batch_size(phase), shown))
-        window.measures = runner.measures
-        end, each = phase.first_image + phase.num_images, runner.images_per_step
-        while shown < end:
-            goal = min(end, _next(shown, tick), _next(shown, checkpoint))
-            count = min(-(-(goal - shown) // each), self._chunk(window))
-            count = self._options.limit(int(state.step.numpy()), count)
-            profiled = self._options.profiled(int(state.step.numpy()), self._run.tensorboard)
+        self._window.measures = runner.measures
+
+        def run(most: int) -> int:
+            step = int(state.step.numpy())
+            count = self._options.limit(step, most)
+            # Profilers of several workers on one machine would write the same file.
+            profiled = self._options.profiled(step, self._run.tensorboard) if self._chief else contextlib.nullcontext()
+            self._before = self.position
             with profiled, data.naming_damage(self._records.path):
-                window.add(runner.run(batches, tf.constant(count)), count, each)
-            before, shown = shown, shown + count * each
-            self._check(window, shown)
-            bar.update(count * each)
-            last = shown >= total
-            if shown // tick > before // tick or last:
-                due = shown // (tick * config.fid_ticks) > before // (tick * config.fid_ticks)
-                self._tick(window, fidelity=last or due)
-                window.clear()
-            stopping = strategies.any_of(self._strategy, stop.requested)
-            over = self._finished_early()
-            if self._chief and (stopping or over or last or shown // checkpoint > before // checkpoint):
-                self._checkpoints.save(int(state.step.numpy()))
-            if stopping:
-                stop.raise_if_requested()
-                raise RunError("another worker was stopped; the same commands resume")
-            if over:
-                break
-        return shown
+                self._window.add(runner.run(batches, tf.constant(count)), count, runner.images_per_step)
+            self.check()
+            return count
+
+        return controller.Stretch(
+            run=run,
+            end=phase.first_image + phase.num_images,
+            per_step=runner.images_per_step,
+            evaluations=controller.Every(self._tick_images),
+            checkpoints=controller.Every(round(config.checkpoint_kimg * 1000)),
+            saves_evaluations=False,
+            reports_end=phase is self._phases[-1],
+        )
+
+    @property
+    def _tick_images(self) -> int:
+        return round(self._config.tick_kimg * 1000)
+
+    def check(self) -> None:
+        """Raises RunError if a loss is not a number."""
+        bad = [name for name, value in self._window.means().items() if not np.isfinite(value)]
+        if bad:
+            raise RunError(
+                f"{bad[0]} is not a number after {self.position / 1000:.1f} kimg; the last checkpoint is intact. Try a "
+                "smaller --learning_rate, --init=calm, or --loss=logistic_r1"
+            )
+
+    def evaluate(self) -> None:
+        """A tick: its samples, at some of them fidelity, and its row."""
+        shown = self.position
+        measurements = controller.Every(self._tick_images * self._config.fid_ticks)
+        due = not shown or shown >= self._total or measurements.within(self._before, shown)
+        self._tick(fidelity=due)
+        self._window.clear()
+
+    def out_of_patience(self) -> bool:
+        """Whether fidelity no longer improves."""
+        return self._early_stop.is_due(self.position / 1000)
 
     def _enter(self, phase: schedule.Phase, shown: int) -> None:
         """Sets what a phase begins with."""
@@ -305,30 +316,19 @@ class _Training:
 
         return strategies.distribute(self._strategy, make)
 
-    def _chunk(self, window: "_Window") -> int:
-        if strategies.num_workers(self._strategy) > 1:
-            return _CHUNK_STEPS
-        return window.steps_in(_CHUNK_SECONDS)
-
-    def _finished_early(self) -> bool:
-        config = self._config
-        kimg = int(self._state.images_shown.numpy()) / 1000
-        return strategies.any_of(self._strategy, self._patience.exhausted(config.patience, kimg, config.min_kimg))
-
     def _restore(self) -> None:
-        """Loads the newest checkpoint that can be read, or begins."""
-        try:
-            restored = checkpoints.restore_newest(self._run.checkpoints, self._state, whole=True)
-        except InputError as error:
-            raise RunError(f"--run_dir={error}; start again with --overwrite") from error
-        if restored:
-            self._patience = collapse.Patience(**self._state.history.values["patience"])
-            if self._chief:
-                print(f"resumed at {int(self._state.images_shown.numpy()) / 1000:.1f} kimg", flush=True)
+        """Takes what the restored checkpoint remembers, or begins."""
+        if self._controller.restored:
+            remembered = self._state.history.values["patience"]
+            self._early_stop.best, self._early_stop.best_at = remembered["best"], remembered["best_kimg"]
+            self._early_stop.stale = remembered["stale"]
         elif self._start:
             self._start.apply(self._state)
             if self._chief:
                 print(f"started from the weights of {self._start.run} at {self._start.kimg:.1f} kimg", flush=True)
+
+    def _write_ticks(self) -> None:
+        files.write_json(self._run.path / loading.TICKS, self._state.history.values["ticks"])
 
     def _write_combinations(self) -> None:
         """The label combinations of the training fold, from which synthetic sets are drawn."""
@@ -367,19 +367,11 @@ class _Training:
     def _averaged(self, latents, labels):
         return self._state.ema([latents, labels], training=False)
 
-    def _check(self, window: "_Window", shown: int) -> None:
-        bad = [name for name, value in window.means().items() if not np.isfinite(value)]
-        if bad:
-            raise RunError(
-                f"{bad[0]} is not a number after {shown / 1000:.1f} kimg; the last checkpoint is intact. Try a "
-                "smaller --learning_rate, --init=calm, or --loss=logistic_r1"
-            )
-
-    def _tick(self, window: "_Window", *, fidelity: bool) -> None:
+    def _tick(self, *, fidelity: bool) -> None:
         """One report; and of a new best, a snapshot."""
         if not self._chief:
             return
-        state, config = self._state, self._config
+        state, config, window = self._state, self._config, self._window
         shown, means = int(state.images_shown.numpy()), window.means()
         kimg = shown / 1000
         _, phase = schedule.at(self._phases, max(shown - 1, 0))
@@ -390,7 +382,7 @@ class _Training:
             row["diversity/min"], row["diversity/mean"] = min(known), float(np.mean(known))
         if fidelity and self._fidelity:
             row |= self._fidelity(self._generate)
-            if self._patience.look(row[self._fidelity.main], kimg):
+            if self._early_stop.look(row[self._fidelity.main], kimg) and self._best:
                 self._best.save(int(state.step.numpy()))
         # Of training alone, whatever measuring takes.
         history = state.history.values
@@ -411,9 +403,13 @@ class _Training:
             history["warnings"].setdefault(kind, {"kimg": kimg, "text": text})
         row = {"step": int(state.step.numpy()), "kimg": kimg, **{name: float(value) for name, value in row.items()}}
         history["ticks"].append(row)
-        history["patience"] = self._patience.to_dict()
+        history["patience"] = {
+            "best": self._early_stop.best,
+            "best_kimg": self._early_stop.best_at,
+            "stale": self._early_stop.stale,
+        }
         self._report.tick(row, state if self._options.histograms else None, new)
-        files.write_json(self._run.path / "ticks.json", history["ticks"])
+        self._write_ticks()
 
     def _finish(self, seconds: float) -> dict[str, Any]:
         if not self._chief:
@@ -424,7 +420,7 @@ class _Training:
         result = {
             "kimg": last["kimg"],
             "steps": last["step"],
-            "stopped_early": last["kimg"] * 1000 < self._phases[-1].first_image + self._phases[-1].num_images,
+            "stopped_early": last["kimg"] * 1000 < self._total,
             "seconds_of_last_call": round(seconds, 1),
             "num_images": len(self._kept),
             "num_skipped_without_label": self._num_skipped,
@@ -432,8 +428,8 @@ class _Training:
                 "name": measured.main,
                 "num_images": measured.num_images,
                 "value": last.get(measured.main),
-                "best": self._patience.best,
-                "best_kimg": self._patience.best_kimg,
+                "best": self._early_stop.best,
+                "best_kimg": self._early_stop.best_at,
             }
             if measured
             else None,
@@ -451,7 +447,6 @@ class _Window:
     """Sums of the measures since the last tick."""
 
     def __init__(self):
-        self._pace = 0.0
         self.measures: tuple[str, ...] = steps.MEASURES
         self.clear()
 
@@ -465,7 +460,6 @@ class _Window:
         # .numpy() waits for the steps, so the clock is read after it.
         measures, penalties, number = (part.numpy() for part in sums)
         now, cpu = time.monotonic(), time.process_time()
-        self._pace = (now - self._since) / count if self.steps or self._pace else 0.0
         self.seconds += now - self._since
         self.cpu_seconds += cpu - self._cpu_since
         self._since, self._cpu_since = now, cpu
@@ -481,12 +475,3 @@ class _Window:
         if self.penalties:
             result.update(zip(steps.PENALTY_MEASURES, self._penalty_sums / self.penalties, strict=True))
         return result
-
-    def steps_in(self, seconds: float) -> int:
-        """How many steps take about so long; few before the pace is known."""
-        return max(1, int(seconds / self._pace)) if self._pace else 2
-
-
-def _next(shown: int, interval: int) -> int:
-    """The first multiple of `interval` after `shown`."""
-    return (shown // interval + 1) * interval

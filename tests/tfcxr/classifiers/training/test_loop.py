@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import stopping
+from tests.tfcxr.training.test_event_files import shown
 from tfcxr.classifiers import loading
 from tfcxr.classifiers.training import loop, optimizers
-from tfcxr.training import runs
+from tfcxr.training import checkpoints, runs
+from tfrecords_builder import files
 from tfrecords_builder.errors import RunError
 
 
@@ -21,9 +24,17 @@ def run(tmp_path):
 
 
 def make_trainer(
-    run, scores, *, patience=0, loss=lambda weight: weight, select="source", gradient=-1.0, slow_data=lambda i: i
+    run,
+    scores,
+    *,
+    steps=None,
+    patience=0,
+    loss=lambda weight: weight,
+    select="source",
+    gradient=-1.0,
+    slow_data=lambda i: i,
 ):
-    """Each step adds -gradient to the weight; the i-th evaluation (every 2 steps) scores scores[i]."""
+    """Each step adds -gradient to the weight; the i-th evaluation of this call (every 2 steps) scores scores[i]."""
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
     network.set_weights([np.zeros([1, 1])])
     (weight,) = network.trainable_variables
@@ -37,7 +48,7 @@ def make_trainer(
     def stream(first, _):
         return tf.data.Dataset.range(first, 10**6).map(slow_data)
 
-    phase = loop.Phase("only", 2 * len(scores), 2, stream, step, ["loss"], optimizer)
+    phase = loop.Phase("only", steps or 2 * len(scores), 2, stream, step, ["loss"], optimizer)
     left = list(scores)
     return loop.Trainer(
         run,
@@ -53,7 +64,7 @@ def make_trainer(
 
 def kept_weight(run):
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
-    network.load_weights(str(run.path / loading.WEIGHTS))
+    network.load_weights(str(loading.weights_path(run.path)))
     return float(network.get_weights()[0][0, 0])
 
 
@@ -62,7 +73,7 @@ def test_the_first_of_the_best_is_kept(run):
     trainer.fit()
     assert trainer.best["step"] == 4
     assert kept_weight(run) == 4.0
-    rows = json.loads((run.path / loop.HISTORY).read_text())
+    rows = json.loads((run.path / loading.HISTORY).read_text())
     assert [row["train/loss"] for row in rows] == [0.5, 2.5, 4.5, 6.5]
 
 
@@ -91,13 +102,13 @@ def test_weights_spoilt_by_the_last_update_are_not_kept(run):
     trainer = make_trainer(run, [0.5, 0.6], gradient=np.inf, loss=lambda weight: tf.constant(1.0))
     with pytest.raises(RunError, match="a weight is not finite before step 2; there is no checkpoint yet"):
         trainer.fit()
-    assert not (run.path / loading.WEIGHTS).exists()
+    assert not loading.weights_by_step(run.path)
 
 
 def test_an_evaluation_that_overflows_ends_training(run):
     with pytest.raises(RunError, match="select/source is not finite before step 4; the last good checkpoint is kept"):
         make_trainer(run, [0.5, np.inf]).fit()
-    assert len(json.loads((run.path / loop.HISTORY).read_text())) == 1
+    assert len(json.loads((run.path / loading.HISTORY).read_text())) == 1
 
 
 def late(value):
@@ -122,3 +133,122 @@ def test_the_share_of_time_spent_waiting_for_data_is_told(run, capsys, slow):
     values = [value for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value]
     written = [100 * float(tf.make_ndarray(v.tensor)) for v in values if v.tag == "speed/waiting_for_data"]
     assert written == pytest.approx(shares, abs=0.06)
+
+
+SCORES = [0.1, 0.7, 0.8, 0.2]  # at steps 2, 4, 6, 8
+
+
+def killed_in(monkeypatch, owner, name, step, run, scores=SCORES):
+    """Trains until a kill as the run is at `step` and enters the function `owner.name`."""
+    function = getattr(owner, name)
+
+    def kill(*arguments, **named):
+        if trainer.step == step:
+            raise stopping.KilledError
+        return function(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        trainer = make_trainer(run, scores)
+        patch.setattr(owner, name, kill)
+        with pytest.raises(stopping.KilledError):
+            trainer.fit()
+
+
+@pytest.mark.parametrize("killed_before", ["history", "checkpoint", "nothing"])
+@pytest.mark.parametrize("again", [0.8, 0.3])
+def test_a_kill_mixes_no_best_weights_with_another_history(run, monkeypatch, killed_before, again):
+    """What is done again may score otherwise, as machines round differently; then step 4 remains the best."""
+    if killed_before == "nothing":
+        make_trainer(run, [0.1, 0.7, again, 0.2]).fit()
+    else:
+        owner, name = (files, "write_json") if killed_before == "history" else (checkpoints.Writer, "save")
+        killed_in(monkeypatch, owner, name, 6, run)
+        rows = json.loads((run.path / loading.HISTORY).read_text())
+        assert kept_weight(run) == max(rows, key=lambda row: row["select/source"])["step"]
+        trainer = make_trainer(run, [0.1, 0.7, again, 0.2][2:], steps=8)
+        assert trainer.step == 4
+        assert kept_weight(run) == 4
+        trainer.fit()
+        trainer.finish({})
+    trainer = make_trainer(run, [], steps=8)
+    assert [(row["step"], row["select/source"]) for row in trainer.history] == [
+        (2, 0.1),
+        (4, 0.7),
+        (6, again),
+        (8, 0.2),
+    ]
+    assert [row["train/loss"] for row in trainer.history] == [0.5, 2.5, 4.5, 6.5]
+    assert kept_weight(run) == trainer.best["step"] == (6 if again == 0.8 else 4)
+
+
+def test_a_finished_run_keeps_one_file_of_weights(run):
+    trainer = make_trainer(run, [0.1, 0.7])
+    trainer.fit()
+    assert sorted(loading.weights_by_step(run.path)) == [2, 4]
+    trainer.finish({"steps": 4})
+    assert loading.weights_path(run.path) == run.path / loading.WEIGHTS
+    assert sorted(loading.weights_by_step(run.path)) == [0]
+    assert kept_weight(run) == 4
+    assert json.loads((run.path / "result.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("damage", ["list", "newest"])
+def test_a_run_goes_on_from_what_can_be_read(run, monkeypatch, caplog, damage):
+    killed_in(monkeypatch, checkpoints.Writer, "save", 6, run)
+    if damage == "list":
+        (run.checkpoints / "checkpoint").write_text("no list")
+    else:
+        newest = run.checkpoints / "ckpt-4.data-00000-of-00001"
+        newest.write_bytes(newest.read_bytes()[:100])
+    assert loop.has_checkpoint(run.path)
+    step = 4 if damage == "list" else 2
+    trainer = make_trainer(run, SCORES[step // 2 :], steps=8)
+    assert trainer.step == step
+    assert ("ckpt-4 cannot be read" in caplog.text) == (damage == "newest")
+    trainer.fit()
+    assert (trainer.best["step"], kept_weight(run)) == (6, 6.0)
+    assert [row["step"] for row in trainer.history] == [2, 4, 6, 8]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, monkeypatch):
+    trainer = make_trainer(run, SCORES)
+
+    def full(self, path):
+        if path.endswith("-4"):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device\nmore")
+        return write(self, path)
+
+    write = tf.train.Checkpoint.write
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "write", full)
+        with pytest.raises(RunError, match=r"checkpoint 4 cannot be written \(No space left on device\); the one bef"):
+            trainer.fit()
+    trainer = make_trainer(run, SCORES[1:], steps=8)
+    assert trainer.step == 2
+    trainer.fit()
+    assert kept_weight(run) == 6.0
+
+
+def test_a_run_of_earlier_versions_goes_on(run, monkeypatch):
+    """Those wrote checkpoints through TensorFlow's manager, and the best weights under one name."""
+
+    def save(self, step):
+        manager = tf.train.CheckpointManager(self._checkpoint, str(self._folder), max_to_keep=2)
+        manager.save(checkpoint_number=step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Writer, "save", save)
+        patch.setattr(loading, "weights_of_step", lambda path, _: path / loading.WEIGHTS)
+        killed_in(monkeypatch, files, "write_json", 8, run, [0.1, 0.7, 0.2, 0.3])
+    assert sorted(loading.weights_by_step(run.path)) == [0]
+    for scores, best in ([0.5], 4), ([0.9], 10):
+        trainer = make_trainer(run, scores, steps=8 if best == 4 else 10)
+        assert trainer.step == (6 if best == 4 else 8)
+        trainer.fit()
+        assert (trainer.best["step"], kept_weight(run)) == (best, best)
+
+
+def test_each_evaluation_is_in_tensorboard_once(run, monkeypatch):
+    killed_in(monkeypatch, checkpoints.Writer, "save", 6, run)
+    make_trainer(run, SCORES[2:], steps=8).fit()
+    assert shown(run.tensorboard, "train/loss") == shown(run.tensorboard, "select/source") == [2, 4, 6, 8]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from flags import app
 from tests import classifier_runs, fakes, workers
 from tfcxr import data
+from tfcxr.classifiers import loading
 from tfcxr.classifiers.training import loop, train_baseline
 from tfcxr.commands import train_dcan
 from tfcxr.training import runs, strategies
@@ -68,13 +69,13 @@ def test_other_workers_write_into_a_copy(tmp_path, monkeypatch):
     described = {"kind": "baseline", "config": {"seed": 1}, "records_digests": {}}
     with runs.RunFolder.open(tmp_path / "run", **described) as run:
         (run.checkpoints / "checkpoint").write_text("x")
-        (run.path / loop.HISTORY).write_text("[]")
+        (run.path / loading.HISTORY).write_text("[]")
         monkeypatch.setattr(strategies, "is_chief", lambda _: False)
         strategy = tf.distribute.get_strategy()
         with loop.open_run(strategy, run.path, overwrite=False, **described) as copy:
             assert copy.path != run.path
             assert (copy.checkpoints / "checkpoint").read_text() == "x"
-            assert (copy.path / loop.HISTORY).read_text() == "[]"
+            assert (copy.path / loading.HISTORY).read_text() == "[]"
             copy.finish({})
         assert not copy.path.exists()
         assert not (run.path / "result.json").exists()

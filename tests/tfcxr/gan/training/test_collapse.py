@@ -1,10 +1,9 @@
-"""Early stop and warnings, on planted numbers."""
+"""Warnings, on planted numbers."""
 
 import numpy as np
 import pytest
 
 from tfcxr.gan.training import collapse
-from tfcxr.gan.training.collapse import Patience
 
 HEALTHY = {"signs/real": 0.6, "signs/fake": -0.7, "penalty/gradient_norm": 1.1, "loss/G": 3.0}
 NAMES = ["No Finding", "Pneumonia", "Edema", "Fracture", "Lung Lesion"]
@@ -12,34 +11,6 @@ NAMES = ["No Finding", "Pneumonia", "Edema", "Fracture", "Lung Lesion"]
 
 def complaints(means=(), ratios=(0.8,) * 5, loss="logistic_r1"):
     return collapse.complaints(HEALTHY | dict(means), ratios, NAMES, loss=loss)
-
-
-def test_patience_counts_evaluations_that_do_not_improve():
-    patience = Patience()
-    looks = [patience.look(distance, kimg) for kimg, distance in enumerate([5.0, 3.0, 3.0, 4.0, 2.9, 9.0])]
-    # The same distance again is no improvement.
-    assert looks == [True, True, False, False, True, False]
-    assert patience.to_dict() == {"best": 2.9, "best_kimg": 4, "stale": 1}
-    assert Patience(**patience.to_dict()) == patience
-
-
-def test_patience_ends_after_so_many_evaluations_and_not_before_min_kimg():
-    patience = Patience(best=1.0, best_kimg=0.0, stale=2)
-    assert patience.exhausted(2, kimg=10.0, min_kimg=10.0)
-    assert not patience.exhausted(2, kimg=9.9, min_kimg=10.0)
-    assert not patience.exhausted(3, kimg=10.0, min_kimg=0.0)
-    assert not patience.exhausted(0, kimg=10.0, min_kimg=0.0)
-    # What was stale before min_kimg counts; a better one then lets it go on.
-    assert patience.look(0.5, 10.0)
-    assert not patience.exhausted(2, kimg=10.0, min_kimg=10.0)
-
-
-def test_a_distance_that_is_no_number_is_never_the_best():
-    patience = Patience()
-    assert not patience.look(float("nan"), 0.0)
-    assert patience.look(7.0, 1.0)
-    assert not patience.look(float("nan"), 2.0)
-    assert patience.to_dict() == {"best": 7.0, "best_kimg": 1.0, "stale": 1}
 
 
 def test_diversity_is_the_spread_over_that_of_the_reals():
