@@ -47,7 +47,8 @@ def define_data_set(fv: flags.FlagValues, layouts: list[str]) -> None:
         "class_values",
         [],
         "--dataset=folder: findings of each value of the class column, such as NORMAL:No Finding,TB:Tuberculosis,"
-        "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one",
+        "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one. A cell may hold several values joined "
+        "by |",
         flag_values=fv,
     )
 

@@ -118,7 +118,11 @@ def make_plan(options: Options) -> Plan:
     _refuse_shared_files(frame, table)
     used = exists if options.missing_images == "skip" else np.ones(len(frame), bool)
     if not used.any():
-        raise InputError(f"--data_dir={options.data_dir}: holds none of the images that {table.paths[0].name} names")
+        where = readers.explain_missing(table, frame["id"].iloc[0], options.data_dir)
+        raise InputError(
+            f"--data_dir={options.data_dir}: holds none of the images that {table.paths[0].name} names, such as "
+            f"{frame['id'].iloc[0]}, {where}"
+        )
     _assign_splits(frame, used, options)
 
     extra = frame["extra"].to_numpy(object)
@@ -144,7 +148,7 @@ def make_plan(options: Options) -> Plan:
     leave_out("unmapped findings only", ~selected & blank)
     leave_out(f"in no class of {version.name}", ~selected)
     if options.missing_images == "error" and (~exists & (reason == "")).any():
-        _raise_missing(frame[~exists & (reason == "")], int((reason == "").sum()), options.data_dir)
+        _raise_missing(table, frame[~exists & (reason == "")], int((reason == "").sum()), options.data_dir)
     leave_out("missing image", ~exists)
     leave_out("in no official list or split list", (frame["split"] == splits.NO_SPLIT).to_numpy())
     per_class = options.images_per_class or (setting.images_per_class if setting else None)
@@ -236,11 +240,13 @@ def _refuse_shared_files(frame: pd.DataFrame, table: readers.Table) -> None:
         )
 
 
-def _raise_missing(absent: pd.DataFrame, count: int, data_dir: str | os.PathLike) -> None:
+def _raise_missing(table: readers.Table, absent: pd.DataFrame, count: int, data_dir: str | os.PathLike) -> None:
     first = absent.iloc[0]
+    where = readers.explain_missing(table, first["id"], data_dir)
     raise InputError(
-        f"--data_dir={data_dir}: {len(absent)} of the {count} images to be used are not there, the first is "
-        f"{first['id']} (line {first['line']} of the table); --missing_images=skip counts and leaves them out"
+        f"--data_dir={data_dir}: {len(absent)} of the {count} images to be used are not there; the first is "
+        f"{first['id']} (line {first['line']} of the table), {where}; --missing_images=skip counts such images and "
+        "leaves them out"
     )
 
 

@@ -16,7 +16,7 @@ from tfrecords_builder.readers import chestxray, chexpert, folder, record_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
-from tfrecords_builder.readers.locating import locate
+from tfrecords_builder.readers.locating import explain_missing, locate
 from tfrecords_builder.readers.shards import index_shard, read_image, read_record
 from tfrecords_builder.readers.table import LATERAL, PHANTOM_MARKER, SKIPPED_COLUMNS, Table
 
@@ -30,6 +30,7 @@ __all__ = [
     "FolderColumns",
     "Table",
     "check_header",
+    "explain_missing",
     "hash_ids",
     "index_shard",
     "locate",

@@ -126,15 +126,19 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
     column, values = str(columns.class_column), columns.class_values
 
     def to_findings(text: str) -> tuple[str, ...]:
-        if values:
-            if text and text not in values:
-                raise ValueError(f"{csv_files.shorten(text)} is not in --class_values ({', '.join(values)})")
-            return tuple(values[text]) if text else ()
-        names = [name.strip() for name in text.split("|")] if text else []
-        for name in names:
-            if not to_canonical(name):
+        if text in values:  # one that holds "|" can be given as a whole
+            return tuple(values[text])
+        found: list[str] = []
+        for name in [name.strip() for name in text.split("|")] if text else []:
+            if name in values:
+                found += values[name]
+            elif label := to_canonical(name):
+                found.append(label)
+            elif values:
+                raise ValueError(f"{csv_files.shorten(name)} is not in --class_values ({', '.join(values)})")
+            else:
                 raise ValueError(f"{csv_files.shorten(name)} is none of the 14 labels; map it by --class_values")
-        return tuple(label for name in names if (label := to_canonical(name)))
+        return tuple(dict.fromkeys(found))
 
     raw.convert(column, to_findings)  # refuses unknown values before anything is looked up
     distinct = [to_findings(text) for text in raw.texts[column]]

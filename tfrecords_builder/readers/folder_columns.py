@@ -23,7 +23,8 @@ class FolderColumns:
             named as canonical labels, whatever the case.
         class_column: a column that names the finding; either this or `labels`.
         class_values: value of the class column -> canonical labels or extra findings; none: the row has no label.
-            Empty: the values are canonical labels, whatever the case, joined by "|".
+            A value that is not here is a canonical label, whatever the case. A cell holds one value, or several
+            joined by "|".
         view: PA, AP, lateral (or LL), ...
         sex: any text.
         age: years, or NIH's 058Y, 011M.

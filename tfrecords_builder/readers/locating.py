@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -54,6 +55,49 @@ def _search(root: pathlib.Path, ids: Sequence[str], absent: np.ndarray, found: n
             raise InputError(f"{ids[i]} may be {first} or {second}; give paths from {root} in the table")
         if fitting:
             found[i] = fitting[0]
+
+
+def explain_missing(table: Table, image: str, data_dir: str | os.PathLike) -> str:
+    """Says where an image was looked for, and what lies elsewhere in `data_dir` under its name; for one message.
+
+    Args:
+        table: its table.
+        image: its `id`.
+        data_dir: folder of the data set, which is searched to its depths: for one image, where something is wrong.
+    """
+    looked = [str(pathlib.Path(base, image.split("/", drop)[-1]).parent) for base, drop in table.bases]
+    looked += [f"all folders of {table.search}"] if table.search else []
+    text = f"looked for in {', '.join(dict.fromkeys(looked)) or 'no folder, as there is none with images'}"
+    parts = image.split("/")
+    name, other = parts[-1], ""
+    # Many of CheXpert's images bear the same name: their folders count.
+    tail = "/".join(parts[max((drop for _, drop in table.bases), default=0) :])
+    for folder, _, names in os.walk(data_dir):
+        if name in names and (table.search or f"{folder}/{name}".endswith(f"/{tail}")):
+            return f"{text}; {pathlib.Path(folder, name)} has its name: {_advise(table, image, pathlib.Path(folder))}"
+        stem = name.rpartition(".")[0]
+        if stem and not other and f"{folder}/{name}".endswith(f"/{tail}"):
+            same = sorted(each for each in names if each.rpartition(".")[0] == stem)
+            other = str(pathlib.Path(folder, same[0])) if same else ""
+    return f"{text}; {other} differs in its ending only, which the table must name" if other else text
+
+
+def _advise(table: Table, image: str, folder: pathlib.Path) -> str:
+    """Which --data_dir would find an image that lies in `folder`."""
+    if table.search:
+        return f"the table must give the end of its path, such as {folder.name}/{pathlib.PurePosixPath(image).name}"
+    place = f"{folder}/{pathlib.PurePosixPath(image).name}"
+    parts = image.split("/")
+    for drop in sorted({drop for _, drop in table.bases}):
+        rest = "/".join(parts[drop:])
+        if len(parts) > drop and place.endswith(f"/{rest}"):
+            root = place.removesuffix(rest).rstrip("/")
+            if len(parts) == 1:  # NIH's folders below the one of the table
+                root = re.sub(r"(/images_[^/]*)?(/images)?$", "", root)
+            elif drop == 0:
+                root = f"{root}/{parts[0]}"
+            return f"give --data_dir={root}, with --labels_csv={table.paths[0]} if the table is not there"
+    return "the table names another folder than the one that it lies in"
 
 
 def _list_folder(folder: str) -> frozenset[str]:

@@ -64,6 +64,7 @@ def read_lists(path: str | os.PathLike) -> Lists:
     where = f"--split_lists={path}"
     found: dict[str, dict[str, str]] = {"patient": {}, "id": {}}
     alone = set()
+    twice: dict[tuple[str, str], str] = {}
     for line, row in _read_rows(path, where):
         split = _NAMES.get(row["split"].lower())
         if split is None:
@@ -74,11 +75,15 @@ def read_lists(path: str | os.PathLike) -> Lists:
         for key, name in named.items():
             other = found[key].setdefault(name, split)
             if other != split:
-                raise InputError(
-                    f"{where}: line {line}: {key} {name} is in {other} and in {split}; keep it in one split"
-                )
+                twice.setdefault((key, name), f"line {line}: {key} {name} is in {other} and in {split}")
         if "patient" not in named:
             alone.add(row["id"])
+    if twice:
+        more = f", and {len(twice) - 1:,} others are in two" if len(twice) > 1 else ""
+        raise InputError(
+            f"{where}: {next(iter(twice.values()))}{more}; keep each in one split, or let --split_policy=patient make "
+            "splits by patient"
+        )
     if not found["patient"] and not found["id"]:
         raise InputError(f"{where}: has no row; give a CSV with columns split, and patient or id")
     return Lists(path, found["patient"], found["id"], frozenset(alone))

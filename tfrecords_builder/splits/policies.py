@@ -80,14 +80,21 @@ def assign_splits(
 
 
 def check_disjoint(patients: np.ndarray, splits: np.ndarray) -> None:
-    """Raises InputError naming a patient who is in two splits. Empty ids (synthetic images) are exempt."""
+    """Raises InputError if patients are in two splits: how many, one of them, and what to do.
+
+    Empty ids (synthetic images) are exempt.
+    """
     pairs = pd.DataFrame({"patient": patients, "split": splits}).drop_duplicates()
     pairs = pairs[(pairs["patient"] != "") & (pairs["split"] != NO_SPLIT)]
     twice = pairs["patient"].duplicated()
     if twice.any():
         patient = pairs["patient"][twice].iloc[0]
-        both = ", ".join(pairs["split"][pairs["patient"] == patient])
-        raise InputError(f"patient {patient} is in more than one split ({both})")
+        both = " and ".join(pairs["split"][pairs["patient"] == patient])
+        count = pairs["patient"][twice].nunique()
+        raise InputError(
+            f"{count:,} {'patients are' if count > 1 else 'patient is'} in more than one split, such as {patient} in "
+            f"{both}, so that scores would be too good; --split_policy=patient splits all images anew, by patient"
+        )
 
 
 def _official(frame: pd.DataFrame, seed: int) -> np.ndarray:
@@ -140,7 +147,7 @@ def _follow_lists(frame: pd.DataFrame, lists: Lists, hashed: np.ndarray | None) 
     try:
         check_disjoint(patients, result)
     except InputError as error:
-        raise InputError(f"--split_lists={lists.path}: {error}; give lists that keep each patient in one") from error
+        raise InputError(f"--split_lists={lists.path}: {error}; or keep each patient in one of the lists") from error
     return result
 
 

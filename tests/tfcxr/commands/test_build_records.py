@@ -153,7 +153,7 @@ def test_limit_and_view(tmp_path, nih):
 def test_missing_images(tmp_path, nih_copy, capfd):
     (nih_copy / "images" / "00000001_000.png").unlink()
     _refused(
-        capfd, tmp_path / "out", nih_copy, "1 of the 20 images to be used are not there, the first is 00000001_000.png"
+        capfd, tmp_path / "out", nih_copy, "1 of the 20 images to be used are not there; the first is 00000001_000.png"
     )
     assert _run(tmp_path / "out", nih_copy, missing_images="skip") == 0
     report = json.loads((tmp_path / "out" / "build_report.json").read_text())

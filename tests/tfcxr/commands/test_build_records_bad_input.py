@@ -1,6 +1,7 @@
 """What careless and hostile users give build-records: one line each, no half-made set, nothing left behind."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -222,3 +223,49 @@ def test_split_lists_with_a_column_twice(tmp_path, nih, capfd):
 def test_a_benchmark_setting_is_not_called_unknown():
     with pytest.raises(InputError, match="classes-2: its classes are found in a label table"):
         labels.get_label_version("classes-2")
+
+
+@pytest.mark.parametrize("place", ["deep/images", "deep", "deep/images_001/images", "deep/images_001"])
+def test_images_that_lie_deeper_are_found_by_the_advice(tmp_path, nih, capfd, place):
+    (nih / place).parent.mkdir(parents=True, exist_ok=True)
+    (nih / "images").rename(nih / place)
+    values = {"label_version": "multilabel"}
+    assert _run(tmp_path / "out", nih, **values) == 2
+    line = _error(capfd)
+    assert f"{nih / place / '00000001_000.png'} has its name" in line and f"looked for in {nih}" in line
+    advice = re.search(r"give --data_dir=(\S+), with --labels_csv=(\S+) if", line)
+    assert _run(tmp_path / "out", advice[1], labels_csv=advice[2], **values) == 0
+
+
+@pytest.mark.parametrize("moved", ["train", "."])
+def test_chexpert_images_that_lie_deeper(tmp_path, capfd, moved):
+    root = fakes.make_chexpert(tmp_path / "chexpert")
+    (root / "deep").mkdir()
+    if moved == "train":
+        (root / "train").rename(root / "deep" / "train")
+    else:
+        (root / "deep" / root.name).mkdir()
+        (root / "train").rename(root / "deep" / root.name / "train")
+    assert _run(tmp_path / "out", root, dataset="chexpert") == 2
+    line = _error(capfd)
+    advice = re.search(r"give --data_dir=(\S+), with --labels_csv=(\S+) if", line)
+    assert f"looked for in {root}/train/patient00001/study1" in line
+    assert _run(tmp_path / "out", advice[1], labels_csv=advice[2], dataset="chexpert") == 0
+
+
+def test_images_under_other_names(tmp_path, nih, capfd):
+    """Another ending; another folder in a user's table; nothing at all."""
+    (nih / "images" / "00000001_000.png").rename(nih / "images" / "00000001_000.jpg")
+    assert _run(tmp_path / "out", nih) == 2
+    line = _error(capfd)
+    assert "the first is 00000001_000.png (line 2 of the table)" in line
+    assert f"{nih}/images/00000001_000.jpg differs in its ending only" in line
+    kids = fakes.make_folder_set(tmp_path / "kids")
+    (kids / "table.csv").write_text("path,patient,Edema\nother/p0_0.png,1,1\n")
+    assert _run(tmp_path / "out", kids, dataset="folder") == 2
+    line = _error(capfd)
+    assert f"all folders of {kids}" in line and "the end of its path, such as normal/p0_0.png" in line
+    (kids / "table.csv").write_text("path,patient,Edema\nx.png,1,1\n")
+    assert _run(tmp_path / "out", kids, dataset="folder") == 2
+    line = _error(capfd)
+    assert f"x.png (line 2 of the table), looked for in {kids}, all folders of {kids}; --missing_images=skip" in line

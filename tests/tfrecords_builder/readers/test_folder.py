@@ -44,6 +44,17 @@ def test_class_values_may_stand_for_several_findings_or_none(tmp_path):
     assert frame["Edema"].dtype == np.float32
 
 
+def test_cells_are_split_with_class_values_too(tmp_path):
+    """As NIH's: names that --class_values maps beside canonical ones; a value that holds "|" counts as a whole."""
+    _write(tmp_path, "path,patient,c", "a.png,1,TB|Edema", "b.png,1,TB | infiltrat|TB", "c.png,2,x|y")
+    frame = _read(tmp_path, "class:c", class_values=("TB:Tuberculosis", "infiltrat:Pneumonia", "x|y:Fracture")).frame
+    assert frame["extra"].tolist() == ["Tuberculosis", "Tuberculosis", ""]
+    assert frame["Edema"].tolist() == [1, 0, 0] and frame["Pneumonia"].tolist() == [0, 1, 0]
+    assert frame["Fracture"].tolist() == [0, 0, 1]
+    with pytest.raises(InputError, match=r"line 2, column c: 'TB' is not in --class_values \(NORMAL\)"):
+        _read(tmp_path, "class:c", class_values=("NORMAL:No Finding",))
+
+
 def test_class_values_default_to_canonical_labels(tmp_path):
     _write(tmp_path, "path,patient,c", "a.png,1,edema|Pneumonia", "b.png,1,NO FINDING", "c.png,2,")
     table = _read(tmp_path, "class:c")

@@ -77,8 +77,11 @@ def test_official_folds_that_share_a_patient_are_refused():
     frame = _frame()
     frame.loc[0, "fold"] = "train_val"
     frame.loc[1, ["patient", "fold"]] = [frame.loc[0, "patient"], "test"]
-    with pytest.raises(InputError, match="more than one split"):
+    with pytest.raises(InputError, match=r"1 patient is in more than one split, such as .* --split_policy=patient"):
         splits.assign_splits(frame, "official")
+    patients = np.repeat(np.array([f"p{i}" for i in range(725)], object), 2)
+    with pytest.raises(InputError, match="725 patients are in more than one split, such as p0 in train and test"):
+        splits.check_disjoint(patients, np.tile(np.array(["train", "test"], object), 725))
 
 
 def test_image_split_leaks():
@@ -268,7 +271,11 @@ def test_a_patient_whom_the_lists_do_not_know_does_not_go_by_id(tmp_path):
         ("split,id\ntrain,a\n,b\n", "line 3: unknown split ''"),
         ("id,split\na,train\nb\n", "line 3: has 1 cells"),
         ("patient,id,split\n,,train\n", "line 2: names neither a patient nor an id"),
-        ("patient,split\np1,train\np1,train\np1,test\n", "line 4: patient p1 is in train and in test"),
+        ("patient,split\np1,train\np1,train\np1,test\n", "line 4: patient p1 is in train and in test; keep each"),
+        (
+            "patient,split\np1,train\np1,test\np2,train\np2,val\np3,val\np3,test\n",
+            "line 3: patient p1 is in train and in test, and 2 others are in two",
+        ),
         ("id,split\na,train\na,val\n", "line 3: id a is in train and in validation"),
         (b"id,split\n\xff,train\n", "is not a UTF-8 text"),
         ("id,split\n" + "a" * 200000 + ",train\n", "line 2: is no CSV"),
@@ -290,7 +297,7 @@ def test_lists_that_do_not_fit_the_table(tmp_path):
         splits.assign_splits(frame, "lists", lists=lists)
     frame["patient"], (first, second) = "p7", frame["id"][:2]
     lists = splits.read_lists(_write(tmp_path, f"id,split\n{first},train\n{second},test\n"))
-    with pytest.raises(InputError, match=r"lists\.csv: patient p7 is in more than one split \(train, test\)"):
+    with pytest.raises(InputError, match=r"lists\.csv: 1 patient is in more than one split, such as p7"):
         splits.assign_splits(frame, "lists", lists=lists)
     with pytest.raises(InputError, match="needs --split_lists"):
         splits.assign_splits(frame, "lists")
