@@ -3,13 +3,12 @@
 from absl import flags
 
 from flags import common
-
-POLICIES = ("patient", "official", "image", "kfold", "lists")
+from tfrecords_builder import choices
 
 
 def define_build(fv: flags.FlagValues) -> None:
     """The flags of build-records."""
-    define_data_set(fv, ["chexpert", "chestxray", "folder", "records"])
+    define_data_set(fv)
     common.define_label_version(fv)
     common.define_resolution(fv)
     define_dataset_name(fv)
@@ -23,16 +22,16 @@ def define_build(fv: flags.FlagValues) -> None:
     common.define_output_dir(fv)
 
 
-def define_data_set(fv: flags.FlagValues, layouts: list[str]) -> None:
+def define_data_set(fv: flags.FlagValues) -> None:
     """--dataset, --data_dir, --labels_csv, --columns, --class_values."""
     flags.DEFINE_enum(
         "dataset",
         None,
-        layouts,
+        choices.DATASETS,
         "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, or a record set",
         flag_values=fv,
     )
-    common.define_required(fv, "dataset", f"one of {', '.join(layouts)}")
+    common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")
     common.define_folder(fv, "data_dir", "folder of the data set: its tables, lists and images")
     common.define_file(fv, "labels_csv", "label table to read instead of the one in --data_dir")
     flags.DEFINE_list(
@@ -81,7 +80,7 @@ def define_selection(fv: flags.FlagValues) -> None:
         "benchmark settings ones",
         flag_values=fv,
     )
-    flags.DEFINE_enum("view", "any", ["PA", "AP", "any"], "frontal view to use", flag_values=fv)
+    flags.DEFINE_enum("view", "any", choices.VIEWS, "frontal view to use", flag_values=fv)
     flags.DEFINE_boolean("frontal_only", True, "leave lateral views out (CheXpert)", flag_values=fv)
 
 
@@ -114,14 +113,14 @@ def define_split_policy(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "split_policy",
         "patient",
-        POLICIES,
+        choices.SPLIT_POLICIES,
         "how folds are made: whole patients; the data set's own folds; single images (leaks patients); k-fold "
         "cross-validation by patient; the splits of --split_lists",
         flag_values=fv,
     )
     flags.DEFINE_list(
         "split_fractions",
-        ["0.8", "0.1", "0.1"],
+        [str(share) for share in choices.SPLIT_FRACTIONS],
         "shares of train, validation and test, for the policies patient and image; a share of 0 is an empty fold",
         flag_values=fv,
     )
@@ -152,14 +151,14 @@ def define_pictures(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "aspect",
         "stretch",
-        ["stretch", "pad", "crop"],
+        choices.ASPECTS,
         "how an image that is not square becomes so: stretched, padded with black, or cut to its centre",
         flag_values=fv,
     )
     flags.DEFINE_enum(
         "contrast",
         "none",
-        ["none", "max", "percentile"],
+        choices.CONTRASTS,
         "grey levels: as they are; scaled so that the brightest pixel is white; the 0.5th to 99.5th percentile "
         "stretched to black and white",
         flag_values=fv,
@@ -168,7 +167,7 @@ def define_pictures(fv: flags.FlagValues) -> None:
         flags.DEFINE_enum(
             f"{name}_images",
             "error",
-            ["error", "skip"],
+            choices.FAULTS,
             f"what to do about images that {what}: stop, or count them and go on",
             flag_values=fv,
         )
@@ -200,7 +199,7 @@ def define_running(fv: flags.FlagValues) -> None:
     )
     common.define_workers(fv)
     flags.DEFINE_enum(
-        "runner", "local", ["local", "beam"], "threads on this machine, or an Apache Beam pipeline", flag_values=fv
+        "runner", "local", choices.RUNNERS, "threads on this machine, or an Apache Beam pipeline", flag_values=fv
     )
     flags.DEFINE_string(
         "beam_options",

@@ -7,7 +7,7 @@ from flags import common, records
 
 def define_stats(fv: flags.FlagValues) -> None:
     """The flags of label-stats."""
-    records.define_data_set(fv, ["chexpert", "chestxray", "folder", "records"])
+    records.define_data_set(fv)
     records.define_selection(fv)
     records.define_split_policy(fv)
     flags.DEFINE_list(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder import labels, readers, splits
+from tfrecords_builder import choices, labels, readers, splits
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import benchmark_settings
 
@@ -21,20 +21,20 @@ class Options:
     """What decides the rows of a record set.
 
     Attributes:
-        dataset: chexpert, chestxray, folder or records.
+        dataset: one of `choices.DATASETS`.
         data_dir: folder of the data set.
         label_version: name of a label version or of a benchmark setting.
         labels_csv: a table instead of the one in `data_dir`.
         columns: the columns of a `folder` data set's table.
         label_versions: versions of the user's beside the built-in ones.
         uncertain: policy, see `labels.parse_uncertain`; empty: zeros, in benchmark settings ones.
-        split_policy: one of `splits.POLICIES`.
+        split_policy: one of `choices.SPLIT_POLICIES`.
         split_fractions: of train, validation and test, for `patient` and `image`.
         num_folds: of `kfold`.
         fold: of `kfold`.
         kfold_test: of `kfold`.
         split_lists: the file or record set of `lists`.
-        view: PA, AP or any.
+        view: one of `choices.VIEWS`.
         frontal_only: whether lateral views are left out.
         images_per_class: exactly so many images of each class in train, validation and test; None: all, in benchmark
             settings what they say.
@@ -53,7 +53,7 @@ class Options:
     label_versions: Mapping[str, labels.LabelVersion] | None = None
     uncertain: str = ""
     split_policy: str = "patient"
-    split_fractions: Sequence[float] = splits.DEFAULT_FRACTIONS
+    split_fractions: Sequence[float] = choices.SPLIT_FRACTIONS
     num_folds: int = 5
     fold: int = 0
     kfold_test: bool = True

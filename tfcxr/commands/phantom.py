@@ -13,12 +13,15 @@ import sys
 from absl import flags
 
 from flags import app, common
+from tfrecords_builder import choices
 
 
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of this program."""
     common.define_output_dir(fv)
-    flags.DEFINE_enum("hospital", "a", ["a", "b"], "a: CheXpert layout; b: NIH ChestX-ray14 layout", flag_values=fv)
+    flags.DEFINE_enum(
+        "hospital", "a", choices.HOSPITALS, "a: CheXpert layout; b: NIH ChestX-ray14 layout", flag_values=fv
+    )
     flags.DEFINE_integer(
         "num_patients", 600, "patients, about 2 images each", lower_bound=1, upper_bound=99_999, flag_values=fv
     )

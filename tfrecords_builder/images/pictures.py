@@ -29,13 +29,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import dicom, headers, image_ops, pixel_ranges
 from tfrecords_builder.images.headers import MAX_PIXELS, BadImage
 
 __all__ = [
-    "ASPECTS",
-    "CONTRASTS",
     "MAX_PIXELS",
     "BadImage",
     "PictureEncoder",
@@ -46,8 +45,6 @@ __all__ = [
     "shown_part",
 ]
 
-ASPECTS = ("stretch", "pad", "crop")
-CONTRASTS = ("none", "max", "percentile")
 
 _PERCENTILES = (0.5, 99.5)
 
@@ -58,8 +55,8 @@ class PictureOptions:
 
     Attributes:
         resolution: height and width of the picture in pixels.
-        aspect: one of ASPECTS.
-        contrast: one of CONTRASTS.
+        aspect: one of `choices.ASPECTS`.
+        contrast: one of `choices.CONTRASTS`.
 
     Raises:
         InputError: a value that is none of these.
@@ -72,10 +69,10 @@ class PictureOptions:
     def __post_init__(self) -> None:
         if self.resolution < 1:
             raise InputError(f"--resolution={self.resolution}: must be at least 1 pixel")
-        if self.aspect not in ASPECTS:
-            raise InputError(f"--aspect={self.aspect}: must be one of {', '.join(ASPECTS)}")
-        if self.contrast not in CONTRASTS:
-            raise InputError(f"--contrast={self.contrast}: must be one of {', '.join(CONTRASTS)}")
+        if self.aspect not in choices.ASPECTS:
+            raise InputError(f"--aspect={self.aspect}: must be one of {', '.join(choices.ASPECTS)}")
+        if self.contrast not in choices.CONTRASTS:
+            raise InputError(f"--contrast={self.contrast}: must be one of {', '.join(choices.CONTRASTS)}")
 
 
 class PictureEncoder:

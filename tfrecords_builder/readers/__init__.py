@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
 from tfrecords_builder.readers import chestxray, chexpert, folder, record_set
@@ -25,7 +26,6 @@ __all__ = [
     "LATERAL",
     "NIH_FINDINGS",
     "PHANTOM_MARKER",
-    "READERS",
     "SKIPPED_COLUMNS",
     "FolderColumns",
     "Table",
@@ -41,8 +41,6 @@ __all__ = [
     "read_record",
 ]
 
-READERS: tuple[str, ...] = ("chexpert", "chestxray", "folder", "records")
-
 
 def read(
     dataset: str,
@@ -56,7 +54,7 @@ def read(
     """Reads a data set's tables.
 
     Args:
-        dataset: one of READERS.
+        dataset: one of `choices.DATASETS`.
         data_dir: folder of the data set; records: the record set.
         labels_csv: a table instead of the one in `data_dir` (not for records).
         official: whether to fill `fold` (chexpert: also reads valid.csv, its test rows; without it valid.csv is
@@ -70,8 +68,8 @@ def read(
     """
     data_dir = pathlib.Path(data_dir)
     table_path = pathlib.Path(labels_csv) if labels_csv else None
-    if dataset not in READERS:
-        raise InputError(f"--dataset={dataset}: unknown; choose one of {', '.join(READERS)}")
+    if dataset not in choices.DATASETS:
+        raise InputError(f"--dataset={dataset}: unknown; choose one of {', '.join(choices.DATASETS)}")
     if not data_dir.is_dir():
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
     if dataset == "chexpert":

@@ -72,7 +72,7 @@ def explain_missing(table: Table, image: str, data_dir: str | os.PathLike) -> st
     name, other = parts[-1], ""
     # Many of CheXpert's images bear the same name: their folders count.
     tail = "/".join(parts[max((drop for _, drop in table.bases), default=0) :])
-    for folder, _, names in os.walk(data_dir):
+    for folder, _, names in os.walk(str(data_dir)):
         if name in names and (table.search or f"{folder}/{name}".endswith(f"/{tail}")):
             return f"{text}; {pathlib.Path(folder, name)} has its name: {_advise(table, image, pathlib.Path(folder))}"
         stem = name.rpartition(".")[0]

@@ -37,7 +37,7 @@ class Table:
     """The rows of a data set.
 
     Attributes:
-        dataset: key of `READERS`.
+        dataset: one of `choices.DATASETS`.
         source: `source` of the records made of it.
         dataset_name: whose patients they are, unless the user says it (`records.RecordSetInfo.dataset_name`).
         frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),

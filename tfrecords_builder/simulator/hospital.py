@@ -7,14 +7,13 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from tfrecords_builder import files
+from tfrecords_builder import choices, files
 from tfrecords_builder.labels import LABELS
 from tfrecords_builder.simulator import cases, findings, projection, scene
 from tfrecords_builder.simulator.anatomy import Anatomy, Chest, sample_anatomy
 from tfrecords_builder.simulator.findings import Finding
 from tfrecords_builder.simulator.geometry import Canvas, View
 
-HOSPITALS = ("a", "b")
 VERSION = 1  # of the simulator: changes when the same seed gives other pictures
 MARKER = "phantom.json"
 
@@ -153,14 +152,14 @@ def write_patient(folder: pathlib.Path, hospital: str, index: int, *, resolution
 
     Everything depends on (seed, hospital, index) only. Returns the rows of the hospital's table, with a key "held_out".
     """
-    rng = np.random.default_rng([seed, HOSPITALS.index(hospital), index])
+    rng = np.random.default_rng([seed, choices.HOSPITALS.index(hospital), index])
     anatomy = sample_anatomy(rng)
     studies = cases.sample_studies(rng, hospital)
     held_out = index % _HELD_OUT[hospital] == 0
     rows = []
     for number, study in enumerate(studies):
         # A generator of its own for each study: the number of studies does not change the pictures.
-        study_rng = np.random.default_rng([seed, HOSPITALS.index(hospital), index, number])
+        study_rng = np.random.default_rng([seed, choices.HOSPITALS.index(hospital), index, number])
         shots = [sample_shot(study_rng, hospital, anatomy, study, resolution)]
         if hospital == "a" and study_rng.random() < 0.05:
             shots.append(sample_shot(study_rng, hospital, anatomy, study, resolution, lateral=True))

@@ -8,7 +8,7 @@ import multiprocessing
 import pathlib
 import time
 
-from tfrecords_builder import files
+from tfrecords_builder import choices, files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.progress import progress
 from tfrecords_builder.simulator import hospital as hospitals
@@ -25,8 +25,8 @@ def simulate_hospital(
     The bytes depend on hospital, num_patients, resolution and seed, not on workers. Returns what result.json holds:
     counts of images, labels and combinations (frontal images, doubtful marks as absent) and the speed.
     """
-    if hospital not in hospitals.HOSPITALS:
-        raise InputError(f"--hospital={hospital}: no such hospital; choose one of {', '.join(hospitals.HOSPITALS)}")
+    if hospital not in choices.HOSPITALS:
+        raise InputError(f"--hospital={hospital}: no such hospital; choose one of {', '.join(choices.HOSPITALS)}")
     if num_patients < 1:
         raise InputError(f"--num_patients={num_patients}: must be at least 1")
     if workers < 1:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import LABELS, SPLITS
 from tfrecords_builder.splits.lists import NO_SPLIT, Lists
 
-POLICIES: tuple[str, ...] = ("patient", "official", "image", "kfold", "lists")
-DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 OFFICIAL_VALIDATION = 0.1
 # What a reader's column `fold` may hold; "train_val" is the official fold that the data set leaves to its users to cut.
 _FOLDS = ("train_val", *SPLITS, NO_SPLIT)
@@ -28,7 +27,7 @@ def assign_splits(
     frame: pd.DataFrame,
     policy: str,
     *,
-    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    fractions: Sequence[float] = choices.SPLIT_FRACTIONS,
     seed: int = 0,
     num_folds: int = 5,
     fold: int = 0,
@@ -57,8 +56,8 @@ def assign_splits(
         InputError: a bad argument, an empty official fold, folds or lists that put a patient into two splits, lists
             that hold no row.
     """
-    if policy not in POLICIES:
-        raise InputError(f"--split_policy={policy}: unknown; choose one of {', '.join(POLICIES)}")
+    if policy not in choices.SPLIT_POLICIES:
+        raise InputError(f"--split_policy={policy}: unknown; choose one of {', '.join(choices.SPLIT_POLICIES)}")
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
         text = ",".join(map(str, fractions))
         raise InputError(f"--split_fractions={text}: give three numbers for {', '.join(SPLITS)} that sum to 1")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder import labels, readers, splits
+from tfrecords_builder import choices, labels, readers, splits
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import combinations
 from tfrecords_builder.statistics import published
@@ -71,7 +71,7 @@ def select_rows(
     *,
     uncertain: str = "zeros",
     split_policy: str = "patient",
-    split_fractions: Sequence[float] = splits.DEFAULT_FRACTIONS,
+    split_fractions: Sequence[float] = choices.SPLIT_FRACTIONS,
     view: str = "any",
     frontal_only: bool = True,
     seed: int = 0,

@@ -22,6 +22,7 @@ from tfcxr.classifiers import loading
 from tfcxr.classifiers.networks import models
 from tfcxr.commands import build_records, evaluate, export_model, predict
 from tfcxr.serving import export_classifier, onnx_export, warmup_requests
+from tfrecords_builder import choices
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import image_ops, pictures
 
@@ -155,8 +156,8 @@ def test_tf_example_reads_our_records_and_names_what_lacks(baseline, signatures)
         signatures["tf_example"](examples=tf.constant([empty]))
 
 
-@pytest.mark.parametrize("aspect", pictures.ASPECTS)
-@pytest.mark.parametrize("contrast", pictures.CONTRASTS)
+@pytest.mark.parametrize("aspect", choices.ASPECTS)
+@pytest.mark.parametrize("contrast", choices.CONTRASTS)
 def test_exports_make_the_pictures_of_records(aspect, contrast):
     options = pictures.PictureOptions(16, aspect, contrast)
     files = []

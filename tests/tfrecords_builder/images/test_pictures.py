@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import headers, image_ops, pictures, pixel_ranges
 
@@ -157,8 +158,8 @@ def test_contrast_is_that_of_the_whole_image():
     assert np.unique(_make(_file(picture), 5, aspect="crop", contrast="max")).tolist() == [128]
 
 
-@pytest.mark.parametrize("aspect", pictures.ASPECTS)
-@pytest.mark.parametrize("contrast", pictures.CONTRASTS)
+@pytest.mark.parametrize("aspect", choices.ASPECTS)
+@pytest.mark.parametrize("contrast", choices.CONTRASTS)
 def test_aspects_of_a_square_are_equal(aspect, contrast):
     data = _file(GREY[:30, :30])
     np.testing.assert_array_equal(_make(data, aspect=aspect, contrast=contrast), _make(data, contrast=contrast))
@@ -184,7 +185,7 @@ def test_crop():
 
 def test_extreme_shapes():
     for shape in [(1, 1), (1, 2000), (2000, 3)]:
-        for aspect in pictures.ASPECTS:
+        for aspect in choices.ASPECTS:
             assert _make(_file(np.full(shape, 9, np.uint8)), 8, aspect=aspect).max() == 9
 
 

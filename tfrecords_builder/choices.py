@@ -1,0 +1,11 @@
+"""Values that flags and libraries agree on; imports nothing, so that `--help` answers at once."""
+
+DATASETS = ("chexpert", "chestxray", "folder", "records")
+VIEWS = ("PA", "AP", "any")
+SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
+SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test
+ASPECTS = ("stretch", "pad", "crop")  # how an image becomes a square
+CONTRASTS = ("none", "max", "percentile")
+FAULTS = ("error", "skip")  # what to do about an image that is absent or damaged
+RUNNERS = ("local", "beam")
+HOSPITALS = ("a", "b")  # that the phantom simulates
