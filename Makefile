@@ -39,6 +39,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m tools.bench_classifiers
 
 # Built again only when setup.cfg changes. A Python counts if its version fits and it can make virtual environments.
+# The pip that comes with Python 3.10 does not find versions that fit together; hence --upgrade-deps.
 $(VENV)/.ready: setup.cfg
 	@python=; for candidate in $(PYTHONS); do \
 	  if $$candidate -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
@@ -46,7 +47,7 @@ $(VENV)/.ready: setup.cfg
 	if [ -z "$$python" ]; then \
 	  echo "error: $(or $(PYTHON),no python on PATH): is not a Python from 3.10 to 3.13 with the venv module; install one" >&2; \
 	  exit 1; fi; \
-	set -e; $$python -m venv --clear $(VENV); \
+	set -e; $$python -m venv --clear --upgrade-deps $(VENV); \
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,onnx,serving,test]'
 	@touch $@
 
