@@ -5,6 +5,7 @@ from absl import flags
 from flags import common
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation import methods
+from tfcxr.training import choices as training_choices
 
 
 def define_network(fv: flags.FlagValues, *, weights: str) -> None:
@@ -48,7 +49,7 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
 def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
     """What baseline and adaptation share; `flip` is the default of --flip."""
     flags.DEFINE_enum(
-        "strategy", "default", ["default", "mirrored", "multiworker"],
+        "strategy", "default", training_choices.STRATEGIES,
         "who shares each batch; mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs "
         "this command; batch statistics and discrepancies are those of a share",
         flag_values=fv,

@@ -3,6 +3,7 @@
 from absl import flags
 
 from flags import common
+from tfcxr.fidelity import feature_names
 
 
 def define_features(fv: flags.FlagValues) -> None:
@@ -10,15 +11,17 @@ def define_features(fv: flags.FlagValues) -> None:
     common.define_path(
         fv,
         "features",
-        "what is compared: pixels_pca64 (64 principal components of the pixels; offline), inception, a run folder or "
-        "export of a classifier, or a Keras model of images in [0, 1]. Part of every metric's name",
-        default="pixels_pca64",
-        words=("pixels_pca64", "inception"),
+        f"what is compared: {feature_names.PIXELS_PCA} (64 principal components of the pixels; offline), "
+        f"{feature_names.INCEPTION}, a run folder or export of a classifier, or a Keras model of images in [0, 1]. "
+        "Part of every metric's name",
+        default=feature_names.PIXELS_PCA,
+        words=feature_names.WITHOUT_PATH,
     )
     common.define_path(
         fv,
         "features_weights",
-        "of --features=inception: imagenet (default; from the Keras cache, nothing is downloaded) or an .h5 file",
+        f"of --features={feature_names.INCEPTION}: imagenet (default; from the Keras cache, nothing is downloaded) or "
+        "an .h5 file",
         words=("imagenet",),
     )
 

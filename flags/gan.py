@@ -4,17 +4,20 @@ from absl import flags
 
 from flags import common, fidelity
 from tfcxr import zoo
+from tfcxr.gan import choices
+from tfcxr.gan.networks import network_config
+from tfcxr.training import choices as training_choices
 from tfrecords_builder import labels
 
 
 def define_network(fv: flags.FlagValues) -> None:
     """What decides the shape and the start of the networks."""
     flags.DEFINE_enum(
-        "arch", "cpd", ["cpd", "prog"],
+        "arch", "cpd", network_config.ARCHS,
         "cpd: class-conditional GAN of the benchmark; prog: progressive growing with label losses", flag_values=fv,
     )  # fmt: skip
     for name, default, what in (("g_arch", "skip", "generator"), ("d_arch", "resnet", "discriminator")):
-        flags.DEFINE_enum(name, default, ["skip", "resnet", "orig"], f"cpd: {what}'s architecture", flag_values=fv)
+        flags.DEFINE_enum(name, default, network_config.ARCHITECTURES, f"cpd: {what}'s architecture", flag_values=fv)
     flags.DEFINE_integer(
         "fmap_base", None, "feature maps at stage s are fmap_base / 2^(s·fmap_decay); default 16384, prog 8192",
         lower_bound=1, flag_values=fv,
@@ -23,7 +26,7 @@ def define_network(fv: flags.FlagValues) -> None:
     flags.DEFINE_integer("fmap_min", 1, "fewest feature maps of a layer", lower_bound=1, flag_values=fv)
     flags.DEFINE_float("fmap_decay", 1.0, "see fmap_base", lower_bound=0.0, flag_values=fv)
     flags.DEFINE_enum(
-        "init", "reference", ["reference", "calm"],
+        "init", "reference", network_config.INITS,
         "start of the conditional pixel norm: as the reference, or calm (image-like much sooner)", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_list(
@@ -41,7 +44,7 @@ def define_network(fv: flags.FlagValues) -> None:
 def define_training(fv: flags.FlagValues) -> None:
     """Loss and optimizer."""
     flags.DEFINE_enum(
-        "loss", "wgan_gp", ["wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp"],
+        "loss", "wgan_gp", choices.LOSSES,
         "logistic_r1: logistic loss with a penalty on the gradient at real images", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(
@@ -64,7 +67,7 @@ def define_training(fv: flags.FlagValues) -> None:
         lower_bound=1, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"],
+        "precision", "float32", choices.PRECISIONS,
         "what networks compute in; weights and losses are float32. Mixed precision needs hardware that has it",
         flag_values=fv,
     )  # fmt: skip
@@ -92,7 +95,7 @@ def define_augmentation(fv: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "augment", "",
         "for small data, what the discriminator's images go through at random: diffaugment (Zhao 2020), ada (Karras "
-        "2020), or names from translation, zoom, rotation, mirror, brightness, contrast, noise, cutout", flag_values=fv,
+        f"2020), color, or names from {', '.join(choices.AUGMENT_POLICIES)}", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(
         "augment_probability", 1.0, "of each policy, for each image, where --ada_target does not set it",
@@ -139,19 +142,16 @@ def define_schedule(fv: flags.FlagValues) -> None:
 def define_snapshot(fv: flags.FlagValues) -> None:
     """Which of a run's generators."""
     flags.DEFINE_enum(
-        "snapshot", "best", ["best", "latest"],
+        "snapshot", "best", choices.SNAPSHOTS,
         "of a GAN's run: the generator with the least fid while it was trained, or the newest", flag_values=fv,
     )  # fmt: skip
 
 
 def define_generator(fv: flags.FlagValues) -> None:
     """--generator: the folder of an export, or a name of the zoo."""
-    flags.DEFINE_string(
-        "generator",
-        None,
-        f"exported generator (folder of export-model), or one that comes with tfcxr: {', '.join(zoo.folders())}",
-        flag_values=fv,
-    )
+    names = tuple(zoo.folders())
+    what = f"exported generator (folder of export-model), or one that comes with tfcxr: {', '.join(names)}"
+    common.define_path(fv, "generator", what, words=names)
 
     def is_there(value: str | None) -> bool:
         try:
@@ -214,7 +214,7 @@ def define_progress(fv: flags.FlagValues) -> None:
         "must be two steps, such as 20,30", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "strategy", "default", ["default", "mirrored", "multiworker"],
+        "strategy", "default", training_choices.STRATEGIES,
         "mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs this command",
         flag_values=fv,
     )  # fmt: skip

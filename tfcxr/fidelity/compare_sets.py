@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from tfcxr import data, plotting
-from tfcxr.fidelity import distances, feature_statistics, features
+from tfcxr.fidelity import distances, feature_names, feature_statistics, features
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
@@ -32,7 +32,7 @@ def compare_sets(
     holdout: str | os.PathLike | None = None,
     split: str = "train",
     holdout_split: str = "test",
-    features_name: str = features.PIXELS_PCA,
+    features_name: str = feature_names.PIXELS_PCA,
     features_weights: str | None = None,
     num_images: int | None = None,
     batch_size: int = 64,
@@ -112,12 +112,12 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"| | {' | '.join('held-out real' if c == 'holdout' else c for c in columns)} | better |",
         "|---|" + "---|" * (len(columns) + 1),
     ]
-    for measure in features.METRICS:
-        metric = features.metric_name(measure, name)
+    for measure in feature_names.METRICS:
+        metric = feature_names.metric_name(measure, name)
         cells = []
         for column in columns:
             values = result["metrics"][column]
-            spread = f" ± {values[features.metric_name('kid_std', name)]:.2g}" if measure == "kid" else ""
+            spread = f" ± {values[feature_names.metric_name('kid_std', name)]:.2g}" if measure == "kid" else ""
             cells.append(f"{values[metric]:.4g}{spread}")
         lines.append(f"| {metric} | {' | '.join(cells)} | {_DIRECTIONS.get(measure, 'higher')} |")
     lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
@@ -160,7 +160,7 @@ def _warnings(number: int, width: int, name: str) -> list[str]:
             f"{number} images for {width} features: the Fréchet distance is biased far upwards; look at the KID, "
             f"and compare figures of {name} of the same number of images only"
         )
-    if name == features.PIXELS_PCA and number < _FEW_FOR_PCA:
+    if name == feature_names.PIXELS_PCA and number < _FEW_FOR_PCA:
         found.append(
             f"{name} is fitted to {number} real images: with so few, even held-out real images look unlike them; "
             f"{_FEW_FOR_PCA} or more are wanted"

@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.fidelity.extractor import Extractor
+from tfcxr.fidelity.feature_names import INCEPTION
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pixel_ranges
 
 _INCEPTION_SIZE = 299
-INCEPTION = "inception"
 
 _INCEPTION_URL = f"{choices.KERAS_URL}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # MD5 of that file, as keras.applications checks it.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfcxr import data
-from tfcxr.fidelity import distances, features
+from tfcxr.fidelity import distances, feature_names, features
 from tfcxr.fidelity.extractor import Extractor
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
@@ -71,7 +71,7 @@ def compare(
         "kid_std": kernel.std,
         **dataclasses.asdict(manifold),
     }
-    return {features.metric_name(measure, real.name): value for measure, value in values.items()}
+    return {feature_names.metric_name(measure, real.name): value for measure, value in values.items()}
 
 
 def of_records(

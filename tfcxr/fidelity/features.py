@@ -19,24 +19,16 @@ import tensorflow as tf
 from tfcxr import data
 from tfcxr.fidelity import feature_networks
 from tfcxr.fidelity.extractor import Extractor
-from tfcxr.fidelity.feature_networks import INCEPTION
+from tfcxr.fidelity.feature_names import INCEPTION, PIXELS_PCA
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
-
-PIXELS_PCA = "pixels_pca64"
-METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
 _COMPONENTS = 64
 _NO_SPREAD = 1e-10
 # Components are fitted to at most so many images, and so many pixels (512 MiB as float64; the SVD takes 3 times that).
 _FIT_IMAGES = 2000
 _FIT_PIXELS = 2**26
-
-
-def metric_name(measure: str, features: str) -> str:
-    """`fid/pixels_pca64`: a measure's name with that of its features."""
-    return f"{measure}/{features}"
 
 
 class PixelPca(Extractor):

@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from tfrecords_builder.errors import InputError, RunError
 
-NAMES = ("default", "mirrored", "multiworker")
-
 # What a stream is made for where one device trains.
 ALONE = tf.distribute.InputContext()
 

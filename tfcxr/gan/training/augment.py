@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfcxr.gan import choices
+
 BLACK = -1.0
 BRIGHTNESS = 0.5  # shift in ±; DiffAugment
 CONTRAST = 0.5  # factor in 1 ±; DiffAugment
@@ -175,7 +177,7 @@ MOVES = {"translation": _translation, "zoom": _zoom, "rotation": _rotation}
 _MOVE_ARGUMENTS = {"translation": "shifts", "zoom": "exponents", "rotation": "angles"}
 
 # All policies in the order in which they are applied; those not in `MOVES` are (images, numbers) -> images.
-POLICIES = {
+_FUNCTIONS = {
     "mirror": _mirror,
     **MOVES,
     "brightness": _brightness,
@@ -183,14 +185,7 @@ POLICIES = {
     "noise": _noise,
     "cutout": _cutout,
 }
-
-# ADA found geometry and colour to help and noise and cutout not (section 2.3, figure 4). Its mirroring is left out: in
-# a radiograph it changes the anatomy.
-SHORTHANDS = {
-    "color": ("brightness", "contrast"),
-    "diffaugment": ("brightness", "contrast", "translation", "cutout"),
-    "ada": ("translation", "zoom", "rotation", "brightness", "contrast"),
-}
+POLICIES = {name: _FUNCTIONS[name] for name in choices.AUGMENT_POLICIES}
 
 
 def parse(text: str) -> tuple[str, ...]:
@@ -202,9 +197,11 @@ def parse(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")] if text.strip() else []
     wanted: set[str] = set()
     for name in names:
-        if name not in POLICIES and name not in SHORTHANDS:
-            raise ValueError(f"unknown policy {name!r}: must be of {', '.join([*POLICIES, *SHORTHANDS])}")
-        wanted.update(SHORTHANDS.get(name, (name,)))
+        if name not in POLICIES and name not in choices.AUGMENT_SHORTHANDS:
+            raise ValueError(
+                f"unknown policy {name!r}: must be of {', '.join([*POLICIES, *choices.AUGMENT_SHORTHANDS])}"
+            )
+        wanted.update(choices.AUGMENT_SHORTHANDS.get(name, (name,)))
     return tuple(name for name in POLICIES if name in wanted)
 
 

@@ -40,7 +40,7 @@ def complaints(
       means: measures of the steps since the last report, by the names of `steps`.
       ratios: of `diversity`, by label combination.
       names: of the combinations.
-      loss: one of `steps.LOSSES`.
+      loss: one of `choices.LOSSES`.
     """
     found = {}
     collapsed = [name for name, ratio in zip(names, ratios, strict=True) if ratio is not None and ratio < COLLAPSED]

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.fidelity import distances, feature_statistics, features
+from tfcxr.fidelity import distances, feature_names, feature_statistics, features
 from tfcxr.gan import latent_sampling
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pixel_ranges
@@ -69,7 +69,7 @@ class Fidelity:
             input_signature=[tf.TensorSpec([None], tf.int64)],
         )
         self.name = self._extractor.name
-        self.main = features.metric_name("fid", self.name)
+        self.main = feature_names.metric_name("fid", self.name)
 
     def __call__(self, generate: Callable[[tf.Tensor, np.ndarray], np.ndarray]) -> dict[str, float]:
         """Measures a generator; its latents are the same at every call.

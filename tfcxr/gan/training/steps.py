@@ -10,14 +10,11 @@ import dataclasses
 import tensorflow as tf
 
 from tfcxr import data
+from tfcxr.gan import choices
 from tfcxr.gan.networks import network_config, prog_gan
 from tfcxr.gan.training import augment, losses, schedule
 from tfcxr.gan.training.state import GanState, Rate
 from tfrecords_builder.images import pixel_ranges
-
-LOSSES = ("wgan_gp", "logistic_ns", "logistic_r1", "hinge", "hinge_gp")
-PENALISED_LOSSES = ("wgan_gp", "logistic_r1", "hinge_gp")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # The means that `StepRunner.run` sums, besides those of the penalties and, with prog-GAN, of the label losses.
 MEASURES = (
@@ -39,7 +36,7 @@ class StepConfig:
 
     Attributes:
       batch_size: images per step of each network; at most 4 or divisible by 4.
-      loss: one of `LOSSES`.
+      loss: one of `choices.LOSSES`.
       learning_rate: of the generator, and of the discriminator where `d_learning_rate` is None.
       d_learning_rate: of the discriminator (Heusel 2017, two time scales).
       lr_decay_kimg: after so many thousand images shown both rates have fallen to a half, after twice as many to a
@@ -87,7 +84,7 @@ class StepConfig:
         object.__setattr__(self, "augment", tuple(self.augment))
         if self.batch_size < 1 or (self.batch_size > 4 and self.batch_size % 4):
             raise ValueError(f"batch_size={self.batch_size}: must be at most 4 or divisible by 4")
-        for name, known in (("loss", LOSSES), ("precision", PRECISIONS)):
+        for name, known in (("loss", choices.LOSSES), ("precision", choices.PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
         for name in ("learning_rate", "d_learning_rate", "lr_decay_kimg", "ada_kimg"):
@@ -190,7 +187,7 @@ class StepRunner:
         shares = self._strategy.num_replicas_in_sync
         self._own_rows = data.share_rows(self._batch_size // shares, config.passes)
         self._rows = tf.constant(data.share_rows(self._batch_size, shares)[:, self._own_rows])
-        self._penalised = config.loss in PENALISED_LOSSES
+        self._penalised = config.loss in choices.PENALISED_LOSSES
         self.measures = MEASURES + (LABEL_MEASURES if self._grows else ())
         self.images_per_step = self._batch_size * config.d_steps
 

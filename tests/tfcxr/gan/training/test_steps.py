@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcxr import data
+from tfcxr.gan import choices
 from tfcxr.gan.networks import build_networks, network_config
 from tfcxr.gan.training import augment, losses, steps
 from tfrecords_builder.images import pixel_ranges
@@ -60,7 +61,7 @@ def assert_same(state, other, atol=1e-5):
             np.testing.assert_allclose(a, b, atol=atol, err_msg=f"{name}/{a.name}")
 
 
-@pytest.mark.parametrize("loss", steps.LOSSES)
+@pytest.mark.parametrize("loss", choices.LOSSES)
 def test_every_loss_changes_both_networks_and_stays_finite(loss):
     state, (sums, penalties, number) = run(1, loss=loss, mirror=True, r2_gamma=1.0)
     assert np.isfinite(sums).all()

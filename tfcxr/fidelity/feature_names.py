@@ -1,0 +1,12 @@
+"""Names of features that need no path, and of measures; imports no TensorFlow."""
+
+PIXELS_PCA = "pixels_pca64"
+INCEPTION = "inception"
+WITHOUT_PATH = (PIXELS_PCA, INCEPTION)
+
+METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
+
+
+def metric_name(measure: str, features: str) -> str:
+    """`fid/pixels_pca64`: a measure's name with that of its features."""
+    return f"{measure}/{features}"
