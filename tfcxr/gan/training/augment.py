@@ -248,7 +248,7 @@ def _movements(names, images, probability, seed, rows):
     return arguments
 
 
-def adapt(probability, sign_mean, *, images, target: float = 0.6, images_to_full: int = 500_000) -> tf.Tensor:
+def adapt(probability, sign_mean, *, images, target: float = 0.6, images_to_full: float = 500_000) -> tf.Tensor:
     """ADA's controller of the probability (section 3; r_t of equation 1).
 
     Args:

@@ -6,7 +6,10 @@ takes its rows: whatever shares the work, the step is the same up to the order o
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import cast
 
+import numpy as np
 import tensorflow as tf
 
 from tfcxr import data
@@ -28,6 +31,12 @@ _ADAPT_EVERY = 4
 
 # What a number is drawn for. Each discriminator step within a step has its own block of eight.
 _MIRROR, _D_LATENTS, _MIX, _G_LABELS, _G_LATENTS, _AUGMENT_REAL, _AUGMENT_FAKE, _AUGMENT_G = range(8)
+
+
+# {image uint8 [B, R, R, 1], vector float32 [B, L]}; scalars by name; of each variable the gradient.
+Batch = dict[str, tf.Tensor]
+Measures = dict[str, tf.Tensor]
+Gradients = list[tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +89,7 @@ class StepConfig:
     mirror: bool = False
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "augment", tuple(self.augment))
         if self.batch_size < 1 or (self.batch_size > 4 and self.batch_size % 4):
             raise ValueError(f"batch_size={self.batch_size}: must be at most 4 or divisible by 4")
@@ -155,12 +164,12 @@ class StepRunner:
         self,
         state: GanState,
         config: StepConfig,
-        label_table,
+        label_table: np.ndarray,
         *,
         network: network_config.NetworkConfig | None = None,
         phase: schedule.Phase | None = None,
         strategy: tf.distribute.Strategy | None = None,
-    ):
+    ) -> None:
         """Args as follow.
 
         Args:
@@ -173,7 +182,7 @@ class StepRunner:
         """
         self._state, self._config, self._labels = state, config, tf.constant(label_table, tf.float32)
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._phase = phase
+        self._phase = cast(schedule.Phase, phase)  # is used with arch 'prog' only, which has one
         self._batch_size = phase.batch_size if phase else config.batch_size
         self._grows = network is not None and network.arch == "prog"
         if network is not None and phase is not None and self._grows:
@@ -192,12 +201,17 @@ class StepRunner:
         self.images_per_step = self._batch_size * config.d_steps
 
     @tf.function(reduce_retracing=True)
-    def run(self, batches, count):
-        """Makes `count` steps with the next batches of {image uint8 [B, R, R, 1], vector float32 [B, L]}.
+    def run(self, batches: Iterator[Batch], count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Makes steps; nothing leaves the graph between them.
 
-        With several devices the iterator is the strategy's, and B a device's share. Nothing leaves the graph between
-        steps. Returns the sums over the steps of `measures`, of `PENALTY_MEASURES` [2], and the number of penalties
-        that the latter sum.
+        Args:
+            batches: iterator of {image uint8 [B, R, R, 1], vector float32 [B, L]}; with several devices the strategy's,
+                and B a device's share.
+            count: int32 scalar, how many.
+
+        Returns:
+            The sums over the steps of `measures`, float32 [len(measures)], and of `PENALTY_MEASURES`, float32 [2], and
+            the number of penalties that the latter sum, int32.
         """
         sums, penalty_sums = tf.zeros([len(self.measures)]), tf.zeros([len(PENALTY_MEASURES)])
         penalties = tf.constant(0)
@@ -208,7 +222,7 @@ class StepRunner:
             penalties += done
         return sums, penalty_sums, penalties
 
-    def _step(self, batches):
+    def _step(self, batches: Iterator[Batch]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         state, config, strategy = self._state, self._config, self._strategy
         if self._grows:
             self._set_lod()
@@ -221,7 +235,7 @@ class StepRunner:
         found.update(self._total(strategy.run(self._generator_step)))
         self._average()
         if config.ada_target is not None:
-            self._adapt(found["signs/real"])
+            self._adapt(found["signs/real"], config.ada_target)
         due = tf.equal(state.step % config.reg_interval, 0)
         done = tf.cast(due, tf.int32) if self._penalised else tf.constant(0)
         penalty = tf.stack([found[name] for name in PENALTY_MEASURES])
@@ -229,13 +243,13 @@ class StepRunner:
         state.images_shown.assign_add(self.images_per_step)
         return tf.stack([found[name] for name in self.measures]), penalty, done
 
-    def _total(self, values):
+    def _total(self, values: Measures) -> Measures:
         return {name: self._strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
 
     # What follows runs on each device, with its share of the batch; losses are divided by the whole batch's size.
 
-    def _discriminator_step(self, images, labels, number):
-        def one_pass(index):
+    def _discriminator_step(self, images: tf.Tensor, labels: tf.Tensor, number: int) -> Measures:
+        def one_pass(index: int | tf.Tensor) -> tuple[Gradients, Measures]:
             rows, own = self._rows_of_pass(index)
             return self._discriminator_pass(self._part(images, own), self._part(labels, own), rows, number)
 
@@ -244,7 +258,9 @@ class StepRunner:
         measures["norm/D"] = self._apply(self._state.discriminator_optimizer, gradients, variables)
         return measures
 
-    def _discriminator_pass(self, images, labels, rows, number):
+    def _discriminator_pass(
+        self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor | None, number: int
+    ) -> tuple[Gradients, Measures]:
         """Gradients of the mean loss, penalty included, and the measures, of some rows of the batch."""
         config, base = self._config, 8 * number
         reals = pixel_ranges.uint8_to_signed(images)
@@ -291,12 +307,20 @@ class StepRunner:
             measures |= {"loss/labels_real": self._mean(real_labels), "loss/labels_fake": self._mean(fake_labels)}
         return gradients, measures
 
-    def _with_penalty(self, gradients, reals, fakes, labels, rows, base):
+    def _with_penalty(
+        self,
+        gradients: Gradients,
+        reals: tf.Tensor,
+        fakes: tf.Tensor,
+        labels: tf.Tensor,
+        rows: tf.Tensor | None,
+        base: int,
+    ) -> tuple[Gradients, tf.Tensor]:
         """The gradients with those of the penalty added, and the penalty's measures."""
         config, optimizer = self._config, self._state.discriminator_optimizer
         variables = self._discriminator.trainable_variables
 
-        def score(images):
+        def score(images: tf.Tensor) -> tf.Tensor:
             return self._scores(images, labels)[0]
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -315,13 +339,13 @@ class StepRunner:
         added = self._unscaled(tape.gradient(weighted, variables, unconnected_gradients="zero"), optimizer)
         return [a + b for a, b in zip(gradients, added, strict=True)], tf.stack([penalty, self._mean(norms)])
 
-    def _generator_step(self):
+    def _generator_step(self) -> Measures:
         gradients, measures = self._passes(lambda index: self._generator_pass(self._rows_of_pass(index)[0]))
         variables = self._generator.trainable_variables
         measures["norm/G"] = self._apply(self._state.generator_optimizer, gradients, variables)
         return measures
 
-    def _generator_pass(self, rows):
+    def _generator_pass(self, rows: tf.Tensor | None) -> tuple[Gradients, Measures]:
         config, optimizer = self._config, self._state.generator_optimizer
         picks = self._drawn(
             lambda shape, seed: tf.random.stateless_uniform(shape, seed, 0, tf.shape(self._labels)[0], tf.int32),
@@ -347,7 +371,7 @@ class StepRunner:
             measures["loss/labels_G"] = self._mean(label_values)
         return gradients, measures
 
-    def _passes(self, one_pass):
+    def _passes(self, one_pass: Callable[[int | tf.Tensor], tuple[Gradients, Measures]]) -> tuple[Gradients, Measures]:
         """The sums of what the passes over a device's share return."""
         total = one_pass(0)
         if self._config.passes > 1:
@@ -357,7 +381,7 @@ class StepRunner:
                 total = tf.nest.map_structure(tf.add, total, one_pass(index))
         return total
 
-    def _rows_of_pass(self, index):
+    def _rows_of_pass(self, index: int | tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         """The rows in the whole batch, and in the device's share; None: all."""
         if self._rows.shape[0] * self._config.passes == 1:
             return None, None
@@ -365,27 +389,27 @@ class StepRunner:
         rows = tf.gather(tf.gather(self._rows, device), index)
         return rows, tf.gather(tf.constant(self._own_rows), index) if self._config.passes > 1 else None
 
-    def _part(self, values, rows):
+    def _part(self, values: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
         return values if rows is None else tf.gather(values, rows)
 
-    def _drawn(self, draw, shape, use, rows):
+    def _drawn(self, draw: Callable[..., tf.Tensor], shape: list[int], use: int, rows: tf.Tensor | None) -> tf.Tensor:
         return self._part(draw([self._batch_size, *shape], seed=self._random(use)), rows)
 
-    def _random(self, use: int):
+    def _random(self, use: int) -> tf.Tensor:
         """A seed of its own for each use within a step."""
         return tf.stack([tf.constant(self._config.seed * 1024 + use, tf.int64), self._state.step])
 
-    def _latents(self, use, rows):
+    def _latents(self, use: int, rows: tf.Tensor | None) -> tf.Tensor:
         return self._drawn(tf.random.stateless_normal, [self._generator.input_shape[0][1]], use, rows)
 
-    def _augmented(self, images, use, rows):
+    def _augmented(self, images: tf.Tensor, use: int, rows: tf.Tensor | None) -> tf.Tensor:
         if not self._config.augment:
             return images
         probability = tf.convert_to_tensor(self._state.augment_probability)
-        rows = None if rows is None else (rows, self._batch_size)
-        return augment.augment(images, self._config.augment, probability, self._random(use), rows=rows)
+        part = None if rows is None else (rows, self._batch_size)
+        return augment.augment(images, self._config.augment, probability, self._random(use), rows=part)
 
-    def _scores(self, images, labels):
+    def _scores(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Scores [N] and, of prog-GAN, label logits."""
         if self._grows:
             scores, logits = self._discriminator(images, training=True)
@@ -393,16 +417,18 @@ class StepRunner:
             scores, logits = self._discriminator([images, labels], training=True), None
         return tf.reshape(scores, [-1]), logits
 
-    def _mean(self, values):
+    def _mean(self, values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(values) / self._batch_size
 
-    def _scaled(self, loss, optimizer):
+    def _scaled(self, loss: tf.Tensor, optimizer: tf.keras.optimizers.Optimizer) -> tf.Tensor:
         return optimizer.get_scaled_loss(loss) if self._config.precision == "mixed_float16" else loss
 
-    def _unscaled(self, gradients, optimizer):
+    def _unscaled(self, gradients: Gradients, optimizer: tf.keras.optimizers.Optimizer) -> Gradients:
         return optimizer.get_unscaled_gradients(gradients) if self._config.precision == "mixed_float16" else gradients
 
-    def _apply(self, optimizer, gradients, variables):
+    def _apply(
+        self, optimizer: tf.keras.optimizers.Optimizer, gradients: Gradients, variables: list[tf.Variable]
+    ) -> tf.Tensor:
         """Updates the variables; returns this device's share of the norm of the whole batch's gradient."""
         shares = self._strategy.num_replicas_in_sync
         if shares > 1:
@@ -414,20 +440,20 @@ class StepRunner:
 
     # What follows runs once for all devices.
 
-    def _average(self):
+    def _average(self) -> None:
         state, rate = self._state, tf.constant(1 - self._config.ema_decay)
         if self._config.ema_rampup is not None:
             looked_back = self._config.ema_rampup * tf.cast(state.step + 1, tf.float32)
             rate = tf.maximum(rate, 1 / tf.maximum(looked_back, 1.0))
 
-        def move(average, current):
+        def move(average: tf.Variable, current: tf.Tensor) -> None:
             average.assign_add((current - average) * rate)
 
         pairs = zip(state.ema.trainable_variables, state.generator.trainable_variables, strict=True)
         for average, current in pairs:
             self._strategy.extended.update(average, move, args=(current,))
 
-    def _adapt(self, signs):
+    def _adapt(self, signs: tf.Tensor, target: float) -> None:
         state, config = self._state, self._config
         state.sign_sum.assign_add(signs)
         if tf.equal((state.step + 1) % _ADAPT_EVERY, 0):
@@ -436,16 +462,16 @@ class StepRunner:
                     state.augment_probability,
                     state.sign_sum / _ADAPT_EVERY,
                     images=_ADAPT_EVERY * self.images_per_step,
-                    target=config.ada_target,
+                    target=target,
                     images_to_full=config.ada_kimg * 1000,
                 )
             )
             state.sign_sum.assign(0.0)
 
-    def _lod(self):
+    def _lod(self) -> tf.Variable:
         return self._state.generator.get_layer("lod").lod
 
-    def _set_lod(self):
+    def _set_lod(self) -> None:
         phase = self._phase
         way = tf.cast(self._state.images_shown - phase.first_image, tf.float32) / phase.num_images
         lod = self._stages - phase.stage + phase.fade_from + (phase.fade_to - phase.fade_from) * way
@@ -453,7 +479,7 @@ class StepRunner:
             model.get_layer("lod").lod.assign(lod)
 
 
-def _discriminator_loss(loss):
+def _discriminator_loss(loss: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     if loss == "wgan_gp":
         return losses.wgan_discriminator
     return losses.hinge_discriminator if loss.startswith("hinge") else losses.logistic_discriminator
