@@ -8,9 +8,8 @@ from typing import Any
 
 import jinja2
 
+from tfcxr.classifiers.adaptation import methods
 from tfrecords_builder.records import datasheet
-
-_ALIGNMENTS = {"none": "without adaptation", "dcan_noreg": "the thesis's variant of DCAN, without its regulariser"}
 
 
 def classifier_card(
@@ -26,7 +25,8 @@ def classifier_card(
     method = "trained on labelled images"
     if config["kind"] == "dcan":
         name = config.get("alignment", "dcan")
-        method = f"trained on labelled source and unlabelled target images ({_ALIGNMENTS.get(name, name)})"
+        name = methods.FORMER_NAMES.get(name, name)
+        method = f"trained on labelled source and unlabelled target images; method {name}: {methods.METHODS[name][2]}"
     return _render(
         "classifier_card.md.j2",
         config=config,
