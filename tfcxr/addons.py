@@ -19,7 +19,6 @@ What else of tfa was tried and is not used:
   a trial): use it on inputs, not inside of a network. `random_cutout` draws by the batch.
 """
 
-import importlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -27,18 +26,13 @@ from typing import Any
 
 import tensorflow as tf
 
-
-def _import_tfa() -> Any:
-    """The package, or None where it is not installed. Importing it warns of its end of life."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module("tensorflow_addons")
-        except ImportError:
-            return None
-
-
-_tfa = _import_tfa()
+with warnings.catch_warnings():
+    # It warns of its end of life.
+    warnings.simplefilter("ignore")
+    try:
+        import tensorflow_addons as _tfa
+    except ImportError:
+        _tfa = None
 
 
 def rotate(images: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
