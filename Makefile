@@ -16,7 +16,7 @@ demo: $(VENV)/.ready
 	$(BIN)/tfcxr study --flagfile=study/phantom --workspace=$(WORKSPACE)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not large"
+	$(BIN)/python -m pytest -m "not large" -n logical --dist=loadgroup --no-loadscope-reorder
 
 test-large: $(VENV)/.ready
 	$(BIN)/python -m pytest -m large

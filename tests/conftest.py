@@ -12,6 +12,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers of pytest-xdist (`--dist=loadgroup`) get whole files, so that what a file trains is trained once.
+
+    The files that look at the tiny study go to one worker, first, because it takes longest.
+    """
+    with_study = {item.path for item in items if "tiny_study" in item.fixturenames}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("tiny_study" if item.path in with_study else str(item.path)))
+    items.sort(key=lambda item: item.path not in with_study)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
     """The folder with the reference data (golden numbers, real radiographs), or a skip."""
