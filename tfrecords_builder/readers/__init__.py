@@ -71,6 +71,8 @@ def read(
     if dataset not in choices.DATASETS:
         raise InputError(f"--dataset={dataset}: unknown; choose one of {', '.join(choices.DATASETS)}")
     if not data_dir.is_dir():
+        if data_dir.is_file():
+            raise InputError(f"--data_dir={data_dir}: is a file; give the images' folder, a table by --labels_csv")
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
     if dataset == "chexpert":
         table = chexpert.read(data_dir, table_path, official)

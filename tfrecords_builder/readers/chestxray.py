@@ -83,7 +83,8 @@ def check_header(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pat
     """The table; raises InputError, as `read`, if it is absent or lacks a column, by its first line."""
     path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
     if path is None:
-        hint = table.suggest_dataset(data_dir, but="chestxray") or "give the table by --labels_csv"
+        hint = table.suggest_dataset(data_dir, but="chestxray") or table.suggest_folder(data_dir, _TABLES)
+        hint = hint or "give the table by --labels_csv"
         raise InputError(f"--data_dir={data_dir}: holds no {_TABLES[2]}; {hint}")
     table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chestxray")
     return path

@@ -59,6 +59,11 @@ def _find_paths(
 ) -> tuple[pathlib.Path, list[pathlib.Path]]:
     """The folder that paths in the tables are relative to, and the tables."""
     root = data_dir if labels_csv else _find_root(data_dir)
+    if official and not (root / "valid.csv").is_file():
+        raise InputError(
+            f"--split_policy=official: {root / 'valid.csv'}, whose images are for test, is not there; choose "
+            "--split_policy=patient"
+        )
     return root, [labels_csv or root / "train.csv", *([root / "valid.csv"] if official else [])]
 
 
@@ -71,7 +76,7 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
     if roots:
         what = "several CheXpert folders"
     else:
-        hint = table.suggest_dataset(data_dir, but="chexpert")
+        hint = table.suggest_dataset(data_dir, but="chexpert") or table.suggest_folder(data_dir, ["train.csv"])
         what = f"no train.csv ({hint})" if hint else "no train.csv"
     raise InputError(f"--data_dir={data_dir}: holds {what}; give the folder of train.csv")
 

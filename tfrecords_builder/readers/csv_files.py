@@ -138,6 +138,9 @@ class _Lines:
         except _READ_ERRORS as error:
             raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         first = first.removeprefix("\ufeff")
+        if first.startswith("PK\x03\x04"):
+            self._stream.close()
+            raise InputError(f"{path}: is no CSV{_recognise(first.encode())}")
         if not first.strip():
             self._stream.close()
             raise InputError(f"{path}: is empty" if not first else f"{path}: line 1: is blank, expected column names")
@@ -182,10 +185,22 @@ class _Lines:
             try:
                 text = data.decode()
             except UnicodeDecodeError as error:
-                raise InputError(f"{self._path}: line {self._line}: is not UTF-8 text") from error
+                hint = _recognise(data) if self._line == 1 else ""
+                raise InputError(f"{self._path}: line {self._line}: is not UTF-8 text{hint}") from error
             if "\0" in text:
                 raise InputError(f"{self._path}: line {self._line}: holds a NUL byte; is it a text file?")
             yield text
+
+
+def _recognise(data: bytes) -> str:
+    """What the first bytes of a file that is no text say it is, and what to do; as the end of a message."""
+    if data.startswith(b"PK\x03\x04"):
+        return ": it is a zip file or a spreadsheet; save the table as CSV"
+    if data.startswith(b"\x1f\x8b"):
+        return ": it is a gzip file, whose name must end in .gz"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ": it is UTF-16; save the table as CSV in UTF-8"
+    return ""
 
 
 def read_lines(path: pathlib.Path) -> list[str]:

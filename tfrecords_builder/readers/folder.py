@@ -1,6 +1,7 @@
 """A user's own images: any folder, with a table whose columns `FolderColumns` names."""
 
 import collections
+import difflib
 import pathlib
 from collections.abc import Sequence
 
@@ -43,6 +44,7 @@ def read(
         frame["fold"] = table.to_texts(raw.convert(columns.split, _to_fold), len(frame))
     if columns.class_column:
         findings = _add_classes(frame, raw, columns)
+        warnings += _suspect_typos(columns)
     else:
         findings = _add_label_columns(frame, raw, label_columns, warnings)
     _warn_of_contradictions(frame, warnings)
@@ -91,7 +93,11 @@ def _choose_columns(
 def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
     found = table.find_tables(data_dir)
     if len(found) != 1:
-        what = f"holds several tables ({', '.join(path.name for path in found)})" if found else "holds no *.csv"
+        what = (
+            f"holds several tables ({', '.join(path.name for path in found)})"
+            if found
+            else "holds no *.csv and no *.tsv"
+        )
         hint = table.suggest_dataset(data_dir, but="folder") or "give the table by --labels_csv"
         raise InputError(f"--data_dir={data_dir}: {what}; {hint}")
     return found[0]
@@ -149,6 +155,16 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
     extra = [EXTRA_SEPARATOR.join(name for name in names if name not in LABELS) for names in distinct]
     frame["extra"] = table.to_texts(np.array(extra, object)[raw.codes[column]], len(frame))
     return named
+
+
+def _suspect_typos(columns: FolderColumns) -> list[str]:
+    """Warnings of extra findings in --class_values that are spelled almost as a canonical label."""
+    found = []
+    for name in dict.fromkeys(name for names in columns.class_values.values() for name in names if name not in LABELS):
+        near = difflib.get_close_matches(name, LABELS, n=1, cutoff=0.8)
+        if near:
+            found.append(f"--class_values: {name!r} is a finding outside the 14 labels; did you mean {near[0]!r}?")
+    return found
 
 
 def _add_label_columns(

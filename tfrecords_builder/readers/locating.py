@@ -75,9 +75,9 @@ def explain_missing(table: Table, image: str, data_dir: str | os.PathLike) -> st
     for folder, _, names in os.walk(str(data_dir)):
         if name in names and (table.search or f"{folder}/{name}".endswith(f"/{tail}")):
             return f"{text}; {pathlib.Path(folder, name)} has its name: {_advise(table, image, pathlib.Path(folder))}"
-        stem = name.rpartition(".")[0]
-        if stem and not other and f"{folder}/{name}".endswith(f"/{tail}"):
-            same = sorted(each for each in names if each.rpartition(".")[0] == stem)
+        stem = pathlib.PurePosixPath(name).stem
+        if not other and (table.search or f"{folder}/{name}".endswith(f"/{tail}")):
+            same = sorted(each for each in names if pathlib.PurePosixPath(each).stem == stem)
             other = str(pathlib.Path(folder, same[0])) if same else ""
     return f"{text}; {other} differs in its ending only, which the table must name" if other else text
 

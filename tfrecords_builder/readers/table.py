@@ -1,6 +1,7 @@
 """What all readers share: `Table`, whose table a file is, and the checks of cells."""
 
 import dataclasses
+import difflib
 import hashlib
 import os
 import pathlib
@@ -78,7 +79,11 @@ def check_columns(path: pathlib.Path, header: Sequence[str], required: Sequence[
         if header.count(column) > 1:
             raise InputError(f"{path}: has two columns {column!r}")
         if column not in header:
+            near = difflib.get_close_matches(column.casefold(), {name.casefold(): name for name in header}, n=1)
+            meant = next((name for name in header if near and name.casefold() == near[0]), "")
             hint = guess_dataset(header, but=dataset) or f"it has {shorten(', '.join(header))}"
+            hint += f"; did you mean {meant!r}?" if meant else ""
+            hint += "; columns are told apart by commas, semicolons or tabs" if len(header) == 1 else ""
             raise InputError(f"{path}: has no column {column!r}; {hint}")
 
 
@@ -102,9 +107,19 @@ def suggest_dataset(folder: pathlib.Path, *, but: str) -> str:
     return ""
 
 
+def suggest_folder(data_dir: pathlib.Path, names: Sequence[str]) -> str:
+    """Says that a file of one of the names lies in a folder above or below `data_dir`; "" if none does."""
+    data_dir = data_dir.resolve()
+    for name in names:
+        for path in (data_dir.parent / name, *sorted(data_dir.glob(f"*/{name}"))[:1]):
+            if path.is_file():
+                return f"{path} is there: give --data_dir={path.parent}"
+    return ""
+
+
 def find_tables(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The CSV files in a folder, plain or gzipped, in order of name; hidden ones are left out."""
-    names = (".csv", ".csv.gz")
+    """The CSV and TSV files in a folder, plain or gzipped, in order of name; hidden ones are left out."""
+    names = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
     return sorted(path for path in folder.iterdir() if path.name.lower().endswith(names) and path.name[0] != ".")
 
 

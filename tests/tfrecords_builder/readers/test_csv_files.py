@@ -67,7 +67,7 @@ def test_gzip(tmp_path):
         (b"a,b\n1,2\n1\n", "line 3: has 1 cells, the header has 2"),
         (b"a,b\n1,2,3\n", "line 2: has 3 cells, the header has 2"),
         (b"a,b\n1,2\n3,\xff\n", "line 3: is not UTF-8 text"),
-        ("a,b\n1,2\n".encode("utf-16"), "line 1: is not UTF-8 text"),
+        ("a,b\n1,2\n".encode("utf-16"), "line 1: is not UTF-8 text: it is UTF-16; save the table as CSV in UTF-8"),
         ("a,b\n1,2\n".encode("utf-16-le"), "line 1: holds a NUL byte; is it a text file?"),
         (b"a,b\n1,2\n3,\x00\n", "line 3: holds a NUL byte; is it a text file?"),
         (b'a,b\n1,"2\n3,4\n5,6\n', "line 2: is no row of a table (unexpected end of data)"),

@@ -176,7 +176,7 @@ def test_unknown_class_value(tmp_path):
 
 
 def test_the_table_must_be_found(tmp_path):
-    with pytest.raises(InputError, match=r"holds no \*\.csv; give the table by --labels_csv"):
+    with pytest.raises(InputError, match=r"holds no \*\.csv and no \*\.tsv; give the table by --labels_csv"):
         readers.read("folder", tmp_path)
     for name in ("b.csv", "a.csv"):
         _write(tmp_path, "path,Edema", "a.png,1", name=name)
@@ -185,3 +185,14 @@ def test_the_table_must_be_found(tmp_path):
     assert len(readers.read("folder", tmp_path, labels_csv=tmp_path / "a.csv").frame) == 1
     with pytest.raises(InputError, match="give the column of the splits by --columns=split:COLUMN"):
         readers.read("folder", tmp_path, labels_csv=tmp_path / "a.csv", official=True)
+
+
+def test_a_table_of_tabs_is_found(tmp_path):
+    _write(tmp_path, "path\tpatient\tEdema", "a.png\t1\t1", name="table.tsv")
+    assert readers.read("folder", tmp_path).frame["Edema"].tolist() == [1]
+
+
+def test_a_mistyped_label_in_class_values_is_told(tmp_path):
+    _write(tmp_path, "path,patient,c", "a.png,1,A", "b.png,2,B")
+    warnings = _read(tmp_path, "class:c", class_values=("A:Pnuemonia", "B:Tuberculosis")).warnings
+    assert warnings == ("--class_values: 'Pnuemonia' is a finding outside the 14 labels; did you mean 'Pneumonia'?",)

@@ -292,3 +292,51 @@ def test_nih_counts_of_the_real_table(shared_dir):
     assert int((~labels.select(multilabel, vectors, extra)).sum()) == 20343
     assert int(((extra != "") & ~vectors.any(axis=1)).sum()) == 20343
     assert frame["fold"].value_counts().to_dict() == {"train_val": 86524, "test": 25596}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.replace(b",", b"|"), "columns are told apart by commas, semicolons or tabs"),
+        (lambda data: data.replace(b"Patient ID", b"PatientID"), "did you mean 'PatientID'?"),
+        (lambda data: data.replace(b"Patient ID", b"patient id"), "did you mean 'patient id'?"),
+        (
+            lambda data: data.decode().encode("utf-16"),
+            "is not UTF-8 text: it is UTF-16; save the table",
+        ),
+        (gzip.compress, "it is a gzip file, whose name must end in .gz"),
+        (lambda data: b"PK\x03\x04" + data, "is no CSV: it is a zip file or a spreadsheet; save the table as CSV"),
+        (lambda data: data + b"b.png,Ed\xe9ma,0,1,1,F,PA\n", "line 3: is not UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_recognised(tmp_path, change, message):
+    _nih(tmp_path, "a.png,Edema,0,17,58,F,PA")
+    path = tmp_path / "Data_Entry_2017.csv"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError) as caught:
+        readers.read("chestxray", tmp_path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "place"),
+    [("chestxray", "images"), ("chexpert", "train"), ("chestxray", "..")],
+)
+def test_a_folder_beside_the_right_one(tmp_path, dataset, place):
+    make = {"chestxray": fakes.make_chestxray, "chexpert": fakes.make_chexpert}[dataset]
+    root = make(tmp_path / "data", num_patients=2)
+    with pytest.raises(InputError, match=f"give --data_dir={root}"):
+        readers.read(dataset, root / place)
+
+
+def test_a_table_instead_of_its_folder(tmp_path):
+    root = fakes.make_chestxray(tmp_path, num_patients=2)
+    with pytest.raises(InputError, match=r"--data_dir=.*csv: is a file; give the images' folder"):
+        readers.read("chestxray", root / "Data_Entry_2017.csv")
+
+
+def test_chexpert_official_without_its_test_table(tmp_path):
+    root = fakes.make_chexpert(tmp_path, num_patients=2)
+    (root / "valid.csv").unlink()
+    with pytest.raises(InputError, match=r"--split_policy=official: .*valid\.csv, .* is not there; choose"):
+        readers.read("chexpert", root, official=True)
