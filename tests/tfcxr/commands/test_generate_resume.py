@@ -137,6 +137,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_goes_on(run, tmp_path, capsys
     table = tmp_path / "t.csv"
     table.write_text("Edema,count,split\n1,5,train\n1,900,validation\n")
     settings = [f"--run_dir={run}", "--label_version=v2", "--label_source=table", f"--label_table={table}"]
+    settings.append("--allow_unseen_labels")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert call(*settings, f"--output_dir={whole}") == 0
     capsys.readouterr()
@@ -161,6 +162,7 @@ def test_build_records_reads_the_pngs_back(run, tmp_path):
     table.write_text("Edema,Support Devices,No Finding,count,split\n1,1,0,7,train\n0,0,1,5,train\n1,0,0,4,validation\n")
     out = tmp_path / "out"
     arguments = [f"--run_dir={run}", "--label_version=multilabel", "--label_source=table", f"--label_table={table}"]
+    arguments.append("--allow_unseen_labels")
     assert call(*arguments, "--also_png", f"--output_dir={out}") == 0
     expected = records(out)
     # CheXpert's valid.csv is its official test fold.
