@@ -52,6 +52,11 @@ class PathFlag(flags.Flag):
         self.words = tuple(words)
         self.reads = reads
 
+    @property
+    def names_a_path(self) -> bool:
+        """Whether its present value is a path."""
+        return bool(self.value) and self.value not in self.words
+
 
 def define_path(
     fv: flags.FlagValues, name: str, help_text: str, *, default: str | None = None, words: Sequence[str] = ()

@@ -2,14 +2,15 @@
 evaluates, and puts the results in one table, the thesis's figures beside ours.
 
 Every job is a tfcxr command with a log of its own. What is done and unchanged is skipped, so that the same command
-goes on after a stop, and only what a changed flag affects runs again (replacing the old). A failed job leaves its cells
-empty and marked; the rest goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
+goes on after a stop, and only what a changed flag or file affects runs again, beside what was made before. All flags
+and the columns of tables are checked before anything runs. A failed job leaves its cells empty and marked; the rest
+goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
 Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 """
 
 import sys
 
-from flags import app, study
+from flags import app, common, study
 
 
 def define_flags(fv):
@@ -33,14 +34,17 @@ def main(fv):
     workspace = pathlib.Path(fv.workspace)
     folder = pathlib.Path(fv.output_dir or workspace / "studies" / definition.name)
     written = {name: fv[name].value for name in sorted(fv) if fv[name].value not in (None, "", [])}
-    whole = study_lib.Study(definition, planning.plan(definition, _resolve), written, workspace, folder, _resolve)
+    graph = planning.plan(definition, _resolve)
+    whole = study_lib.Study(definition, graph, written, workspace, folder, _resolve)
     if fv.dry_run:
-        print(whole.describe())
+        print(whole.describe(), flush=True)
+        whole.check(_check)
         return None
     if fv.emit:
         flags = [fv[name].serialize() for name in fv if fv[name].present and name not in ("emit", "flagfile")]
         print(whole.emit(fv.emit, [line for flag in flags for line in flag.split("\n")]), end="")
         return None
+    whole.check(_check)
     with whole.opened() as lock_handle:
         app.write_flags(fv, folder)
         whole.run(fv.jobs, lock_handle)
@@ -82,19 +86,41 @@ def _definition(fv):
 
 
 def _resolve(kind, arguments):
-    """All flags of a command with their values, presets expanded."""
-    import importlib
+    """All flags of a command, see planning.Resolved."""
+    import pathlib
 
+    from tfcxr.studies import planning
+
+    fv = _parse(kind, arguments)
+    paths = [fv[name] for name in fv if isinstance(fv[name], common.PathFlag)]
+    reads = {flag.name: pathlib.Path(flag.value) for flag in paths if flag.names_a_path and flag.reads}
+    return planning.Resolved(fv.flag_values_dict(), reads, {flag.name for flag in paths if not flag.reads})
+
+
+def _check(kind, arguments, pending):
+    """Has a command check its flags; `pending`: those that name what has yet to be made."""
+    check = getattr(_module(kind), "check", None)
+    if check:
+        check(_parse(kind, arguments), pending)
+
+
+def _parse(kind, arguments):
     from absl import flags
 
-    from tfcxr import cli
     from tfrecords_builder.errors import InputError
 
-    module = importlib.import_module(cli.COMMANDS[kind][0])
     try:
-        return app.parse(module.define_flags, [kind, *arguments]).flag_values_dict()
+        return app.parse(_module(kind).define_flags, [kind, *arguments])
     except (flags.Error, InputError) as error:
         raise InputError(f"flags of {kind}: {error}") from error
+
+
+def _module(kind):
+    import importlib
+
+    from tfcxr import cli
+
+    return importlib.import_module(cli.COMMANDS[kind][0])
 
 
 if __name__ == "__main__":

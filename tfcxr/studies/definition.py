@@ -89,14 +89,22 @@ class Definition:
 
 
 def parse_tokens(flag: str, text: str) -> tuple[str, ...]:
-    """Flags of a command, shell-quoted; a word that is no flag is a preset: `demo/train_gan --total_kimg=2`.
+    """Flags of a command, shell-quoted; words before the first flag are presets: `demo/train_gan --total_kimg=2`.
 
-    Raises InputError naming `flag` if the quotes do not close.
+    Raises InputError naming `flag` if the quotes do not close, or a word after a flag is no flag.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"--{flag}={text}: {error}") from error
+    for before, word in itertools.pairwise(words):
+        if before.startswith("-") and not word.startswith("-"):
+            name, equals, value = before.partition("=")
+            meant = f"{name}='{value} {word}'" if equals else f"{name}={word}"
+            raise InputError(
+                f"--{flag}={text}: {word} stands after {before} and is no flag; if it belongs to that value, write "
+                f"{meant}; presets come before all flags"
+            )
     return tuple(word if word.startswith("-") else f"--flagfile={word}" for word in words)
 
 

@@ -1,24 +1,46 @@
 """A definition as a graph of jobs: phantom -> records -> GAN -> synthetic set -> training -> evaluation."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import tfcxr
-from tfcxr.studies import definition
+from tfcxr.classifiers.adaptation import methods
+from tfcxr.studies import definition, numerics
 from tfcxr.studies.definition import NONE, Cell, Definition
+from tfcxr.studies.fingerprints import Fingerprints
 from tfrecords_builder.errors import InputError
-
-# (command, its flags) -> every flag's value, presets expanded; raises InputError. Given by the binary, since libraries
-# know no flags.
-Resolve = Callable[[str, Sequence[str]], Mapping[str, Any]]
 
 # A job's output does not depend on these.
 IGNORED = ("overwrite", "workers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """All flags of a command, presets expanded.
+
+    Attributes:
+        values: flag -> value.
+        reads: flags that are the path of something to read -> path.
+        writes: flags that name what to write, or a cache.
+    """
+
+    values: Mapping[str, Any]
+    reads: Mapping[str, pathlib.Path]
+    writes: Collection[str]
+
+    def settings(self) -> dict[str, Any]:
+        """The flags on which the output depends, by their values: paths are in it as they were written."""
+        return {flag: value for flag, value in self.values.items() if flag not in IGNORED}
+
+
+# (command, its flags) -> Resolved; raises InputError. Given by the program, since libraries know no flags.
+Resolve = Callable[[str, Sequence[str]], Resolved]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +53,12 @@ class Job:
       flags: its flags, but for those of paths.
       inputs: flag -> id of the job whose output it names.
       external: flag -> existing path outside of the study.
-      output: folder in the workspace.
+      output: folder in the workspace, or in the output of the job `inside`.
+      inside: id of the job in whose output this one lies; None once `stamps` has chosen the folder.
+      former_output: what `output` was called by earlier versions, if it had another name.
       key: digest of all that determines the output.
+      numerics: version of the numbers that the command makes, see `numerics`.
+      newest: when the newest file outside of the study that it reads was changed, in seconds since the epoch.
     """
 
     id: str
@@ -41,7 +67,11 @@ class Job:
     inputs: Mapping[str, str]
     external: Mapping[str, pathlib.Path]
     output: str
+    inside: str | None = None
+    former_output: str | None = None
     key: str = ""
+    numerics: int = 1
+    newest: float = 0.0
 
     @property
     def output_flag(self) -> str:
@@ -99,7 +129,7 @@ class _Planner:
     def __init__(self, study: Definition, resolve: Resolve):
         self._study = study
         self._resolve = resolve
-        self._fingerprints: dict[pathlib.Path, str] = {}
+        self._fingerprints = Fingerprints()
         self.jobs: dict[str, Job] = {}
 
     def cell(self, cell: Cell, default_variant: str | None) -> tuple[str, str]:
@@ -114,7 +144,8 @@ class _Planner:
             f"{name}-on-{cell.target}",
             {},
             {"model": training, "records": self.records(cell.target, cell.label_version)},
-            output=f"{self.jobs[training].output}/evaluations/{cell.target}",
+            output=f"evaluations/{cell.target}",
+            inside=training,
         )
 
     def records(self, name: str, version: str) -> str:
@@ -143,8 +174,9 @@ class _Planner:
     def label_stats(self, name: str) -> None:
         """Counts a set's labels, with those flags of its build-records that both commands know."""
         data = self._data(name)
-        build = self._resolve("build-records", [*self._study.records[name], *_stand_ins(data, "--label_version=v2")])
-        known = self._resolve("label-stats", [f"--dataset={build['dataset']}", *_stand_ins(data)])
+        given = [*self._study.records[name], *_stand_ins(data, "--label_version=v2")]
+        build = self._resolve("build-records", given).values
+        known = self._resolve("label-stats", [f"--dataset={build['dataset']}", *_stand_ins(data)]).values
         own = {flag: build[flag] for flag in known if flag in build and build[flag] != known[flag]}
         own["dataset"] = build["dataset"]
         self._add("label-stats", name, own, **data, output=f"statistics/{name}")
@@ -154,7 +186,7 @@ class _Planner:
         user = self._study.flags.get("train-baseline", ())
         if any("{variant}" in token for token in user):
             raise InputError(f"--cells: {NONE} needs a variant, such as {NONE}/plain: --baseline_flags has {{variant}}")
-        return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"])["variant"]
+        return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["variant"]
 
     def _gan(self, name: str) -> str:
         version = "multilabel"
@@ -174,9 +206,12 @@ class _Planner:
         }
         if self._study.adapt_from_baseline:
             inputs["init_from"] = self._baseline(cell.label_version, cell.source, default_variant, cell.seed)
-        name = f"{cell.label_version}-{cell.source}-to-{cell.target}-{cell.method}-seed{cell.seed}"
+        start, end = f"{cell.label_version}-{cell.source}-to-{cell.target}", f"seed{cell.seed}"
+        name = f"{start}-{cell.method}-{end}"
         own = {"alignment": cell.method, "seed": cell.seed}
-        return self._add("train-dcan", name, own, inputs, output=f"runs/{name}")
+        former = next((old for old, new in methods.FORMER_NAMES.items() if new == cell.method), None)
+        former_output = f"runs/{start}-{former}-{end}" if former else None
+        return self._add("train-dcan", name, own, inputs, output=f"runs/{name}", former_output=former_output)
 
     def _data(self, name: str) -> dict[str, Any]:
         """Where the images of a set come from, as keyword arguments of `_add`."""
@@ -194,6 +229,8 @@ class _Planner:
         external: Mapping[str, pathlib.Path] | None = None,
         *,
         output: str,
+        inside: str | None = None,
+        former_output: str | None = None,
         user: Sequence[str] | None = None,
     ) -> str:
         """Adds a job whose flags are `user` (default: those of its command) and the study's `own`; returns its id."""
@@ -204,43 +241,70 @@ class _Planner:
         filled = [t.replace("{method}", str(own.get("alignment"))) for t in tokens]
         filled = [t.replace("{variant}", str(own.get("variant"))) for t in filled]
         flags = (*filled, *(_flag(flag, value) for flag, value in own.items()))
-        job = Job(job_id, kind, flags, inputs, external or {}, output)
-        self.jobs[job_id] = dataclasses.replace(job, key=self._key(job, filled))
+        version = numerics.VERSIONS[kind]
+        job = Job(job_id, kind, flags, inputs, external or {}, output, inside, former_output, numerics=version)
+        key, newest = self._key(job, filled)
+        self.jobs[job_id] = dataclasses.replace(job, key=key, newest=newest)
         return job_id
 
-    def _key(self, job: Job, user: Sequence[str]) -> str:
+    def _key(self, job: Job, user: Sequence[str]) -> tuple[str, float]:
+        """The job's key, and when the newest file that it reads from outside was changed."""
         # Outputs of other jobs need not be there yet, so that the current folder stands for each of them.
         places = dict.fromkeys(job.inputs.values(), ".") | {job.id: "x"}
         arguments = job.arguments(places)
-        values = self._resolve(job.kind, arguments)
-        preferred = self._resolve(job.kind, [*arguments, *user])
-        for flag, value in values.items():
-            # The variant among the user's flags is the default that a cell may replace.
-            if preferred[flag] != value and flag != "variant":
-                raise InputError(
-                    f"--{flag}={preferred[flag]}: is among the flags of {job.kind}, but in {job.id} the study has "
-                    f"{value}; leave it out there"
-                )
-        paths = {*job.inputs, *job.external, job.output_flag, *IGNORED}
+        resolved = self._resolve(job.kind, arguments)
+        self._refuse_conflict(job, user, resolved.values, self._resolve(job.kind, [*arguments, *user]).values)
+        files, newest = {}, 0.0
+        for flag, path in resolved.reads.items():
+            if flag not in job.inputs:
+                files[flag], changed = self._fingerprint(job, flag, path)
+                newest = max(newest, changed)
+        elsewhere = {*job.inputs, *resolved.reads, *resolved.writes}
         described = {
             "kind": job.kind,
-            "flags": {flag: value for flag, value in values.items() if flag not in paths},
+            "numerics": job.numerics,
+            "flags": {flag: value for flag, value in resolved.settings().items() if flag not in elsewhere},
             "inputs": {flag: self.jobs[need].key for flag, need in job.inputs.items()},
-            "external": {flag: self._fingerprint(path) for flag, path in job.external.items()},
-            "version": tfcxr.__version__,
+            "files": files,
         }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest(), newest
 
-    def _fingerprint(self, folder: pathlib.Path) -> str:
-        """Digest of a folder's tables, lists and descriptions, also one folder down; images are too many to read."""
-        if folder not in self._fingerprints:
-            digest = hashlib.sha256()
-            for path in sorted([*folder.iterdir(), *folder.glob("*/*.csv*")]):
-                if path.name.endswith((".csv", ".csv.gz", ".txt", ".json", ".pb")) and path.is_file():
-                    digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-                    digest.update(path.read_bytes())
-            self._fingerprints[folder] = digest.hexdigest()
-        return self._fingerprints[folder]
+    def _fingerprint(self, job: Job, flag: str, path: pathlib.Path) -> tuple[str, float]:
+        if not path.exists():
+            raise InputError(f"{job.id}: --{flag}={path}: there is no such file or folder")
+        try:
+            return self._fingerprints.find(path)
+        except OSError as error:
+            raise InputError(f"{job.id}: --{flag}={path}: cannot be read ({error.strerror})") from error
+
+    def _refuse_conflict(
+        self, job: Job, user: Sequence[str], values: Mapping[str, Any], preferred: Mapping[str, Any]
+    ) -> None:
+        """Raises InputError if the user's flags of a command set what the study itself decides."""
+        for flag, value in values.items():
+            # The variant among the user's flags is the default that a cell may replace.
+            if preferred[flag] == value or flag == "variant":
+                continue
+            text = (
+                f"--{flag}={preferred[flag]}: is among the flags of {job.kind}, but in {job.id} the study has {value}"
+            )
+            if any(token.partition("=")[0] == f"--{flag}" for token in user):
+                raise InputError(f"{text}; leave it out there")
+            presets = [token.partition("=")[2] for token in user if token.startswith("--flagfile=")]
+            raise InputError(
+                f"{text}; it comes from the preset {', '.join(presets)}: {self._advise(job, presets, value)}"
+            )
+
+    def _advise(self, job: Job, presets: Sequence[str], value: Any) -> str:
+        """What to do about a preset that is made for another value of a flag, such as a GAN of another resolution."""
+        arguments = job.arguments({**dict.fromkeys(job.inputs.values(), "."), job.id: "x"})
+        for preset in presets:
+            other = re.sub(r"_\d+(?=\.flags$|$)", f"_{value}", preset)
+            if other != preset:
+                with contextlib.suppress(InputError):
+                    self._resolve(job.kind, [f"--flagfile={other}", *arguments])
+                    return f"give {other} instead"
+        return "choose another preset, or give its flags one by one"
 
 
 def command(job: Job, outputs: Mapping[str, str], *extra: str) -> list[str]:

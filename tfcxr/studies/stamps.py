@@ -1,22 +1,27 @@
-"""What is done, unfinished or out of date: a stamp beside each output says which job made it, with which key."""
+"""Which folder each job writes, and whether it is done: a stamp beside each output says which job made it.
+
+An output that is there is never replaced by one of other flags: the new one lies beside it, and its name ends in the
+first digits of its key. So two studies, or two definitions of one study, can share a workspace.
+"""
 
 import dataclasses
 import enum
 import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from tfcxr.studies.planning import IGNORED, Job, Resolve
+from tfcxr.studies.planning import Graph, Job, Resolve
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
+
+_KEY_DIGITS = 6
 
 
 class State(enum.Enum):
     """Of a job's output, before the job runs."""
 
     DONE = "done"
-    CHANGED = "changed"  # made by an earlier definition of the study, or altered since: runs again
+    CHANGED = "changed"  # altered since the job made it: runs again
     UNFINISHED = "unfinished"  # the same command goes on
     MISSING = "missing"
 
@@ -31,6 +36,8 @@ class Stamp:
       started: when the job with that key first started, in seconds since the epoch.
       seconds: that it ran, over all its calls; None if it was not run by a study.
       result_digest: SHA-256 of its result.json; None while it is unfinished.
+      numerics: version of the numbers that the command makes, see `numerics`; None in stamps of before there was one,
+        whose keys were made in another way.
     """
 
     study: str
@@ -38,6 +45,7 @@ class Stamp:
     started: float
     seconds: float | None
     result_digest: str | None
+    numerics: int | None = None
 
 
 class Stamps:
@@ -62,7 +70,7 @@ class Stamps:
     def write(self, job: Job, *, started: float, seconds: float | None, finished: bool) -> None:
         """Stamps the output."""
         digest = self._result_digest(job) if finished else None
-        stamp = Stamp(self._study, job.key, started, seconds, digest)
+        stamp = Stamp(self._study, job.key, started, seconds, digest, job.numerics)
         files.write_json(self._path(job), dataclasses.asdict(stamp))
 
     def has_result(self, job: Job) -> bool:
@@ -82,68 +90,111 @@ class Stamps:
             return State.MISSING
         return State.DONE if self._result_digest(job) == stamp.result_digest else State.CHANGED
 
-    def survey(self, jobs: Mapping[str, Job], outputs: Mapping[str, str], resolve: Resolve) -> dict[str, State]:
-        """The states of all jobs (id -> job, each after those it needs); `outputs` has the paths of their outputs.
+    def survey(self, graph: Graph, resolve: Resolve) -> tuple[Graph, dict[str, State]]:
+        """Chooses the folder of each job's output, and looks what is done.
 
-        A finished output counts as done if the job's own command made it, in a script or by hand: that is so if its
-        flags.txt has the job's flags, and its result.json is newer than the stamp and than what the job needs.
+        A finished output without a stamp counts as done if the job's own command made it, in a script or by hand: that
+        is so if its flags.txt has the job's flags, and its result.json is newer than what the job reads. What was made
+        before keys were of content is taken over in the same way, where the numbers of its kind have not changed since.
 
-        Raises InputError for an output that another study or another command made: to run would destroy its work.
+        Args:
+          graph: of `planning.plan`.
+          resolve: as of `planning.plan`.
+
+        Returns:
+          The graph, in which each `output` is a folder in the workspace; and the states of its jobs.
+
+        Raises:
+          InputError: neither of an output's names is free.
         """
+        placed: dict[str, Job] = {}
         states: dict[str, State] = {}
-        for job in jobs.values():
-            states[job.id] = self.state(job)
-            if states[job.id] == State.DONE:
-                continue
-            needs = [jobs[need] for need in job.inputs.values()]
-            if all(states[need.id] == State.DONE for need in needs) and self._was_made(job, needs, outputs, resolve):
-                states[job.id] = State.DONE
-            else:
-                self._refuse_others(job)
-        return states
+        for job in graph.jobs.values():
+            base = f"{placed[job.inside].output}/" if job.inside else ""
+            names = [job.output, f"{job.output}-{job.key[:_KEY_DIGITS]}"]
+            names += [job.former_output] if job.former_output else []
+            choice = [dataclasses.replace(job, output=f"{base}{name}", inside=None) for name in names]
+            needs = [placed[need] for need in job.inputs.values()]
+            ready = all(states[need.id] == State.DONE for need in needs)
+            outputs = {need.id: self._path_of(need) for need in needs}
+            placed[job.id], states[job.id] = self._place(choice, needs if ready else None, outputs, resolve)
+        return Graph(placed, graph.cells), states
+
+    def _place(
+        self, choice: Sequence[Job], needs: Sequence[Job] | None, outputs: Mapping[str, str], resolve: Resolve
+    ) -> tuple[Job, State]:
+        """The one of several jobs, differing in `output`, to use; `needs`: those whose output it reads, if done."""
+        for job in choice:
+            stamp = self.read(job)
+            if stamp and stamp.key == job.key and self._output(job).exists():
+                state = self.state(job)
+                altered = state != State.DONE and needs is not None and self._was_made(job, needs, outputs, resolve)
+                return job, State.DONE if altered else state
+        for job in choice:
+            if needs is not None and self._was_made(job, needs, outputs, resolve):
+                return job, State.DONE
+        for job in choice[:2]:
+            if self._is_free(job, outputs, resolve):
+                return job, State.MISSING
+        raise InputError(
+            f"{self._output(choice[0])} and {self._output(choice[1])}: were made by other flags than those of "
+            f"{choice[0].id}; choose another --workspace"
+        )
 
     def adopt(self, job: Job) -> None:
-        """Stamps an output that `survey` found done and that has no stamp of its own yet."""
+        """Stamps an output that `survey` found done and that has no stamp of this key yet."""
         if self.state(job) != State.DONE:
-            self.write(job, started=self._result(job).stat().st_mtime, seconds=None, finished=True)
+            stamp = self.read(job)
+            seconds = stamp.seconds if stamp and stamp.numerics is None else None
+            self.write(job, started=self._result(job).stat().st_mtime, seconds=seconds, finished=True)
 
     def _was_made(self, job: Job, needs: Sequence[Job], outputs: Mapping[str, str], resolve: Resolve) -> bool:
+        """Whether the job's own command has finished its output, though no stamp with its key says so."""
         if not self.has_result(job):
             return False
         stamp, made = self.read(job), self._result(job).stat().st_mtime
-        if stamp and (made < stamp.started or self._result_digest(job) == stamp.result_digest):
+        if stamp and stamp.numerics is None:
+            if job.numerics > 1 or self._result_digest(job) != stamp.result_digest:
+                return False
+        elif stamp and (made < stamp.started or self._result_digest(job) == stamp.result_digest):
             return False
-        if any(self._result(need).stat().st_mtime > made for need in needs):
+        if job.newest > made or any(self._result(need).stat().st_mtime > made for need in needs):
             return False
+        return self._has_flags(job, outputs, resolve)
+
+    def _has_flags(self, job: Job, outputs: Mapping[str, str], resolve: Resolve) -> bool:
+        """Whether the flags.txt in the job's output has the flags of the job."""
+        own = job.arguments({**outputs, job.id: self._path_of(job)})
         try:
-            values = resolve(job.kind, [f"--flagfile={self._output(job) / 'flags.txt'}"])
+            found = resolve(job.kind, [f"--flagfile={self._output(job) / 'flags.txt'}"])
+            return found.settings() == resolve(job.kind, own).settings()
         except InputError:
             return False
-        return _settings(values) == _settings(resolve(job.kind, job.arguments(outputs)))
 
-    def _refuse_others(self, job: Job) -> None:
-        stamp, output = self.read(job), self._output(job)
-        if stamp is None and self.has_result(job):
-            raise InputError(f"{output}: was made by other flags than those of {job.id}; choose another --workspace")
-        if stamp and stamp.study != self._study and stamp.key != job.key and output.exists():
-            raise InputError(f"{output}: was made by study {stamp.study} with other flags; choose another --workspace")
+    def _is_free(self, job: Job, outputs: Mapping[str, str], resolve: Resolve) -> bool:
+        """Whether the job may write its output there: nothing is there, or a training that its own command began."""
+        output = self._output(job)
+        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+            return True
+        begun = self.read(job) is None and job.trains and not self.has_result(job)
+        return begun and self._has_flags(job, outputs, resolve)
+
+    def is_beside(self, job: Job) -> bool:
+        """Whether the job's output has the digits of its key in its name, since the plain name was taken."""
+        return job.output.endswith(f"-{job.key[:_KEY_DIGITS]}")
 
     def must_overwrite(self, job: Job) -> bool:
         """Whether the job's command needs --overwrite to run again, instead of refusing or resuming."""
         stamp = self.read(job)
-        output = self._output(job)
-        if stamp is None or not output.exists():
+        if stamp is None or stamp.key != job.key or not self._output(job).exists():
             return False
-        if stamp.key != job.key or not job.trains:
-            return True
-        if stamp.result_digest is not None:
-            return self.has_result(job)
-        # A training with this key began; if it was killed before it took the folder, an older run still lies there.
-        config = output / "config.json"
-        return config.exists() and config.stat().st_mtime < stamp.started
+        return not job.trains or self.has_result(job)
 
     def _output(self, job: Job) -> pathlib.Path:
         return self._workspace / job.output
+
+    def _path_of(self, job: Job) -> str:
+        return str(self._output(job))
 
     def _result(self, job: Job) -> pathlib.Path:
         return self._output(job) / "result.json"
@@ -154,7 +205,3 @@ class Stamps:
 
     def _result_digest(self, job: Job) -> str:
         return hashlib.sha256(self._result(job).read_bytes()).hexdigest()
-
-
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {flag: value for flag, value in values.items() if flag not in IGNORED}

@@ -9,7 +9,7 @@ import platform
 import shlex
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import tfcxr
@@ -21,6 +21,10 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
 SCHEMA_VERSION = 1
+
+# (command, its flags, those that name what other jobs have yet to make): raises InputError for flags that the command
+# would refuse.
+Check = Callable[[str, Sequence[str], Collection[str]], None]
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pandas")
 # What a study that was stopped at once leaves in its folder.
@@ -54,16 +58,34 @@ class Study:
           resolve: as of `planning.plan`.
 
         Raises:
-          InputError: the folder holds something else, or a job would write over what another study made.
+          InputError: the folder holds something else.
         """
-        self.graph = graph
         self._definition, self._flags = definition, flags
         self._workspace, self._folder = workspace, folder
-        self._outputs = {job.id: str(workspace / job.output) for job in graph.jobs.values()}
         self._stamps = Stamps(workspace, definition.name)
         self._runner: running.Runner | None = None
         _refuse_foreign(folder, definition.name)
-        self._states = self._stamps.survey(graph.jobs, self._outputs, resolve)
+        self.graph, self._states = self._stamps.survey(graph, resolve)
+        self._outputs = {job.id: str(workspace / job.output) for job in self.graph.jobs.values()}
+
+    def check(self, check: Check) -> None:
+        """Has the commands check the flags of the jobs that are to run.
+
+        Args:
+          check: asks a command.
+
+        Raises:
+          InputError: a command would refuse them; the message names the job.
+        """
+        for job in self.graph.jobs.values():
+            if self._states[job.id] == State.DONE:
+                continue
+            pending = [flag for flag, need in job.inputs.items() if self._states[need] != State.DONE]
+            places = {**self._outputs, **{job.inputs[flag]: "." for flag in pending}}
+            try:
+                check(job.kind, [*job.arguments(places), *self._overwrite(job)], pending)
+            except InputError as error:
+                raise InputError(f"{job.id}: {error}") from error
 
     def describe(self) -> str:
         """The plan: each job with its state and command, and the time that it will take."""
@@ -71,6 +93,8 @@ class Study:
         for job in self.graph.jobs.values():
             shown = shlex.join([job.kind, *job.arguments(self._outputs), *self._overwrite(job)])
             lines.append(f"{self._states[job.id].value:10} {job.id}\n           tfcxr {shown}")
+            if self._states[job.id] == State.MISSING and self._stamps.is_beside(job):
+                lines.append(f"           (written to {job.output}, beside what other flags made)")
         counts = {state: list(self._states.values()).count(state) for state in State}
         summary = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
         lines.append(f"\n{len(self.graph.jobs)} jobs: {summary}; {len(self.graph.cells)} cells. {self._estimate()}")

@@ -9,8 +9,9 @@ import shutil
 import pytest
 
 from flags import app
-from tests import fakes
+from tests import fakes, study_runs
 from tfcxr import cli
+from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation.methods import FORMER_NAMES
 from tfcxr.commands import study
 from tfrecords_builder import files
@@ -88,17 +89,65 @@ def test_dry_run_says_what_a_changed_flag_affects_and_how_long_it_takes(tiny_stu
     assert call(*flags_of(tiny_study), "--evaluate_flags=--resamples=21", "--seeds=0,1", "--dry_run") == 0
     out = capsys.readouterr().out
     states = dict(reversed(line.split()) for line in out.splitlines() if re.match(r"(done|changed|missing) ", line))
-    assert [name for name, state in states.items() if state == "changed"] == [
-        "evaluate-v2-synthetic-none-sched-seed0-on-b", "evaluate-v2-synthetic-to-b-dcan_noreg-seed0-on-b",
-    ]  # fmt: skip
     assert [name for name, state in states.items() if state == "missing"] == [
+        "evaluate-v2-synthetic-none-sched-seed0-on-b",
         "train-baseline-v2-synthetic-none-sched-seed1", "evaluate-v2-synthetic-none-sched-seed1-on-b",
+        "evaluate-v2-synthetic-to-b-dcan_noreg-seed0-on-b",
         "train-dcan-v2-synthetic-to-b-dcan_noreg-seed1", "evaluate-v2-synthetic-to-b-dcan_noreg-seed1-on-b",
     ]  # fmt: skip
-    assert "--overwrite" in out
+    beside = re.findall(r"\(written to (\S+), beside what other flags made\)", out)
+    run = "runs/v2-synthetic-none-sched-seed0"
+    assert len(beside) == 2 and re.fullmatch(rf"{run}/evaluations/b-[0-9a-f]{{6}}", beside[0])
+    assert "--overwrite" not in out
     # The evaluations to come have another definition than the finished ones: their time is not known yet.
-    assert "14 jobs: 8 done, 2 changed, 4 missing; 4 cells. Expected time: at least" in out
+    assert "14 jobs: 8 done, 6 missing; 4 cells. Expected time: at least" in out
     assert "no evaluate of this study has finished yet" in out
+
+
+def test_a_variant_of_the_study_lives_beside_it(tiny_study, tmp_path, capsys):
+    variant = ["--name=variant", "--adapt_flags=--backbone=resnet_tiny --weights=none --image_size=32 --steps=3"]
+    assert call(*flags_of(tiny_study), *variant, "--dry_run") == 0
+    out = capsys.readouterr().out
+    [adapted] = re.findall(r"written to (\S+), beside", out)
+    assert re.fullmatch(r"runs/v2-synthetic-to-b-dcan_noreg-seed0-[0-9a-f]{6}", adapted)
+    assert f"--model={tiny_study}/workspace/{adapted} " in out
+    assert f"--output_dir={tiny_study}/workspace/{adapted}/evaluations/b\n" in out
+    assert "10 jobs: 8 done, 2 missing; 2 cells" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--generate_flags=--label_source=balanced"], "generate-synthetic-v2: --per_class is required"),
+        (
+            ["--adapt_flags=--weights=none --image_size=32", "--noadapt_from_baseline"],
+            "train-dcan-v2-synthetic-to-b-dcan_noreg-seed0: --weights=none: BatchNorm would run",
+        ),
+        (["--baseline_flags=--backbone=resnet_tiny"], "--weights=imagenet: there are none for resnet_tiny"),
+        (["--gan_flags=--augment=blur"], "train-gan-a: --augment=blur"),
+        (["--gan_flags=fast/gan_32"], "from the preset fast/gan_32: choose another preset"),
+        (["--gan_flags=fast/gan_32", "--resolution=64"], "from the preset fast/gan_32: give fast/gan_64 instead"),
+        (["--generate_flags=--label_source=vector --labels=Support Devices"], "write --labels='Support Devices'"),
+        (["--generate_flags=--per_class 10"], "10 stands after --per_class and is no flag; .* write --per_class=10"),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_what_a_later_job_would_refuse_is_said_before_anything_runs(flags, message, dry, tmp_path, capsys):
+    arguments = [line for line in study_runs.DEFINITION.splitlines() if line.startswith("--")]
+    assert call(*arguments, *flags, f"--workspace={tmp_path / 'w'}", *dry) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_a_table_that_lacks_a_column_is_named_before_anything_runs(dry, tmp_path, capsys):
+    fakes.make_chestxray(tmp_path / "nih", num_patients=5)
+    [table] = (tmp_path / "nih").glob("Data_Entry*.csv")
+    table.write_text(table.read_text().replace("Finding Labels", "Findings", 1))
+    preset = ["--flagfile=study/nih_small", f"--data={tmp_path / 'nih'}", f"--workspace={tmp_path / 'w'}"]
+    assert call(*preset, *dry) == 2
+    assert f"{table}: has no column 'Finding Labels'" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.fixture
@@ -165,14 +214,20 @@ def test_what_other_flags_made_is_not_replaced(copied, capsys):
     for stamp in (copied / "workspace").rglob(".*.job.json"):
         stamp.unlink()
     # All paths in the flags.txt of the copy are those of the original.
-    assert call(*flags_of(copied)) == 2
-    err = capsys.readouterr().err
-    assert "was made by other flags than those of phantom-a; choose another --workspace" in err
-    assert err.count("\n") == 1
+    assert call(*flags_of(copied), "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"missing    phantom-a\n.*\n +\(written to data/a-[0-9a-f]{6}, beside what other flags made\)", out
+    )
+    assert "10 jobs: 10 missing" in out
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_can_be_planned(preset, tmp_path, capsys):
+def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
+    weights = tmp_path / "keras" / "models" / pathlib.Path(choices.BACKBONES["resnet50"].imagenet).name
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     text = (app.PRESETS / "study" / f"{preset}.flags").read_text()
     layouts = {"chexpert": fakes.make_chexpert, "chestxray8": fakes.make_chestxray, "nih": fakes.make_chestxray}
     data = []

@@ -1,5 +1,6 @@
 """Running a graph: order, skipping, failures, parallel jobs, kills and locks, with tiny Python commands as jobs."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tfcxr.studies import running
-from tfcxr.studies.planning import Job
+from tfcxr.studies.planning import Graph, Job, Resolved
 from tfcxr.studies.running import Outcome, Runner
 from tfcxr.studies.stamps import Stamps, State
 from tfrecords_builder.errors import InputError, Interrupted
@@ -27,7 +28,7 @@ folder.mkdir(parents=True, exist_ok=True)
 
 
 def job(name, *needs, key="1", kind="fake", code=WRITE):
-    return Job(name, kind, (code,), {f"from_{need}": need for need in needs}, {}, f"out/{name}", key)
+    return Job(name, kind, (code,), {f"from_{need}": need for need in needs}, {}, f"out/{name}", key=key)
 
 
 def make_runner(tmp_path, *jobs, study="s", say=lambda line: None):
@@ -43,6 +44,11 @@ def run(tmp_path, *jobs, parallel=1):
     runner = make_runner(tmp_path, *jobs)
     runner.run(parallel)
     return {name: outcome.status for name, outcome in runner.outcomes.items()}
+
+
+def survey(tmp_path, *jobs, study="s", resolve=None):
+    graph, states = Stamps(tmp_path, study).survey(Graph({each.id: each for each in jobs}, []), resolve)
+    return list(graph.jobs.values()), states
 
 
 def mtime(tmp_path, name):
@@ -73,10 +79,13 @@ def test_what_is_done_is_skipped_and_only_changed_jobs_run_again(tmp_path):
     before = [mtime(tmp_path, name) for name in "abc"]
     assert run(tmp_path, job("a"), job("b", "a"), job("c")) == {"a": "done", "b": "done", "c": "done"}
     assert [mtime(tmp_path, name) for name in "abc"] == before
-    run(tmp_path, job("a"), job("b", "a", key="2"), job("c"))
-    assert [mtime(tmp_path, name) == old for name, old in zip("abc", before, strict=True)] == [True, False, True]
-    assert arguments(tmp_path, "a") == []
-    assert arguments(tmp_path, "b") == ["--overwrite"]
+    chosen, states = survey(tmp_path, job("a"), job("b", "a", key="2222222"), job("c"))
+    assert {name: state.value for name, state in states.items()} == {"a": "done", "b": "missing", "c": "done"}
+    run(tmp_path, *chosen)
+    assert [mtime(tmp_path, name) for name in "abc"] == before
+    assert arguments(tmp_path, "b-222222") == []
+    # The earlier definition finds its own output still there.
+    assert set(survey(tmp_path, job("a"), job("b", "a"), job("c"))[1].values()) == {State.DONE}
 
 
 def test_a_result_that_was_altered_counts_as_changed_and_a_deleted_one_as_missing(tmp_path):
@@ -173,29 +182,90 @@ flag.unlink()
 @pytest.mark.parametrize(
     ("first_code", "overwritten"),
     [
-        # Killed when the training had taken the folder: it resumes.
-        ("(folder / 'config.json').write_text('new'); os.kill(os.getpid(), 9)", []),
-        # Killed before: an older run still lies there.
+        # Killed when the training had emptied the folder: it resumes.
+        ("(folder / 'result.json').unlink(); os.kill(os.getpid(), 9)", []),
+        # Killed before: the altered run still lies there.
         ("os.kill(os.getpid(), 9)", ["--overwrite"]),
     ],
 )
 def test_a_training_that_was_killed_resumes_if_the_folder_is_its_own(tmp_path, first_code, overwritten):
     begin = f"import os, pathlib, sys; folder = pathlib.Path(sys.argv[1]); {first_code}"
     run(tmp_path, job("a", kind="train-x"))
-    (tmp_path / "out" / "a" / "config.json").write_text("old")
-    os.utime(tmp_path / "out" / "a" / "config.json", (1, 1))
-    (tmp_path / "out" / "a" / "result.json").unlink()
-    assert run(tmp_path, job("a", kind="train-x", key="2", code=begin)) == {"a": "failed"}
-    assert run(tmp_path, job("a", kind="train-x", key="2")) == {"a": "done"}
+    altered = tmp_path / "out" / "a" / "result.json"
+    altered.write_text("{}")
+    os.utime(altered, (1, 1))
+    assert run(tmp_path, job("a", kind="train-x", code=begin)) == {"a": "failed"}
+    assert run(tmp_path, job("a", kind="train-x")) == {"a": "done"}
     assert arguments(tmp_path, "a") == overwritten
 
 
-def test_what_another_study_made_is_not_replaced(tmp_path):
+def test_what_another_study_made_is_shared_or_stays_beside(tmp_path):
     run(tmp_path, job("a"))
-    stamps = Stamps(tmp_path, "other")
-    assert stamps.survey({"a": job("a")}, {}, None) == {"a": State.DONE}
-    with pytest.raises(InputError, match=r"out/a: was made by study s with other flags; choose another --workspace"):
-        stamps.survey({"a": job("a", key="2")}, {}, None)
+    [shared], states = survey(tmp_path, job("a"), study="other")
+    assert (shared.output, states) == ("out/a", {"a": State.DONE})
+    other = job("a", key="2222222")
+    [beside], states = survey(tmp_path, other, study="other")
+    assert (beside.output, states) == ("out/a-222222", {"a": State.MISSING})
+    run(tmp_path, beside)
+    assert survey(tmp_path, other, study="other")[1] == {"a": State.DONE}
+    assert survey(tmp_path, job("a"))[1] == {"a": State.DONE}
+    with pytest.raises(InputError, match=r"out/a and .*out/a-222222: were made by other flags than those of a"):
+        survey(tmp_path, job("a", key="2222229"), study="third")
+
+
+def test_an_output_lies_in_the_folder_that_the_other_job_got(tmp_path):
+    run(tmp_path, job("a"))
+    inner = Job("e", "fake", (WRITE,), {"model": "a"}, {}, "evaluations/b", inside="a", key="1")
+    chosen, _ = survey(tmp_path, job("a", key="2222222"), inner)
+    assert [each.output for each in chosen] == ["out/a-222222", "out/a-222222/evaluations/b"]
+
+
+def make_old_stamp(tmp_path, **changes):
+    """Turns the stamp of job a into one of before keys were of content."""
+    path = tmp_path / "out" / ".a.job.json"
+    stamp = json.loads(path.read_text()) | {"key": "old"} | changes
+    del stamp["numerics"]
+    path.write_text(json.dumps(stamp))
+
+
+def resolve_flags(kind, arguments):
+    """Flags that are as a flags.txt says, or those of `job`."""
+    [flag, *_] = arguments
+    given = pathlib.Path(flag.partition("=")[2]).read_text() if flag.startswith("--flagfile=") else "same"
+    return Resolved({"flag": given}, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("flags", "newest", "numerics", "taken_over"),
+    [
+        ("same", 0.0, 1, True),
+        ("other", 0.0, 1, False),
+        ("same", 9e9, 1, False),  # a file that it reads has changed since
+        ("same", 0.0, 2, False),  # the program makes other numbers now
+    ],
+)
+def test_what_has_an_old_key_is_taken_over_if_it_would_be_made_again_the_same(
+    tmp_path, flags, newest, numerics, taken_over
+):
+    run(tmp_path, job("a"))
+    make_old_stamp(tmp_path)
+    (tmp_path / "out" / "a" / "flags.txt").write_text(flags)
+    now = dataclasses.replace(job("a", key="1111111"), newest=newest, numerics=numerics)
+    [chosen], states = survey(tmp_path, now, resolve=resolve_flags)
+    assert states == {"a": State.DONE if taken_over else State.MISSING}
+    assert chosen.output == ("out/a" if taken_over else "out/a-111111")
+    stamps = Stamps(tmp_path, "s")
+    if taken_over:
+        seconds = stamps.read(chosen).seconds
+        stamps.adopt(chosen)
+        assert stamps.state(chosen) == State.DONE
+        assert (stamps.read(chosen).seconds, stamps.read(chosen).numerics) == (seconds, 1)
+
+
+def test_an_output_that_has_its_former_name_is_found(tmp_path):
+    run(tmp_path, dataclasses.replace(job("a"), output="out/old"))
+    [chosen], states = survey(tmp_path, dataclasses.replace(job("a"), former_output="out/old"))
+    assert (chosen.output, states) == ("out/old", {"a": State.DONE})
 
 
 SCRIPT = """
