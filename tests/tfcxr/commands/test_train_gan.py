@@ -15,6 +15,7 @@ from absl import flags as absl_flags
 import tfcxr
 from flags import app
 from tests import fakes, stopping
+from tests.tfcxr.training.test_event_files import shown
 from tfcxr import data
 from tfcxr.commands import train_gan
 from tfcxr.gan import loading
@@ -441,3 +442,39 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(records, tmp_path):
     # Nothing is left but two checkpoints and the list.
     assert len(list((folder / "checkpoints").iterdir())) == 5
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_killed_run_mixes_no_snapshot_with_other_ticks_and_shows_each_step_once(records, tmp_path, monkeypatch):
+    """What is done again may measure otherwise, as machines round differently; then step 4 is no longer the best."""
+    folder, values = tmp_path / "run", {0: 9.0, 2: 5.0, 4: 3.0, 6: 4.0}
+    settings = ["--tick_kimg=0.016", "--fid_ticks=1", "--checkpoint_kimg=0.016", "--total_kimg=0.048"]
+
+    training, tick = train_gan_lib._Training, train_gan_lib._Training._write_ticks
+    begin, begun = training._begin_writing, []
+
+    def note_and_begin(self):
+        begun.append(self._state)
+        begin(self)
+
+    def killed(self):
+        if int(self._state.step) == 4:
+            raise stopping.KilledError
+        tick(self)
+
+    monkeypatch.setattr(training, "_begin_writing", note_and_begin)
+    measure = lambda self, _: {self.main: values[int(begun[-1].step)]}  # noqa: E731
+    monkeypatch.setattr(fidelity_measurement.Fidelity, "__call__", measure)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_write_ticks", killed)
+        with pytest.raises(stopping.KilledError):
+            call(records, folder, *settings)
+    assert checkpoints.available(folder / "best")[0].endswith("ckpt-4")
+    assert loading.load(folder).kimg == 0.016
+    values[4] = 6.0
+    assert call(records, folder, *settings) == 0
+    assert loading.load(folder).kimg == 0.048
+    assert json.loads((folder / "result.json").read_text())["fidelity"]["best_kimg"] == 0.048
+    assert shown(folder / "tensorboard", "kimg") == [0, 2, 4, 6]
+    assert shown(folder / "tensorboard", "fakes") == [0, 2, 4, 6]
+    for tag in ("reals", "_hparams_/session_start_info"):
+        assert [value.tag for value in events(folder)].count(tag) == 1
