@@ -27,15 +27,15 @@ class Phase:
     """A stretch of training with one optimizer.
 
     Attributes:
-      name: for messages.
-      steps: number of steps.
-      eval_every: steps between evaluations; the end of a phase is one as well.
-      stream: first step of the phase still to do, and the devices -> endless dataset of its batches, see
-        strategies.distribute.
-      step: batch -> scalar tensors by name (`log_names`); changes the weights.
-      log_names: what `step` returns.
-      optimizer: its state belongs to the checkpoint.
-      layers: trained besides the classifier's own; they belong to the checkpoint, not to the best weights.
+        name: for messages.
+        steps: number of steps.
+        eval_every: steps between evaluations; the end of a phase is one as well.
+        stream: first step of the phase still to do, and the devices -> endless dataset of its batches, see
+            strategies.distribute.
+        step: batch -> scalar tensors by name (`log_names`); changes the weights.
+        log_names: what `step` returns.
+        optimizer: its state belongs to the checkpoint.
+        layers: trained besides the classifier's own; they belong to the checkpoint, not to the best weights.
     """
 
     name: str
@@ -326,7 +326,7 @@ def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_cl
     """Images of each class in a split, int64 [K].
 
     Raises:
-      InputError: no classes (multilabel), no such split, no image, or (`every_class`) none of some class.
+        InputError: no classes (multilabel), no such split, no image, or (`every_class`) none of some class.
     """
     if record_set.num_classes < 2:
         raise InputError(f"{flag}={record_set.path}: label version {record_set.info.label_version} has no classes")

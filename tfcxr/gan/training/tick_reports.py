@@ -29,9 +29,9 @@ class Options:
     """What is shown and kept on request; nothing here changes a result.
 
     Attributes:
-      cache_dir: folder of the real images' statistics, which runs on the same records can share; None: the run's own.
-      histograms: of all weights, at every tick.
-      profile: first and last step of a window of the profiler; None: none.
+        cache_dir: folder of the real images' statistics, which runs on the same records can share; None: the run's own.
+        histograms: of all weights, at every tick.
+        profile: first and last step of a window of the profiler; None: none.
     """
 
     cache_dir: str | None = None
@@ -58,10 +58,10 @@ class SampleRow:
     """A row of the grids.
 
     Attributes:
-      name: of the label combination.
-      count: training images that have it.
-      vector: float32 [L].
-      reals: some of them, uint8 [N, R, R, 1].
+        name: of the label combination.
+        count: training images that have it.
+        vector: float32 [L].
+        reals: some of them, uint8 [N, R, R, 1].
     """
 
     name: str

@@ -34,18 +34,18 @@ class TrainConfig:
     """Settings of a run; together with the records they determine its result.
 
     Attributes:
-      network: shapes and initial values.
-      step: loss, optimizer, batch.
-      total_kimg: length of the run.
-      tick_kimg: a report with samples so often.
-      checkpoint_kimg: a checkpoint so often: what a killed run loses at most.
-      features, features_weights: in which fidelity is measured, see `fidelity.features.make_extractor`.
-      fid_images: real and generated images of a measurement; all training images where there are fewer.
-      fid_ticks: a measurement so often, and at the end.
-      patience: measurements without improvement after which the run stops; 0: it never stops early.
-      min_kimg: it does not stop before.
-      train_kimg, fade_kimg: prog-GAN: of each resolution's training and fade; None: see `schedule.growing`.
-      batch_sizes, learning_rates: prog-GAN: by resolution, instead of the schedule's own.
+        network: shapes and initial values.
+        step: loss, optimizer, batch.
+        total_kimg: length of the run.
+        tick_kimg: a report with samples so often.
+        checkpoint_kimg: a checkpoint so often: what a killed run loses at most.
+        features, features_weights: in which fidelity is measured, see `fidelity.features.make_extractor`.
+        fid_images: real and generated images of a measurement; all training images where there are fewer.
+        fid_ticks: a measurement so often, and at the end.
+        patience: measurements without improvement after which the run stops; 0: it never stops early.
+        min_kimg: it does not stop before.
+        train_kimg, fade_kimg: prog-GAN: of each resolution's training and fade; None: see `schedule.growing`.
+        batch_sizes, learning_rates: prog-GAN: by resolution, instead of the schedule's own.
     """
 
     network: network_config.NetworkConfig
@@ -116,20 +116,20 @@ def train(
     """Trains from the run's last checkpoint (or from the start) to the end, and finishes the run.
 
     Args:
-      config: settings; the network's resolution must be the records'.
-      record_set: trains on its train split; rows without a label that the network sees are left out and counted.
-      run: an open run folder of kind 'gan'.
-      start: weights to begin with instead of random ones, if the run has no checkpoint yet.
-      strategy: shares each batch among its devices; None: one device.
-      options: what TensorBoard shows beside the usual.
+        config: settings; the network's resolution must be the records'.
+        record_set: trains on its train split; rows without a label that the network sees are left out and counted.
+        run: an open run folder of kind 'gan'.
+        start: weights to begin with instead of random ones, if the run has no checkpoint yet.
+        strategy: shares each batch among its devices; None: one device.
+        options: what TensorBoard shows beside the usual.
 
     Returns:
-      The content of result.json.
+        The content of result.json.
 
     Raises:
-      InputError: no image to train on, a batch that the devices cannot share, or features that cannot be used.
-      RunError: losses that are not numbers, damaged records, or a checkpoint that cannot be written or read.
-      Interrupted: SIGINT or SIGTERM; the state is saved.
+        InputError: no image to train on, a batch that the devices cannot share, or features that cannot be used.
+        RunError: losses that are not numbers, damaged records, or a checkpoint that cannot be written or read.
+        Interrupted: SIGINT or SIGTERM; the state is saved.
     """
     strategy = strategy or tf.distribute.get_strategy()
     with controller.naming_failures(run, strategy, lighter="--passes"):
