@@ -5,6 +5,7 @@ Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717,
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ _HEAD_STDDEV = 0.01
 _CORRECTION_STDDEV = 0.005
 _CORRECTION_BIAS = 0.1
 _CORRECTION_WIDTH = 128
+_HDF5_OVERHEAD = 4096  # bytes for each variable, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +175,22 @@ def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
     with files.atomic_path(path) as temporary:
         named = temporary.with_name(f"{temporary.name}.weights.h5")  # Keras chooses the format by the name's end
         try:
+            sizes = [weight.shape.num_elements() * weight.dtype.size for weight in classifier.weights]
+            _check_space(named, sum(sizes) + len(sizes) * _HDF5_OVERHEAD)
             classifier.save_weights(str(named))
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)
+
+
+def _check_space(path: pathlib.Path, size: int) -> None:
+    """Raises OSError if the disk has no room for a file: HDF5 may crash the program if it finds that out itself."""
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def load_weights(classifier: Classifier, path: str | os.PathLike) -> None:

@@ -1,6 +1,9 @@
 """The classifier: initial values, weights in and out, backbones."""
 
 import dataclasses
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -68,3 +71,22 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
 def test_channel_attention_needs_residual_sums():
     with pytest.raises(InputError, match="residual"):
         models.ModelConfig(("a", "b"), "v1_0s", 32, 32, "densenet121", attention=True)
+
+
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
+    """A limit on the size of files stands for the disk; HDF5 that hits it may end the program by a signal."""
+    program = """
+        import resource, sys
+        from tfcxr.classifiers.networks import models
+
+        classifier = models.Classifier(models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+        try:
+            models.save_weights(classifier, sys.argv[1])
+        except OSError as error:
+            print(error.strerror)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "best.weights.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "File too large\n"
+    assert not list(tmp_path.iterdir())
