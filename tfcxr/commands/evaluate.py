@@ -4,7 +4,8 @@ Recall per class, balanced accuracy, ROC-AUC, average precision, F1, calibration
 and subgroups by sex, age and view.
 
 Intervals are 95% bootstrap intervals over patients. Reads the test fold, or the validation fold where there is no test
-fold; the result is then marked as made on the selection fold. Results are JSON, CSV, Markdown, PNG and TensorBoard's.
+fold; the result then says that the weights were chosen by it. Warns of images and patients that were trained on.
+Results are JSON, CSV, Markdown, PNG and TensorBoard's.
 Example: tfcxr evaluate --model=workspace/runs/dcan_noreg --records=workspace/records/chestxray/v2/64
   --compare_with=workspace/runs/baseline --output_dir=workspace/evaluations/dcan_noreg
 """
@@ -39,7 +40,7 @@ def define_flags(fv: flags.FlagValues) -> None:
         fv,
         "thresholds_from",
         "output folder of this model's evaluation on another fold, usually --split=validation: its thresholds are "
-        "applied here. Without it they are chosen on the evaluated fold, which flatters them",
+        "applied here. Without it they are chosen on the evaluated fold, and look better than they are",
         required=False,
     )
 

@@ -10,6 +10,7 @@ from tfcxr import data
 from tfcxr.classifiers import loading
 from tfcxr.classifiers.networks import models
 from tfcxr.evaluation import (
+    leakage,
     metric_figures,
     metric_tables,
     operating_points,
@@ -115,6 +116,7 @@ def evaluate(
             "digest": record_set.info.digest,
         },
     }
+    result["warnings"] += leakage.find_leakage(model_path, record_set.info, split)
     result["warnings"] += _other_pictures(record_set, config)
     if compare_with and _is_ten_crop(compare_with, default=ten_crop) != ten_crop:
         theirs = "the centre" if ten_crop else "ten crops"

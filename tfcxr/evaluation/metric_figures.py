@@ -14,6 +14,7 @@ from tfcxr import plotting
 from tfcxr.evaluation import operating_points
 from tfcxr.evaluation.predictions import Predictions
 from tfcxr.evaluation.subgroups import SMALL
+from tfcxr.percentages import percent
 
 # With a colour and a style each, 21 lines can be told apart.
 _STYLES = ("-", "--", ":")
@@ -114,7 +115,7 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
         "o-",
         color=plotting.BLUE,
         markersize=7,
-        label=f"calibration error {100 * result['expected_calibration_error']:.1f}%",
+        label=f"calibration error {percent(result['expected_calibration_error'])}%",
     )
     upper.set_ylim(-0.02, 1.02)
     upper.set_ylabel("share of right predictions")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfcxr.evaluation.subgroups import SMALL
+from tfcxr.percentages import interval, percent
 from tfrecords_builder import files
 
 _MACRO = ("roc_auc", "average_precision", "f1")
@@ -95,22 +96,23 @@ def to_markdown(result: Mapping[str, Any], pictures: Sequence[pathlib.Path] = ()
 
 def summarise_in_words(result: Mapping[str, Any]) -> str:
     """What matters most: the table of metrics, warnings, and the comparison, as Markdown."""
-    fold = " (selection fold)" if result["selection_fold"] else ""
+    fold = " (by which the weights were chosen)" if result["split"] == "validation" else ""
     fold += ", mean over ten crops of each image" if result["ten_crop"] else ""
+    patients = f"{result['num_patients']} patients" if result["num_patients"] else "unknown patients"
     lines = [
-        f"{result['num_images']} images, {result['num_patients'] or 'no'} patients, split {result['split']}{fold}",
+        f"{result['num_images']} images of {patients}, {result['split']} fold{fold}",
         "",
         "| % | value | 95% interval | images |",
         "|---|---|---|---|",
-        f"| balanced accuracy | {format_percent(result['balanced_accuracy'])} | {result['num_images']} |",
+        f"| balanced accuracy | {_with_interval(result['balanced_accuracy'])} | {result['num_images']} |",
     ]
     for name, recall in result["recall"].items():
-        lines.append(f"| recall {_cell(name)} | {format_percent(recall)} | {recall['support']} |")
+        lines.append(f"| recall {_cell(name)} | {_with_interval(recall)} | {recall['support']} |")
     for metric in _MACRO:
         macro = {"value": result[metric]["macro"], "ci95": result[metric]["macro_ci95"]}
-        lines.append(f"| {_NAMES[metric]} (macro) | {format_percent(macro)} | {result['num_images']} |")
+        lines.append(f"| {_NAMES[metric]} (macro) | {_with_interval(macro)} | {result['num_images']} |")
     error = {"value": result["expected_calibration_error"], "ci95": None}
-    lines.append(f"| expected calibration error | {format_percent(error)} | {result['num_images']} |")
+    lines.append(f"| expected calibration error | {_with_interval(error)} | {result['num_images']} |")
     lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
     if result["comparison"]:
         lines += ["", *_comparison(result["comparison"])]
@@ -126,12 +128,13 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
     ]
     for metric, name, row in _comparison_rows(comparison):
         title = _NAMES.get(metric, metric.replace("_", " ")) + f" {_cell(name)}".rstrip()
-        cells = [_percent(row["this"]), _percent(row["other"]), format_percent(row["difference"])]
+        cells = [percent(row["this"]), percent(row["other"]), _with_interval(row["difference"])]
         lines.append(f"| {title} | {' | '.join(cells)} | {_p_value(row['p_value'])} |")
     test = comparison["mcnemar"]
     lines.append(
-        f"\nMcNemar's exact test (images taken as independent): {test['only_this_right']} images right in this model "
-        f"only, {test['only_other_right']} in the other only, p {_p_value(test['p_value'])}."
+        f"\nOnly this model is right on {test['only_this_right']} images, only the other on "
+        f"{test['only_other_right']}: p {_p_value(test['p_value'])} by McNemar's exact test, which takes all images as "
+        "independent."
     )
     return lines
 
@@ -139,20 +142,24 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
 def _operating_points(points: Mapping[str, Any]) -> list[str]:
     source = points["chosen_on"]
     if source["path"] is None:
-        note = "Thresholds were chosen on these images, which flatters them"
-        note += "; --thresholds_from takes those of an evaluation on the validation fold."
+        note = "The thresholds were chosen on these images themselves, so that the figures look better than they are; "
+        note += "--thresholds_from takes those of an evaluation on the validation fold."
     else:
-        note = f"Thresholds were chosen on the {source['split']} fold, in {source['path']}."
-        note += " That is the fold evaluated here, which flatters them." if points["optimistic"] else ""
+        note = f"The thresholds were chosen on the {source['split']} fold, in {source['path']}."
+        if points["optimistic"]:
+            note += " That is the fold evaluated here, so that the figures look better than they are."
     lines = [
         "| % | chosen for | threshold | sensitivity | specificity | PPV | NPV | prevalence |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in points["rows"]:
         threshold = "–" if row["threshold"] is None else f"{row['threshold']:.4f}"
-        shares = [_percent(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv", "prevalence")]
+        shares = [percent(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv", "prevalence")]
         lines.append(f"| {_cell(row['class'])} | {row['criterion']} | {threshold} | {' | '.join(shares)} |")
-    return ["\n".join(lines), f"{note} PPV and NPV hold for this prevalence."]
+    return [
+        "\n".join(lines),
+        f"{note} PPV and NPV, the shares of positive and of negative calls that are right, hold for this prevalence.",
+    ]
 
 
 def _subgroups(result: Mapping[str, Any]) -> list[str]:
@@ -162,11 +169,11 @@ def _subgroups(result: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|" + "---|" * len(result["classes"]),
     ]
     for group in result["subgroups"]:
-        cells = [_percent(recall["value"]) for recall in group["recall"].values()]
+        cells = [percent(recall["value"]) for recall in group["recall"].values()]
         mark = " *" if group["small"] else ""
         lines.append(
             f"| {group['attribute']} {group['group']}{mark} | {group['num_images']} | {group['num_patients'] or '–'} |"
-            f" {format_percent(group['balanced_accuracy'])} | {' | '.join(cells)} |"
+            f" {_with_interval(group['balanced_accuracy'])} | {' | '.join(cells)} |"
         )
     notes = "–: no image of a class, or too few patients for an interval."
     if any(group["small"] for group in result["subgroups"]):
@@ -174,23 +181,14 @@ def _subgroups(result: Mapping[str, Any]) -> list[str]:
     return ["\n".join(lines), notes]
 
 
-def format_percent(metric: Mapping[str, Any]) -> str:
+def _with_interval(metric: Mapping[str, Any]) -> str:
     """`71.3 | 65.0–77.1` of {"value": 0.713, "ci95": [...]}; dashes for what is null."""
-    ends = metric["ci95"]
-    if ends is None:
-        return f"{_percent(metric['value'])} | –"
-    # A minus sign beside a dash cannot be read.
-    dash = " to " if ends[0] < 0 else "–"
-    return f"{_percent(metric['value'])} | {100 * ends[0]:.1f}{dash}{100 * ends[1]:.1f}"
+    return f"{percent(metric['value'])} | {interval(metric['ci95'])}"
 
 
 def _cell(name: str) -> str:
     """A class's name in a Markdown table: those of label combinations hold the bar that separates cells."""
     return name.replace("|", "\\|")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _p_value(value: float | None) -> str:

@@ -8,8 +8,12 @@ import numpy as np
 from tfcxr import metrics
 from tfcxr.evaluation import bootstrap
 from tfcxr.evaluation.predictions import Predictions
+from tfcxr.percentages import percent
 
 _FEW_PATIENTS = 10
+_FEW_IMAGES = 10  # of a class; of fewer nothing is said
+_HARDLY = 0.5  # a recall below so much of chance
+_FAR = 0.25  # a share of predictions that is so far from the share of images
 
 
 def summarise(
@@ -88,9 +92,38 @@ def _warnings(table: np.ndarray, classes: Sequence[str], holders: np.ndarray | N
     warnings = [f"class {classes[k]} has no image" for k in np.flatnonzero(table.sum(axis=1) == 0).tolist()]
     predicted = np.flatnonzero(table.sum(axis=0))
     if len(predicted) == 1:
-        warnings.append(f"collapsed: every image is predicted as {classes[predicted[0]]}")
+        warnings.append(f"the model has collapsed: it takes every image for {classes[predicted[0]]}")
+    else:
+        warnings += _near_collapse(table, classes)
     if holders is None:
-        return [*warnings, "too few patients for intervals"]
+        return [*warnings, "there are too few patients for intervals"]
     for k in np.flatnonzero((holders > 0) & (holders < _FEW_PATIENTS)).tolist():
-        warnings.append(f"class {classes[k]} has images of {holders[k]} patients: its intervals are rough or none")
+        who = "1 patient" if holders[k] == 1 else f"{holders[k]} patients"
+        warnings.append(f"the images of class {classes[k]} are of {who} only, so that its interval is rough or missing")
     return warnings
+
+
+def _near_collapse(table: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """Says which classes the model hardly recognises, or takes far too many or too few images for.
+
+    Both can hide behind a balanced accuracy that looks well: of two classes, recalls of 95% and 17% make 56%.
+
+    Args:
+        table: confusion matrix [K, K], true classes in rows.
+        classes: names of the K classes.
+    """
+    support, chance = table.sum(axis=1), 1 / len(classes)
+    recall = metrics.recalls_of_tables(table)
+    warnings = [
+        f"the model hardly recognises class {classes[k]}: {percent(recall[k])}% of its {support[k]} images, where "
+        f"guessing would reach {percent(chance)}%"
+        for k in np.flatnonzero(support >= _FEW_IMAGES).tolist()
+        if recall[k] < _HARDLY * chance
+    ]
+    if table.sum() < 2 * _FEW_IMAGES:
+        return warnings
+    true, said = support / table.sum(), table.sum(axis=0) / table.sum()
+    return warnings + [
+        f"the model takes {percent(said[k])}% of the images for {classes[k]}, but {percent(true[k])}% are of that class"
+        for k in np.flatnonzero(np.abs(said - true) > _FAR).tolist()
+    ]

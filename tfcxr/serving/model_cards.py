@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from tfcxr import percentages
 from tfcxr.classifiers.adaptation import methods
 from tfrecords_builder.records import datasheet
 
@@ -67,9 +68,5 @@ def _render(template: str, **values: Any) -> str:
 
 def _percent(measure: Mapping[str, Any], interval: bool = True) -> str:
     """A measure of an evaluation in per cent, with its interval if it has one; a dash if it has no value."""
-    if measure["value"] is None:
-        return "-"
-    text = f"{100 * measure['value']:.1f}"
-    if interval and measure["ci95"] and None not in measure["ci95"]:
-        text += f" ({100 * measure['ci95'][0]:.1f}–{100 * measure['ci95'][1]:.1f})"
-    return text
+    ends = measure["ci95"] if interval and measure["value"] is not None else None
+    return percentages.percent(measure["value"]) + (f" ({percentages.interval(ends)})" if ends else "")

@@ -3,9 +3,10 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from tfcxr.percentages import interval, percent
 from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.differences import Compared, Estimate
-from tfcxr.studies.results import Filled, mean, name_method, percent, percent_range
+from tfcxr.studies.results import Filled, describe_method, mean
 
 
 def tell(
@@ -13,41 +14,50 @@ def tell(
 ) -> list[str]:
     """Sentences for each label version and target, and on the published figures.
 
-    A difference is called one only if its 95% interval leaves out zero.
+    A difference is said to be more than chance explains only if its 95% interval leaves out zero.
 
     Args:
-      rows: as of `results.group`.
-      compared: as of `comparisons.compare`.
-      published: row -> published balanced accuracy, a fraction.
+        rows: as of `results.group`.
+        compared: as of `differences.compare`.
+        published: row -> published balanced accuracy, a fraction.
     """
     known = {cell: value for cell, seeds in rows.items() if (value := _mean(seeds)) is not None}
     sentences = _summarise(compared)
     for version, target in dict.fromkeys((cell.label_version, cell.target) for cell in rows):
         here = [cell for cell in known if (cell.label_version, cell.target) == (version, target)]
         sentences += [f"{version}, tested on {target}: {text}" for text in _tell_target(here, known, compared)]
-    if len(known) < len(rows):
-        sentences.append(f"{len(rows) - len(known)} of {len(rows)} rows have no result; nothing is said of them.")
+    if missing := len(rows) - len(known):
+        verb = "row of the table has" if missing == 1 else "rows of the table have"
+        sentences.append(f"{missing} {verb} no result; nothing is said of {'it' if missing == 1 else 'them'}.")
     return [*sentences, *_tell_published(known, compared, published)]
 
 
 def _summarise(compared: Mapping[Cell, Compared]) -> list[str]:
-    sentences = []
     leads = [row.lead for cell, row in compared.items() if row.lead and cell.method == NONE]
-    if leads:
-        behind = sum(each.shown and each.value < 0 for each in leads)
-        sentences.append(
-            f"In short: {behind} of {len(leads)} classifiers trained on another source are shown to be behind the one "
-            "trained on the target."
-        )
     gains = [row.gain for row in compared.values() if row.gain]
-    if gains:
-        better = sum(each.shown and each.value > 0 for each in gains)
-        worse = sum(each.shown and each.value < 0 for each in gains)
-        sentences.append(
-            f"In short: of {len(gains)} adapted classifiers {better} are shown to be better than the unadapted one, "
-            f"{worse} to be worse; of {len(gains) - better - worse} neither is shown."
-        )
-    return sentences
+    return [
+        *_tally(leads, "classifier trained on other images", "the one trained on the target's own images"),
+        *_tally(gains, "adapted classifier", "the one without adaptation"),
+    ]
+
+
+def _tally(differences: Sequence[Estimate], name: str, other: str) -> list[str]:
+    """How many of the classifiers called `name` differ from the `other` one; no sentence if there are none."""
+    better = sum(each.shown and each.value > 0 for each in differences)
+    worse = sum(each.shown and each.value < 0 for each in differences)
+    if not differences:
+        return []
+    if len(differences) > 1:
+        verb = "is" if better == 1 else "are"
+        return [
+            f"In short: of the {len(differences)} {name}s, {better} {verb} better than {other} and {worse} worse, by "
+            f"more than chance explains; for {len(differences) - better - worse} the difference may be chance."
+        ]
+    if better or worse:
+        return [
+            f"In short: the {name} is {'better' if better else 'worse'} than {other}, by more than chance explains."
+        ]
+    return [f"In short: the difference between the {name} and {other} may be chance."]
 
 
 def _mean(seeds: Sequence[Filled]) -> float | None:
@@ -59,11 +69,14 @@ def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Ma
     plain = [cell for cell in here if cell.method == NONE]
     adapted = [cell for cell in here if cell.method != NONE]
     for cell in plain:
-        where = "the target itself" if cell.source == cell.target else cell.source
+        where = "the target's own images" if cell.source == cell.target else f"images of {cell.source}"
         variant = f" ({cell.variant})" if sum(other.source == cell.source for other in plain) > 1 else ""
         lead = compared[cell].lead if cell in compared else None
-        told = _tell_difference(lead, "trained on the target") if lead else ""
-        said.append(f"trained on {where}{variant} {_accuracy(cell, known, compared)}{told}.")
+        told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
+        said.append(
+            f"the classifier trained on {where}{variant} has a balanced accuracy of "
+            f"{_accuracy(cell, known, compared)}{told}."
+        )
     for source in dict.fromkeys(cell.source for cell in adapted):
         methods = [cell for cell in adapted if cell.source == source]
         said.append(_tell_adaptation(source, methods, known, compared))
@@ -71,28 +84,34 @@ def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Ma
 
 
 def _tell_difference(difference: Estimate, other: str) -> str:
-    points = f"{100 * difference.value:+.1f} points against {other} ({difference})"
-    return f"; {points}" if difference.shown else f"; no difference from {other} is shown: {points}"
+    points = f"{percent(abs(difference.value))} points {'more' if difference.value >= 0 else 'less'}"
+    text = f"that is {points} than {other} (interval of the difference: {interval(difference.ci95)})"
+    return f"; {text}" if difference.shown else f"; {text}, which may be chance"
 
 
 def _tell_adaptation(
     source: str, methods: Sequence[Cell], known: Mapping[Cell, float], compared: Mapping[Cell, Compared]
 ) -> str:
     best = max(methods, key=lambda cell: known[cell])
-    several = f", the best of {len(methods)} methods (the best of several looks better than it is)"
-    text = f"adapted from {source} by {name_method(best)} {_accuracy(best, known, compared)}"
-    text += several if len(methods) > 1 else ""
+    text = f"adapted from {source} by {describe_method(best)}, the classifier has {_accuracy(best, known, compared)}"
+    if len(methods) > 1:
+        text += f", the best of {len(methods)} methods (the best of several looks better than it is)"
     row = compared.get(best)
     if row is None or row.gain is None:
         return f"{text}."
-    text += _tell_difference(row.gain, "no adaptation")
-    gains = {cell: compared[cell].gain for cell in methods if cell in compared}
-    worse = [cell for cell, gain in gains.items() if gain and gain.shown and gain.value < 0]
+    text += _tell_difference(row.gain, "without adaptation")
     if row.closed:
         share = f"{100 * row.closed.value:.0f}%"
-        text += f"; it closes {share} of the gap to training on the target ({row.closed})"
+        text += (
+            f"; so adaptation closes {share} of the gap to the classifier trained on the target's own images "
+            f"(interval {interval(row.closed.ci95)}%)"
+        )
+    gains = {cell: compared[cell].gain for cell in methods if cell in compared}
+    worse = [cell for cell, gain in gains.items() if gain and gain.shown and gain.value < 0]
     if worse:
-        text += f"; shown to be worse than no adaptation: {', '.join(name_method(cell) for cell in worse)}"
+        text += (
+            f"; worse than without adaptation, by more than chance explains: {', '.join(map(describe_method, worse))}"
+        )
     return f"{text}."
 
 
@@ -104,9 +123,11 @@ def _tell_published(
         return []
     inside = [cell for cell in both if cell in compared and _holds(compared[cell].accuracy, published[cell])]
     difference = statistics.mean(known[cell] - published[cell] for cell in both)
+    figures = "the published figure" if len(both) == 1 else f"the {len(both)} published figures"
     return [
-        f"Of {len(both)} published figures {len(inside)} lie in our interval; ours are {100 * difference:+.1f} points "
-        "from the published ones on average."
+        f"Of {figures}, {len(inside) or 'none'} {'lies' if len(inside) == 1 else 'lie'} in the 95% interval of this "
+        f"study; on average this study is {percent(abs(difference))} points "
+        f"{'higher' if difference >= 0 else 'lower'}."
     ]
 
 
@@ -115,5 +136,5 @@ def _holds(estimate: Estimate, value: float) -> bool:
 
 
 def _accuracy(cell: Cell, known: Mapping[Cell, float], compared: Mapping[Cell, Compared]) -> str:
-    interval = f" ({percent_range(compared[cell].accuracy.ci95)})" if cell in compared else ""
-    return f"{percent(known[cell])}%{interval}"
+    ends = f" (95% interval {interval(compared[cell].accuracy.ci95)})" if cell in compared else ""
+    return f"{percent(known[cell])}%{ends}"

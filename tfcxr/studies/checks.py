@@ -1,22 +1,22 @@
 """What a reader of a study's numbers should be warned of."""
 
+import contextlib
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
+from tfcxr.evaluation import leakage
 from tfcxr.studies import results
 from tfcxr.studies.results import Filled
 from tfcxr.studies.running import DONE
-
-# (fold, (data set, patient)) each.
-_Patients = set[tuple[str, tuple[str, str]]]
+from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.records import load_info
+from tfrecords_builder.records.overlap import Overlap, find_overlap
 
 CHECKED = (
-    "cells without a result, models that predict one class only, classes with few patients, weights chosen by target "
-    "labels, scores on the fold that chose the weights, patients of the test images among those trained on, GANs that "
-    "collapsed, and what the record sets say of their labels"
+    "cells without a result, models that have collapsed or hardly recognise a class, classes with few patients, "
+    "weights chosen by target labels, scores on the fold that chose the weights, patients and images of the test that "
+    "were trained on, GANs that collapsed, and what the record sets say of their labels"
 )
 
 
@@ -24,19 +24,17 @@ def find_warnings(study: Mapping[str, Any], filled: Sequence[Filled], workspace:
     """All warnings of a study, each a sentence; a warning that several cells share names them once.
 
     Args:
-      study: its study.json.
-      filled: its cells.
-      workspace: where the outputs of its jobs lie.
+        study: its study.json.
+        filled: its cells.
+        workspace: where the outputs of its jobs lie.
     """
     jobs = {job["id"]: job for job in study["jobs"]}
-    patients = {name: _read_patients(job, workspace) for name, job in jobs.items() if job["kind"] == "build-records"}
+    known = _Leakage(jobs, workspace)
     found: dict[str, list[str]] = {}
     for entry, each in zip(study["cells"], filled, strict=True):
         training, evaluation = jobs[entry["train_job"]], jobs[entry["job"]]
-        for text in [
-            *_check_cell(each, results.read_output(training, workspace, "result.json")),
-            *(_check_leakage(each.result["split"], training, evaluation, jobs, patients) if each.result else []),
-        ]:
+        leaks = known.check(each.result["split"], training, evaluation) if each.result else []
+        for text in [*_check_cell(each, results.read_output(training, workspace, "result.json"), leaks), *leaks]:
             found.setdefault(text, []).append(_name(each))
     for job in jobs.values():
         for text in _check_job(job, workspace):
@@ -49,30 +47,52 @@ def _name(each: Filled) -> str:
     return f"{cell.label_version} {cell.source} -> {cell.target} {results.name_method(cell)} seed {cell.seed}"
 
 
-def _check_cell(each: Filled, run: Mapping[str, Any]) -> Iterator[str]:
-    """`run`: result.json of the training."""
+def _check_cell(each: Filled, run: Mapping[str, Any], leaks: Sequence[str]) -> Iterator[str]:
+    """`run`: result.json of the training; `leaks`: what was found of images that were trained on."""
     if each.result is None:
-        yield f"no result ({each.status})"
+        yield f"there is no result ({each.status})"
         return
-    yield from each.result["warnings"]
+    # The study knows more than the evaluation, whose own warning of leakage then says nothing new.
+    yield from (text for text in each.result["warnings"] if not (leaks and text.startswith(leakage.MARK)))
     if run.get("selected_on_target_labels"):
         yield "the weights were chosen by the labels of the target, which an unsupervised method does not have"
-    if each.result["selection_fold"]:
-        yield "the score is of the fold that chose the weights, and flatters"
+    if each.result["split"] == "validation":
+        yield "the score is of the fold by which the weights were chosen, and looks better than it is"
 
 
-def _check_leakage(
-    split: str,
-    training: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
-    jobs: Mapping[str, Mapping[str, Any]],
-    patients: Mapping[str, _Patients],
-) -> Iterator[str]:
-    """Of patients of the evaluated fold, images of other folds may have been given to the classifier or its GAN."""
-    tested = _of_folds(evaluation["depends_on"], patients, {split})
-    trained = _of_folds(_ancestors(training, jobs), patients, {"train", "validation"} - {split})
-    if shared := len(tested & trained):
-        yield f"leakage: {shared} patients of the test images are among the patients trained on"
+class _Leakage:
+    """Looks for images and patients of the evaluated fold among those that the classifier or its GAN was given."""
+
+    def __init__(self, jobs: Mapping[str, Mapping[str, Any]], workspace: pathlib.Path):
+        self._jobs = jobs
+        self._sets = {}
+        for name, job in jobs.items():
+            with contextlib.suppress(InputError):  # not made yet, or gone
+                if job["kind"] == "build-records":
+                    self._sets[name] = load_info(workspace / job["output"])
+        self._known: dict[tuple[str, str, str], Overlap] = {}
+
+    def check(self, split: str, training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
+        """What a training was given of the `split` that an evaluation read."""
+        tested = [name for name in evaluation["depends_on"] if name in self._sets]
+        trained = [name for name in _ancestors(training, self._jobs) if name in self._sets]
+        try:
+            found = [self._find(one, other, split) for one in tested for other in trained]
+        except (InputError, RunError) as error:
+            return [leakage.describe_failure(error)]
+        return leakage.describe(
+            Overlap(
+                frozenset().union(*(each.patients for each in found)),
+                frozenset().union(*(each.images for each in found)),
+            )
+        )
+
+    def _find(self, tested: str, trained: str, split: str) -> Overlap:
+        key = (tested, trained, split)
+        if key not in self._known:
+            folds = [fold for fold in leakage.GIVEN if tested != trained or fold != split]
+            self._known[key] = find_overlap(self._sets[tested], split, self._sets[trained], folds)
+        return self._known[key]
 
 
 def _ancestors(job: Mapping[str, Any], jobs: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -86,33 +106,17 @@ def _ancestors(job: Mapping[str, Any], jobs: Mapping[str, Mapping[str, Any]]) ->
     return found
 
 
-def _of_folds(names: Iterable[str], patients: Mapping[str, _Patients], folds: set[str]) -> set[tuple[str, str]]:
-    """(data set, patient) in the folds of those of the jobs that made records."""
-    return {who for name in names for fold, who in patients.get(name, ()) if fold in folds}
-
-
-def _read_patients(job: Mapping[str, Any], workspace: pathlib.Path) -> _Patients:
-    """Of a job's record set; patients of two data sets are different people, whatever their numbers."""
-    manifest = workspace / job["output"] / "manifest.csv"
-    if not manifest.is_file():
-        return set()
-    source = results.read_output(job, workspace, "tfcxr_info.json").get("source", job["id"])
-    table = pd.read_csv(manifest, usecols=["patient", "split"], dtype=str, keep_default_na=False).drop_duplicates()
-    known = table[table["patient"] != ""]
-    return {(fold, (source, patient)) for fold, patient in zip(known["split"], known["patient"], strict=True)}
-
-
 def _check_job(job: Mapping[str, Any], workspace: pathlib.Path) -> Iterator[str]:
     if job["status"] != DONE:
         return
     if job["kind"] == "train-gan":
         for warning in results.read_output(job, workspace, "result.json").get("warnings", {}).values():
-            yield f"at {warning['kimg']:g} kimg: {warning['text'].rstrip('.')}"
+            yield f"after {warning['kimg']:g} thousand images of training: {warning['text'].rstrip('.')}"
     if job["kind"] == "build-records":
         report = results.read_output(job, workspace, "build_report.json")
         yield from (text.rstrip(".") for text in report.get("warnings", []))
         questioned = [f"{count:,} images have {pair}" for pair, count in report.get("hierarchy", {}).items()]
         if questioned:
-            yield f"labels questioned: {', '.join(questioned)}"
+            yield f"some labels contradict the hierarchy of findings: {', '.join(questioned)}"
         if results.read_output(job, workspace, "tfcxr_info.json").get("split_policy") == "image":
-            yield "folds are of images, not of patients: scores are too good"
+            yield "images of one patient can be in several folds, since these were drawn by image: scores are too good"

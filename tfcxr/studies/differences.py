@@ -1,7 +1,7 @@
 """What the rows of a study say of each other: intervals, what adaptation gains, and how much of the gap it closes.
 
 A row is the cells that differ in their seed only. Rows of one label version and target are compared on the same test
-images, patients drawn together (tfcxr/evaluation/comparing.py), each row standing for the mean over its seeds.
+images, patients drawn together (see evaluation.paired_test), each row standing for the mean over its seeds.
 """
 
 import dataclasses
@@ -25,10 +25,6 @@ class Estimate:
 
     value: float
     ci95: tuple[float, float]
-
-    def __str__(self) -> str:
-        """The interval in percent."""
-        return f"{100 * self.ci95[0]:.1f} to {100 * self.ci95[1]:.1f}"
 
     @property
     def shown(self) -> bool:
@@ -132,7 +128,7 @@ def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
 
 
 def _estimate(value: float, sampled: np.ndarray) -> Estimate:
-    # Groups are sampled only where every class has images of several patients, see `comparing.sample_accuracies`.
+    # Groups are sampled only where every class has images of several patients, see `paired_test.sample_accuracies`.
     ends = bootstrap.interval(sampled, holders=2)
     assert ends is not None
     return Estimate(value, (ends[0], ends[1]))

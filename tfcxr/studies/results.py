@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tfcxr.classifiers.adaptation import methods
+from tfcxr.percentages import NOTHING, interval, percent
 from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.running import DONE
 from tfrecords_builder import files
@@ -16,6 +18,14 @@ COLUMNS = (
     "table", "label_version", "source", "target", "method", "variant", "seed", "metric", "class", "value", "lo", "hi",
     "num_images", "published", "status",
 )  # fmt: skip
+
+ABOUT_INTERVALS = (
+    "95% interval: of the mean over the seeds, by drawing the patients of the test images anew (bootstrap). It does "
+    "not hold how much trainings with other seeds differ; the balanced accuracies of the seeds show that."
+)
+
+# Row (as of `group`) -> ends of the 95% interval of its balanced accuracy, fractions.
+Intervals = Mapping[Cell, Sequence[float]]
 
 _PUBLISHED = pathlib.Path(__file__).with_name("thesis_results.csv")
 _MACRO = ("roc_auc", "average_precision", "f1")
@@ -96,8 +106,12 @@ class Published:
         return None
 
 
-def to_csv(filled: Sequence[Filled], table: str | None) -> str:
-    """results.csv: tidy, fractions; a cell without a result is one row with an empty value and its status."""
+def to_csv(filled: Sequence[Filled], table: str | None, intervals: Intervals) -> str:
+    """results.csv: tidy, fractions; a cell without a result is one row with an empty value and its status.
+
+    `lo` and `hi` are the ends of 95% bootstrap intervals over patients. Where a row of the table has several seeds, a
+    line whose seed is `mean` has their mean balanced accuracy with its interval.
+    """
     published = Published()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -110,6 +124,13 @@ def to_csv(filled: Sequence[Filled], table: str | None) -> str:
             continue
         for row in _metric_rows(each.result):
             writer.writerow([*start, *row, known if row[0] == "balanced_accuracy" else None, each.status])
+    for cell, seeds in group(filled).items():
+        if len(seeds) > 1 and (ends := intervals.get(cell)):
+            start = [table, *dataclasses.astuple(dataclasses.replace(cell, seed=0))[:-1], "mean"]
+            values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
+            images = next(each.result["num_images"] for each in seeds if each.result)
+            known = published.find(table, cell)
+            writer.writerow([*start, "balanced_accuracy", "", mean(values), *ends, images, known, DONE])
     return text.getvalue()
 
 
@@ -128,52 +149,80 @@ def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
     return interval or (None, None)
 
 
-def to_markdown(filled: Sequence[Filled], table: str | None) -> str:
-    """A table for each label version: a row per source, target and method, over seeds, published figures beside."""
+def to_markdown(filled: Sequence[Filled], table: str | None, intervals: Intervals) -> str:
+    """A table for each label version: a row per source, target and method, published figures beside.
+
+    Args:
+        filled: the cells.
+        table: of the thesis; None for none.
+        intervals: row -> 95% interval of its mean over the seeds, fractions. Without, a row of one seed has the
+            interval of its evaluation, and a row of several a dash.
+    """
     published = Published()
     versions = dict.fromkeys(each.cell.label_version for each in filled)
     return "\n\n".join(
-        _version_table(version, [each for each in filled if each.cell.label_version == version], table, published)
+        _version_table(
+            version, [each for each in filled if each.cell.label_version == version], table, published, intervals
+        )
         for version in versions
     )
 
 
-def _version_table(version: str, filled: Sequence[Filled], table: str | None, published: Published) -> str:
+def _version_table(
+    version: str, filled: Sequence[Filled], table: str | None, published: Published, intervals: Intervals
+) -> str:
     classes = find_classes(filled)
     recalls = "".join(f" recall {name.replace('|', '/')} |" for name in classes)
     title = f"Label version {version}" + (f", the thesis's table {table}" if table else "")
     beside = " published |" if table else ""
     lines = [
-        f"{title}; balanced accuracy and recalls in %; 95% bootstrap intervals, or the range over seeds.",
+        f"{title}; in %. {ABOUT_INTERVALS}",
         "",
-        f"| source -> target | method | balanced accuracy | interval |{beside}{recalls} images |",
-        "|---|---|---|---|" + "---|" * (len(classes) + 1 + bool(table)),
+        f"| source -> target | method | balanced accuracy | 95% interval | seeds |{beside}{recalls} images |",
+        "|---|---|---|---|---|" + "---|" * (len(classes) + 1 + bool(table)),
     ]
     for cell, seeds in group(filled).items():
-        cells = [f"{cell.source} -> {cell.target}", name_method(cell), *_summarise(seeds)]
+        results = [each.result for each in seeds if each.result]
+        cells = [f"{cell.source} -> {cell.target}", name_method(cell)]
+        cells.append(percent(mean(result["balanced_accuracy"]["value"] for result in results)))
+        cells += [interval(intervals.get(cell) or own_interval(seeds)), describe_seeds(seeds).replace("|", "/")]
         if table:
             cells.append(percent(published.find(table, cell)))
-        results = [each.result for each in seeds if each.result]
         for name in classes:
             cells.append(percent(mean(result["recall"][name]["value"] for result in results)))
-        cells.append("; ".join(sorted({describe_images(result) for result in results})) or "–")
+        cells.append("; ".join(sorted({describe_images(result) for result in results})) or NOTHING)
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"\n{name}: {what}." for name, what in explain_methods(each.cell for each in filled).items()]
     return "\n".join(lines)
 
 
-def _summarise(seeds: Sequence[Filled]) -> tuple[str, str]:
-    """Balanced accuracy, and its interval (one seed) or range (several); or what is wrong."""
-    results = [each.result for each in seeds if each.result]
+def own_interval(seeds: Sequence[Filled]) -> Sequence[float] | None:
+    """The interval that a row's only evaluation found; None for a row of several seeds."""
+    found = [each.result["balanced_accuracy"]["ci95"] for each in seeds if each.result]
+    return found[0] if len(seeds) == len(found) == 1 else None
+
+
+def describe_seeds(seeds: Sequence[Filled]) -> str:
+    """The seed of a row with one, the balanced accuracy of each seed of a row with several; and what is missing."""
+    values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
     missing = [each.status for each in seeds if not each.result]
-    if len(seeds) == 1 and results:
-        accuracy = results[0]["balanced_accuracy"]
-        return percent(accuracy["value"]), percent_range(accuracy["ci95"])
-    values = [result["balanced_accuracy"]["value"] for result in results]
-    known = [value for value in values if value is not None]
-    words = f"{percent_range((min(known), max(known)))} of {len(known)} seeds" if known else "–"
-    if missing:
-        words = f"{words}; {len(missing)} of {len(seeds)} {missing[0]}" if known else missing[0]
-    return percent(mean(values)), words.replace("|", "/")
+    if len(seeds) == 1:
+        return f"no result: {missing[0]}" if missing else str(seeds[0].cell.seed)
+    parts = [", ".join(percent(value) for value in values)] if values else []
+    parts += [f"no result of {len(missing)} of {len(seeds)} seeds: {missing[0]}"] if missing else []
+    return "; ".join(parts)
+
+
+def explain_methods(cells: Iterable[Cell]) -> dict[str, str]:
+    """What the methods of adaptation among the cells are, where their name is not that of a paper."""
+    used = {cell.method for cell in cells}
+    return {name: methods.METHODS[name][2] for name in ("dcan_noreg",) if name in used}
+
+
+def describe_method(cell: Cell) -> str:
+    """As `name_method`; says whose it is where the name is not that of a paper."""
+    known = explain_methods([cell])
+    return f"{name_method(cell)} ({known[cell.method]})" if known else name_method(cell)
 
 
 def name_method(cell: Cell) -> str:
@@ -185,18 +234,6 @@ def mean(values: Iterable[float | None]) -> float | None:
     """Of those that there are."""
     known = [value for value in values if value is not None]
     return statistics.mean(known) if known else None
-
-
-def percent(value: float | None) -> str:
-    """A fraction in percent."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def percent_range(ends: Sequence[float] | None) -> str:
-    """Two fractions in percent."""
-    if ends is None:
-        return "–"
-    return f"{percent(ends[0])}{'–' if ends[0] >= 0 else ' to '}{percent(ends[1])}"
 
 
 def describe_images(result: Mapping[str, Any]) -> str:

@@ -141,8 +141,7 @@ class Study:
             self._runner.run(parallel, lock_handle)
         finally:
             filled = self._write()
-        print(f"\n{results.to_markdown(filled, self._definition.table)}\n", flush=True)
-        self._finish(time.monotonic() - start)
+        self._finish(filled, time.monotonic() - start)
 
     def failed(self) -> list[str]:
         """Ids of the jobs that are not done."""
@@ -177,9 +176,13 @@ class Study:
         state = self._describe_state()
         files.write_json(self._folder / "study.json", state)
         filled = results.read(state, self._workspace)
-        files.write_text(self._folder / "results.csv", results.to_csv(filled, self._definition.table))
-        files.write_text(self._folder / "results.md", results.to_markdown(filled, self._definition.table) + "\n")
+        self._write_results(filled, {})
         return filled
+
+    def _write_results(self, filled: Sequence[results.Filled], intervals: results.Intervals) -> None:
+        table = self._definition.table
+        files.write_text(self._folder / "results.csv", results.to_csv(filled, table, intervals))
+        files.write_text(self._folder / "results.md", results.to_markdown(filled, table, intervals) + "\n")
 
     def _describe_state(self) -> dict[str, Any]:
         """What study.json holds. A cell's `result` is None until its training and its evaluation are done."""
@@ -222,8 +225,16 @@ class Study:
             "log": os.path.relpath(log, self._workspace) if log.exists() else None,
         }
 
-    def _finish(self, seconds: float) -> None:
+    def _finish(self, filled: Sequence[results.Filled], seconds: float) -> None:
+        """Adds what needs all results: intervals, result.json, the report; prints the table."""
         assert self._runner is not None
+        # TensorFlow takes seconds to import; the jobs did not need it here.
+        from tfcxr.studies import differences, study_report, tensorboard_layout
+
+        compared, notes = differences.compare(results.group(filled), self._workspace)
+        intervals = {cell: row.accuracy.ci95 for cell, row in compared.items()}
+        self._write_results(filled, intervals)
+        print(f"\n{results.to_markdown(filled, self._definition.table, intervals)}\n", flush=True)
         outcomes = self._runner.outcomes
         counts = {status: sum(each.status == status for each in outcomes.values()) for status in running.STATUSES}
         files.write_json(
@@ -233,12 +244,9 @@ class Study:
         for job in self.graph.jobs.values():
             if job.kind == "label-stats" and outcomes[job.id].status == running.DONE:
                 print(f"Label counts: {self._outputs[job.id]}/report.html")
-        # TensorFlow takes seconds to import; a study does not need it before its end.
-        from tfcxr.studies import study_report, tensorboard_layout
-
         if (self._workspace / "runs").is_dir():
             tensorboard_layout.write(self._workspace / "runs")
-        page = study_report.write(self._folder, self._workspace)
+        page = study_report.write(self._folder, self._workspace, (compared, notes))
         print(f"Results: {self._folder}/results.csv, results.md, study.json ({seconds / 60:.1f} minutes)")
         print(f"Report: {page}, report.md")
         print(f"Curves, samples, HParams: tensorboard --logdir={self._workspace / 'runs'}", flush=True)

@@ -13,10 +13,11 @@ import matplotlib as mpl
 import pandas as pd
 
 from tfcxr import plotting
+from tfcxr.percentages import NOTHING, interval, percent, signed
 from tfcxr.studies import answer, checks, differences, results, study_figures
 from tfcxr.studies.definition import Cell
-from tfcxr.studies.differences import Estimate
-from tfcxr.studies.results import Filled, percent, percent_range
+from tfcxr.studies.differences import Compared, Estimate
+from tfcxr.studies.results import Filled
 from tfcxr.studies.running import DONE
 from tfrecords_builder import files, pages
 from tfrecords_builder.pages import Picture, Section, Table
@@ -24,14 +25,24 @@ from tfrecords_builder.statistics import published_differences as published_coun
 
 _DPI = 110
 _FIGURES = "figures"
+# By what weights were chosen, see classifiers.choices.CRITERIA.
+_CRITERIA = {
+    "source": "balanced accuracy on the validation images of the set that was learned",
+    "entropy": "how certain the predictions for the target's validation images are (low entropy)",
+    "density": "how close together the predictions for the target's validation images lie",
+    "target": "balanced accuracy on the target's validation images, which uses the target's labels",
+}
 
 
-def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
+def write(
+    folder: pathlib.Path, workspace: pathlib.Path, compared: tuple[dict[Cell, Compared], list[str]] | None = None
+) -> pathlib.Path:
     """Writes report.html and report.md into a study's folder, and figures/, which they show.
 
     Args:
       folder: of the study; holds its study.json.
       workspace: where the outputs of its jobs lie.
+      compared: what `differences.compare` has found of its rows; None: it is called here.
 
     Returns:
       The path of report.html.
@@ -39,7 +50,7 @@ def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
     study = files.read_json(folder / "study.json")
     (folder / _FIGURES).mkdir(exist_ok=True)
     with mpl.rc_context({"font.size": 11}):
-        sections = _Report(study, folder, workspace).build_sections()
+        sections = _Report(study, folder, workspace, compared).build_sections()
     newest = max((_finished(workspace / job["output"]) for job in study["jobs"]), default="")
     pages.write(
         folder,
@@ -54,7 +65,13 @@ def write(folder: pathlib.Path, workspace: pathlib.Path) -> pathlib.Path:
 class _Report:
     """Collects the sections of one study's report."""
 
-    def __init__(self, study: Mapping[str, Any], folder: pathlib.Path, workspace: pathlib.Path):
+    def __init__(
+        self,
+        study: Mapping[str, Any],
+        folder: pathlib.Path,
+        workspace: pathlib.Path,
+        compared: tuple[dict[Cell, Compared], list[str]] | None,
+    ):
         self._study, self._folder, self._workspace = study, folder, workspace
         self._filled = results.read(study, workspace)
         self._rows = results.group(self._filled)
@@ -62,7 +79,8 @@ class _Report:
         self._published = {
             cell: value for cell in self._rows if (value := known.find(study["table"], cell)) is not None
         }
-        self._compared, self._notes = differences.compare(self._rows, workspace)
+        self._compared, self._notes = compared or differences.compare(self._rows, workspace)
+        self._targets = {entry["job"]: entry["target"] for entry in study["cells"]}
 
     def build_sections(self) -> list[Section]:
         """All sections, in the order of the page."""
@@ -100,8 +118,9 @@ class _Report:
         return Section(
             f"Results {version}",
             [
-                "Interval: 95%, bootstrap over the patients of the test images, of the mean over the seeds. The spread "
-                "of the trainings is not in it; the figures of the seeds show it."
+                "Balanced accuracy is the mean, over the classes, of the share of its images that are recognised. "
+                + results.ABOUT_INTERVALS,
+                *(f"{name}: {what}." for name, what in results.explain_methods(rows).items()),
             ],
             tables=[
                 self._tabulate_accuracy(f"Label version {version}{table}, in %.", rows, published),
@@ -121,15 +140,15 @@ class _Report:
             values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
             missing = [each.status for each in seeds if each.result is None]
             accuracy, row = results.mean(values), self._compared.get(cell)
-            ends = row.accuracy.ci95 if row else _only_interval(seeds)
-            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(accuracy), percent_range(ends)]
-            line.append(", ".join(percent(value) for value in values) if len(seeds) > 1 else str(cell.seed))
+            ends = row.accuracy.ci95 if row else results.own_interval(seeds)
+            line = [f"{cell.source} → {cell.target}", results.name_method(cell), percent(accuracy), interval(ends)]
+            line.append(results.describe_seeds(seeds))
             if published:
                 known = published.get(cell)
-                line += [percent(known), _signed(None if known is None or accuracy is None else accuracy - known)]
+                line += [percent(known), signed(None if known is None or accuracy is None else accuracy - known)]
             line += [_describe(row.gain if row else None), _describe(row.closed if row else None, unit="%")]
             images = sorted({results.describe_images(each.result) for each in seeds if each.result})
-            line.append("; ".join([*images, *(f"no result: {status}" for status in missing)]))
+            line.append("; ".join(images) or NOTHING)
             body.append(line)
             alerts.append(bool(missing))
         return _table(caption, columns, body, numeric=("balanced accuracy", "published", "difference"), alerts=alerts)
@@ -156,8 +175,8 @@ class _Report:
                 body.append([job["id"], name, *numbers, classes])
             skipped = self._read(job, "build_report.json").get("skipped", {})
             if skipped:
-                left = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-                bullets.append(f"{job['id']} left out: {left}")
+                left = ", ".join(f"{count:,} ({reason})" for reason, count in skipped.items())
+                bullets.append(f"{job['id']} left out some rows of the table, with the reason in brackets: {left}.")
         sections = []
         for job in self._done("label-stats"):
             stats = self._read(job, "result.json")
@@ -180,8 +199,8 @@ class _Report:
         stats = self._read(job, "result.json")
         known = stats["published"]
         compared = known["not_compared"] or (
-            f"of {known['compared']} published counts {known['mismatches']} differ, {known['explained']} of them by a "
-            "known error in print"
+            f"of the {known['compared']} published counts {known['mismatches']} differ from these, "
+            f"{known['explained']} of them because of a known error in print"
         )
         name = job["id"].removeprefix("label-stats-")
         return f"Labels of {name}: {stats['images']:,} images of {stats['patients']:,} patients; {compared}."
@@ -198,9 +217,10 @@ class _Report:
             if fidelity := result.get("fidelity"):
                 kimg = ticks[job["id"]][-1]["kimg"] if ticks[job["id"]] else 0
                 bullets.append(
-                    f"{job['id']}: {fidelity['name']} {_short(fidelity['value'])} after {kimg:g} thousand images, best "
-                    f"{_short(fidelity['best'])} at {_short(fidelity['best_kimg'])}; {fidelity['num_images']:,} images "
-                    "compared"
+                    f"{job['id']}: after {kimg:g} thousand images of training, the distance between generated and real "
+                    f"images is {_short(fidelity['value'])} ({fidelity['name']}; lower is nearer). Its best value was "
+                    f"{_short(fidelity['best'])}, after {_short(fidelity['best_kimg'])} thousand images. "
+                    f"{fidelity['num_images']:,} images of each kind are compared."
                 )
             samples = [
                 *self._show(job, "samples/reals.png", "Real images, a row per label combination."),
@@ -209,7 +229,8 @@ class _Report:
             sections.append(Section(f"Samples of {job['id']}", pictures=samples))
         for job in self._done("generate"):
             result = self._read(job, "result.json")
-            bullets.append(f"{job['id']}: {result['num_images']:,} images, labels: {result['label_source']}")
+            source = result["label_source"]
+            bullets.append(f"{job['id']}: {result['num_images']:,} images. Where their labels come from: {source}.")
             sheet = self._show(job, "samples.png", "Generated images of each class.")
             sections.append(Section(f"Images of {job['id']}", pictures=sheet))
         sections = [section for section in sections if section.pictures]
@@ -224,10 +245,9 @@ class _Report:
         result = self._read(job, "result.json")
         best = result["best"]
         criteria = [f"{key.removeprefix('select/')} {_short(best[key])}" for key in best if key.startswith("select/")]
-        on_target = " (on target labels)" if result["selected_on_target_labels"] else ""
         bullets = [
-            f"Weights of step {best['step']} of {result['steps']}, chosen by {result['select']}{on_target}; criteria "
-            f"there: {', '.join(criteria)}"
+            f"The weights of step {best['step']} of {result['steps']} were kept, chosen by "
+            f"{_CRITERIA[result['select']]}. What the criteria were at that step: {', '.join(criteria)}."
         ]
         pictures = [
             *self._show(job, "curves.png", "Losses, accuracy and what is watched while training."),
@@ -235,7 +255,7 @@ class _Report:
         ]
         for evaluation in self._done("evaluate"):
             if job["id"] in evaluation["depends_on"]:
-                on = pathlib.PurePath(evaluation["output"]).name
+                on = self._targets[evaluation["id"]]
                 pictures += self._show(evaluation, "confusion_matrix.png", f"Confusion matrix on {on}.")
                 pictures += self._show(evaluation, "reliability.png", f"Reliability on {on}.")
         return Section(job["id"], bullets=bullets, pictures=pictures)
@@ -247,9 +267,9 @@ class _Report:
             f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
             f"{machine['platform']}",
             "Versions: " + ", ".join(f"{name} {version}" for name, version in study["versions"].items()),
-            "A job's key is the digest of its flags, of the keys of the jobs it reads, and of the tables outside the "
-            "study",
-            f"Intervals of rows and differences: {differences.RESAMPLES:,} resamples of the patients, seed 0",
+            "A job's key is the digest of its flags, of what the files hold that they name, of the keys of the jobs "
+            "whose output it reads, and of the version of the numbers that its command makes.",
+            f"Intervals of rows and differences are of {differences.RESAMPLES:,} draws of the patients, with seed 0.",
         ]
         given = {name: value for name, value in study["definition"].items() if value not in (None, [], "", False)}
         flags = [[name, _join(value)] for name, value in given.items()]
@@ -311,24 +331,14 @@ def _compare_counts(path: pathlib.Path) -> list[Table]:
     return [pages.make_table(caption, printed, (printed["difference"] != 0).tolist())]
 
 
-def _only_interval(seeds: Sequence[Filled]) -> Sequence[float] | None:
-    """The evaluation's own interval, where there is one evaluation only."""
-    found = [each.result["balanced_accuracy"]["ci95"] for each in seeds if each.result]
-    return found[0] if len(seeds) == len(found) == 1 else None
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"
-
-
 def _describe(estimate: Estimate | None, unit: str = "") -> str:
     if estimate is None:
-        return "–"
-    return f"{_signed(estimate.value)}{unit} ({estimate})"
+        return NOTHING
+    return f"{signed(estimate.value)}{unit} ({interval(estimate.ci95)})"
 
 
 def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return NOTHING if value is None else f"{value:.3g}"
 
 
 def _table(

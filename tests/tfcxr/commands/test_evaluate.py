@@ -95,7 +95,7 @@ def test_tables_hold_the_numbers_of_the_result(folders):
     assert not (out / "comparison.csv").exists()
     text = (out / "result.md").read_text()
     assert f"| balanced accuracy | {100 * result['balanced_accuracy']['value']:.1f} |" in text
-    assert "chosen on these images, which flatters them" in text
+    assert "chosen on these images themselves, so that the figures look better than they are" in text
     assert "| view PA * | 12 | 6 |" in text
 
 
@@ -192,14 +192,14 @@ def test_without_a_test_fold_the_validation_fold_is_marked(folders, tmp_path):
     assert result["split"] == "validation"
     assert result["selection_fold"] is True
     assert result["num_patients"] is None
-    assert "selection fold" in (tmp_path / "out" / "result.md").read_text()
+    assert "by which the weights were chosen" in (tmp_path / "out" / "result.md").read_text()
 
 
 def test_ten_crops_are_those_of_training(folders, tmp_path, capsys):
     _, records, run, _, out = folders
     arguments = [f"--model={run}", f"--records={records}", "--ten_crop", "--batch_size=25", "--resamples=5"]
     assert call(*arguments, f"--compare_with={out}", f"--output_dir={tmp_path / 'out'}") == 0
-    assert "split test, mean over ten crops of each image" in capsys.readouterr().out
+    assert "test fold, mean over ten crops of each image" in capsys.readouterr().out
     runner = inference.SplitRunner(
         loading.load_network(run), data.RecordSet(records), "test", path="target", batch_size=64, ten_crop=True
     )

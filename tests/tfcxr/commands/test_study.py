@@ -171,7 +171,7 @@ def test_a_number_without_its_run_is_empty_and_marked_never_filled(copied, monke
     assert [row for row in rows if row["method"] == "none"] == [row for row in old if row["method"] == "none"]
     [row] = [row for row in rows if row["method"] == "dcan_noreg"]
     assert (row["value"], row["status"]) == ("", "failed: gone")
-    assert "| synthetic -> b | dcan_noreg | – | failed: gone |" in (folder / "results.md").read_text()
+    assert "| synthetic -> b | dcan_noreg | – | – | no result: failed: gone |" in (folder / "results.md").read_text()
     cells = json.loads((folder / "study.json").read_text())["cells"]
     assert [cell["result"] is None for cell in cells] == [False, True]
     err = capsys.readouterr().err

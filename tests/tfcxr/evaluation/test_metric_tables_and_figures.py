@@ -113,7 +113,7 @@ def test_markdown_has_dashes_for_nulls_and_whole_rows(made):
     assert "| balanced accuracy | – | – | 60 |" in text
     assert "| recall Fracture | – | – | 0 |" in text
     assert "Warning: class Fracture has no image." in text
-    assert "60 images, 30 patients, split validation (selection fold)" in text
+    assert "60 images of 30 patients, validation fold (by which the weights were chosen)" in text
     rows = [line for line in text.replace("\\|", "/").splitlines() if line.startswith("| sex ") or " female" in line]
     assert len(rows) == 2
     assert all(row.count("|") == 6 + len(CLASSES) for row in rows)

@@ -45,8 +45,8 @@ def test_values_by_hand():
     }
     assert result["bootstrap"]["resamples"] == 100
     assert result["warnings"] == [
-        "class No Finding has images of 2 patients: its intervals are rough or none",
-        "class Finding has images of 3 patients: its intervals are rough or none",
+        "the images of class No Finding are of 2 patients only, so that its interval is rough or missing",
+        "the images of class Finding are of 3 patients only, so that its interval is rough or missing",
     ]
 
 
@@ -58,15 +58,33 @@ def test_a_class_without_an_image_is_null_and_a_warning():
     for metric in ("roc_auc", "average_precision", "f1"):
         assert result[metric]["macro"] is None
         assert result[metric]["macro_ci95"] is None
-    assert result["warnings"] == ["class Finding has no image", "collapsed: every image is predicted as No Finding"]
+    assert result["warnings"] == [
+        "class Finding has no image",
+        "the model has collapsed: it takes every image for No Finding",
+    ]
     json.dumps(result, allow_nan=False)
+
+
+def test_a_class_that_is_hardly_recognised_is_a_warning():
+    # 2 of 12 findings are found: 16.7%, and the balanced accuracy is 58.3% all the same.
+    scores = [0.1] * 12 + [0.9] * 2 + [0.1] * 10
+    result = summary.summarise(make([0] * 12 + [1] * 12, scores), CLASSES)
+    assert result["balanced_accuracy"]["value"] == pytest.approx(0.5833, abs=1e-4)
+    assert result["warnings"] == [
+        "the model hardly recognises class Finding: 16.7% of its 12 images, where guessing would reach 50.0%",
+        "the model takes 91.7% of the images for No Finding, but 50.0% are of that class",
+        "the model takes 8.3% of the images for Finding, but 50.0% are of that class",
+    ]
+    # A quarter of chance more, and shares that are near the true ones: nothing is said.
+    result = summary.summarise(make([0] * 12 + [1] * 12, [0.1] * 8 + [0.9] * 4 + [0.9] * 6 + [0.1] * 6), CLASSES)
+    assert result["warnings"] == []
 
 
 def test_one_patient_has_no_interval():
     result = summary.summarise(make([0, 1, 1], [0.1, 0.9, 0.2], ["p"] * 3), CLASSES)
     assert result["balanced_accuracy"] == {"value": pytest.approx(0.75), "ci95": None}
     assert result["bootstrap"] is None
-    assert result["warnings"] == ["too few patients for intervals"]
+    assert result["warnings"] == ["there are too few patients for intervals"]
     # One patient has all images of a class: no interval for it, nor for what rests on it.
     result = summary.summarise(make([0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], ["p", "q", "r", "r"]), CLASSES)
     assert result["recall"]["No Finding"]["ci95"] is not None

@@ -54,7 +54,7 @@ def test_numbers_that_an_evaluation_lacks_are_dashes():
         "balanced_accuracy": {"value": None, "ci95": None},
         "recall": {"A": {"value": 0.25, "ci95": None}, "B": {"value": None, "ci95": None}},
     }
-    assert "| chexpert | test | 20 | - | - | 25.0 | - |" in model_cards.classifier_card(CONFIG, {}, [evaluation])
+    assert "| chexpert | test | 20 | – | – | 25.0 | – |" in model_cards.classifier_card(CONFIG, {}, [evaluation])
 
 
 def test_unknown_pictures_are_a_guess():

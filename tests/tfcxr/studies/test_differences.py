@@ -73,19 +73,29 @@ def test_gain_lead_and_closed_gap_by_hand(rows, tmp_path):
 def test_the_answer_says_what_the_numbers_show_and_no_more(rows, tmp_path):
     compared, _ = differences.compare(rows, tmp_path, resamples=400)
     said = answer.tell(rows, compared, {make_cell("a", "dann"): 0.8, make_cell("a", "dcan"): 0.9})
-    assert said[0].startswith("In short: 1 of 1 classifiers trained on another source are shown to be behind")
-    assert "of 2 adapted classifiers 1 are shown to be better than the unadapted one, 1 to be worse; of 0" in said[1]
-    assert said[2].startswith("v2, tested on b: trained on the target itself 90.0% (8")
-    assert said[3].startswith("v2, tested on b: trained on a 70.0% (6")
-    assert "; -20.0 points against trained on the target (-2" in said[3]
-    assert said[4].startswith("v2, tested on b: adapted from a by dann 81.0% (")
+    assert said[0] == (
+        "In short: the classifier trained on other images is worse than the one trained on the target's own images, by "
+        "more than chance explains."
+    )
+    assert said[1] == (
+        "In short: of the 2 adapted classifiers, 1 is better than the one without adaptation and 1 worse, by more than "
+        "chance explains; for 0 the difference may be chance."
+    )
+    start = "v2, tested on b: "
+    assert said[2].startswith(
+        f"{start}the classifier trained on the target's own images has a balanced accuracy of 90.0% ("
+    )
+    assert said[3].startswith(f"{start}the classifier trained on images of a has a balanced accuracy of 70.0% (95% int")
+    assert "; that is 20.0 points less than the one trained on the target's own images (interval of the diff" in said[3]
+    assert said[4].startswith(f"{start}adapted from a by dann, the classifier has 81.0% (95% interval 7")
     assert "the best of 2 methods" in said[4]
-    assert "; +11.0 points against no adaptation (" in said[4]
-    assert "it closes 55% of the gap" in said[4]
-    assert said[4].endswith("shown to be worse than no adaptation: dcan.")
-    assert said[5] == "1 of 5 rows have no result; nothing is said of them."
+    assert "; that is 11.0 points more than without adaptation (interval of the difference: " in said[4]
+    assert "closes 55% of the gap" in said[4]
+    assert said[4].endswith("worse than without adaptation, by more than chance explains: dcan.")
+    assert said[5] == "1 row of the table has no result; nothing is said of it."
     assert said[6] == (
-        "Of 2 published figures 1 lie in our interval; ours are -14.5 points from the published ones on average."
+        "Of the 2 published figures, 1 lies in the 95% interval of this study; on average this study is 14.5 "
+        "points lower."
     )
     assert len(said) == 7
 
@@ -95,8 +105,11 @@ def test_a_difference_within_its_interval_is_not_called_one(tmp_path):
     rows = results.group(filled)
     compared, _ = differences.compare(rows, tmp_path, resamples=400)
     said = answer.tell(rows, compared, {})
-    assert "0 are shown to be better than the unadapted one, 0 to be worse; of 1 neither is shown" in said[0]
-    assert "no difference from no adaptation is shown: -0.1 points" in said[-1]
+    assert said[0] == (
+        "In short: the difference between the adapted classifier and the one without adaptation may be chance."
+    )
+    assert "that is 0.1 points less than without adaptation" in said[-1]
+    assert said[-1].endswith(", which may be chance.")
     assert compared[make_cell("a", "dann")].closed is None
 
 

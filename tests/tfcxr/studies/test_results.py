@@ -98,7 +98,7 @@ def test_what_5_10_says_of_the_baseline_is_the_figure_of_5_8_or_5_9():
 def test_csv_holds_finished_cells_and_marks_the_others(tmp_path):
     failed = ("blocked", "records failed: no space")
     filled = fill(tmp_path, (make_cell("dcan"), 0.75), (make_cell("dcan_noreg"), failed))
-    rows = list(csv.DictReader(io.StringIO(results.to_csv(filled, "5.10"))))
+    rows = list(csv.DictReader(io.StringIO(results.to_csv(filled, "5.10", {}))))
     assert tuple(rows[0]) == results.COLUMNS
     assert [row["metric"] for row in rows[:-1]] == [
         "balanced_accuracy", "recall", "recall", "roc_auc", "average_precision", "f1",
@@ -148,21 +148,34 @@ def test_the_table_has_a_row_per_method_over_seeds(tmp_path):
         (make_cell("dcan"), 0.8),
         (make_cell("dcan_noreg"), missing),
     )
-    lines = results.to_markdown(filled, "5.10").splitlines()
-    assert lines[0].startswith("Label version v1_0s, the thesis's table 5.10")
-    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]] == [
-        ["synthetic -> chexpert", "none/layer_lr_sched", "65.0", "60.0–70.0 of 2 seeds; 1 of 3 failed: a/b", "63.3",
-         "55.0", "–", "40 of 12 patients, test"],
-        ["synthetic -> chexpert", "dcan", "80.0", "75.0–85.0", "73.0", "70.0", "–", "40 of 12 patients, test"],
-        ["synthetic -> chexpert", "dcan_noreg", "–", "failed: a/b", "74.0", "–", "–", "–"],
+    baseline = make_cell("none", "layer_lr_sched", 0)
+    lines = results.to_markdown(filled, "5.10", {baseline: (0.55, 0.75)}).splitlines()
+    assert lines[0].startswith("Label version v1_0s, the thesis's table 5.10; in %. 95% interval: ")
+    assert lines[2].startswith("| source -> target | method | balanced accuracy | 95% interval | seeds | published |")
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:7]] == [
+        ["synthetic -> chexpert", "none/layer_lr_sched", "65.0", "55.0–75.0",
+         "60.0, 70.0; no result of 1 of 3 seeds: failed: a/b", "63.3", "55.0", "–", "40 of 12 patients, test"],
+        ["synthetic -> chexpert", "dcan", "80.0", "75.0–85.0", "0", "73.0", "70.0", "–", "40 of 12 patients, test"],
+        ["synthetic -> chexpert", "dcan_noreg", "–", "–", "no result: failed: a/b", "74.0", "–", "–", "–"],
     ]  # fmt: skip
-    assert "published" not in results.to_markdown(filled, None)
+    assert lines[8] == "dcan_noreg: the thesis's variant of DCAN, without its regulariser."
+    assert "published" not in results.to_markdown(filled, None, {})
+
+
+def test_the_mean_over_seeds_and_its_interval_are_a_line_of_the_csv_file(tmp_path):
+    filled = fill(tmp_path, (make_cell(seed=3), 0.6), (make_cell(seed=5), 0.8), (make_cell("dcan"), 0.7))
+    intervals = {make_cell(seed=3): (0.65, 0.75), make_cell("dcan"): (0.6, 0.8)}
+    rows = list(csv.DictReader(io.StringIO(results.to_csv(filled, None, intervals))))
+    [mean] = [row for row in rows if row["seed"] == "mean"]
+    assert [mean[name] for name in ("method", "metric", "value", "lo", "hi", "num_images", "status")] == [
+        "none", "balanced_accuracy", "0.7", "0.65", "0.75", "40", "done",
+    ]  # fmt: skip
 
 
 def test_a_result_of_the_selection_fold_says_so(tmp_path):
     result = make_result(0.9) | {"selection_fold": True, "split": "validation", "num_patients": None}
     filled = fill(tmp_path, (make_cell(), result))
-    assert results.to_markdown(filled, None).endswith("| 40, the fold that chose the weights |")
+    assert results.to_markdown(filled, None, {}).endswith("| 40, the fold that chose the weights |")
 
 
 def test_cells_that_differ_in_their_seed_are_one_row(tmp_path):
@@ -170,9 +183,3 @@ def test_cells_that_differ_in_their_seed_are_one_row(tmp_path):
     rows = results.group(filled)
     assert [[each.cell.seed for each in seeds] for seeds in rows.values()] == [[3, 5], [3]]
     assert [cell.method for cell in rows] == ["none", "dcan_noreg"]
-
-
-def test_ranges_that_begin_below_zero_are_not_written_with_a_dash():
-    assert results.percent_range((0.1234, 0.5)) == "12.3–50.0"
-    assert results.percent_range((-0.1, 0.5)) == "-10.0 to 50.0"
-    assert results.percent_range(None) == results.percent(None) == "–"

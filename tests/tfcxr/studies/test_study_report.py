@@ -43,7 +43,7 @@ def test_the_study_ends_with_a_report_of_its_numbers(study):
     assert (plain["method"], ours["method"]) == ("none/sched", "dcan_noreg")
     assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
     assert ours["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-to-b-dcan_noreg-seed0")
-    assert "adapted from synthetic by dcan_noreg" in page
+    assert "adapted from synthetic by dcan_noreg (the thesis's variant of DCAN, without its regulariser), the" in page
     jobs = {row["job"]: row for row in read_table(page, "Every job with the command")}
     assert len(jobs) == 10
     assert {row["status"] for row in jobs.values()} == {"done"}
@@ -70,10 +70,10 @@ def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
     plain, ours = read_table(page, "Label version v2")
     assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
     assert ours["balanced accuracy"] == ours["above unadapted"] == "–"
-    assert "result.json is gone" in ours["images"]
+    assert "result.json is gone" in ours["seeds"]
     assert read_table(page, "Recall and other measures")[1]["ROC-AUC"] == "–"
-    assert "1 of 2 rows have no result; nothing is said of them." in page
-    assert "no result (missing: " in page
+    assert "1 row of the table has no result; nothing is said of it." in page
+    assert "there is no result (missing: " in page
     assert 'class="alert"' in (folder / "report.html").read_text()
 
 
@@ -90,7 +90,7 @@ def test_what_a_run_could_not_measure_is_a_dash(study):
     study_report.write(folder, workspace)
     page = (folder / "report.md").read_text()
     assert "target –" in page
-    assert "best – at –;" in page
+    assert "Its best value was –, after – thousand images." in page
 
 
 class _Links(html.parser.HTMLParser):
