@@ -100,9 +100,10 @@ class Writer:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
                 _remove(path)
             reason = strategies.reason(error)
+            before = "the one before is intact" if self.steps() else "there is none before"
             raise RunError(
-                f"{self._folder}: checkpoint {step} cannot be written ({reason}); the one before is intact. Free some "
-                "space and give the same command again"
+                f"{self._folder}: checkpoint {step} cannot be written ({reason}); {before}. Free some space and give "
+                "the same command again"
             ) from error
         for path in there[len(there[: self._keep]) :]:
             for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
