@@ -1,29 +1,153 @@
-"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that appear whole or not at all, locks, and what --overwrite may delete."""
 
 import contextlib
+import errno
 import fcntl
+import functools
 import glob
 import json
 import os
 import pathlib
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tfrecords_builder.errors import InputError, RunError
 
+# Which names in a folder are those of files that a killed `atomic_path` has left.
+LEFTOVERS = ".*.[0-9]*.tmp*"
+
+# What a program that holds a whole folder locks, see `lock`.
+LOCK_FILE = ".lock"
+
+# In each finished output: what was written there, so that --overwrite can tell what was not.
+_LIST_FILE = ".tfcxr.json"
+
+# What a desktop puts into each folder that somebody looks at.
+_OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+# What flock says where another program holds the lock; all else means that the file system has no locks.
+_HELD = (errno.EAGAIN, errno.EACCES)
+
+# What fsync says of a folder where the file system has none for folders.
+_NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
+
+
+class InUse(Exception):
+    """Another program holds a lock."""
+
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; it becomes `path` if the block succeeds and is removed otherwise."""
+def lock(path: str | os.PathLike, *, temporary: bool = False) -> Iterator[int]:
+    """Holds the lock of a file, which is made if need be; the system drops the lock however the program ends.
+
+    Where the file system has no locks, as some mounts of NFS and Lustre, the program says so once and goes on.
+
+    Args:
+        path: the lock file. It is opened for writing, without which NFS gives no lock.
+        temporary: whether it is removed at the end.
+
+    Yields:
+        Its descriptor: programs that inherit it hold the lock as well.
+
+    Raises:
+        InUse: another program holds it.
+        OSError: the file cannot be made.
+    """
+    path = pathlib.Path(path)
+    handle, _ = _take(path)
+    try:
+        yield handle
+    finally:
+        if temporary:
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _take(path: pathlib.Path) -> tuple[int, bool]:
+    """Opens and locks a file: descriptor, and whether the file system has locks. Raises as `lock`."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:
+            if not path.exists():
+                raise
+            handle = os.open(path, os.O_RDONLY)  # another user's, in a folder that both may write
+        try:
+            locked = _flock(handle, path)
+            # Whoever held it may have removed it since we opened it.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle, locked
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _flock(handle: int, path: pathlib.Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            raise InUse(f"{path}: another program holds it") from error
+        _warn_of_no_locks(str(path.parent.absolute()), error.strerror)
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _say_once(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _warn_of_no_locks(folder: str, reason: str | None) -> None:
+    _say_once(
+        f"warning: the file system of {folder} has no locks ({reason}); see to it that no second program writes there"
+    )
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike, *, ending: str = "") -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
+
+    Contents reach the disk before the name does: after a power failure the file is the old or the new one, too.
+
+    Args:
+        path: the file to write; its folder is made.
+        ending: of the temporary name, for writers that choose a format by it.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(*paths: str | os.PathLike) -> None:
+    """Waits until the contents of files, or the names in folders, are on the disk."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+        finally:
+            os.close(handle)
+
+
+def _sync_tree(folder: pathlib.Path) -> None:
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -50,8 +174,8 @@ def read_json(path: str | os.PathLike) -> Any:
 def check_output(path: str | os.PathLike, *, overwrite: bool = False, flag: str = "--output_dir") -> pathlib.Path:
     """Returns `path` as an absolute one if a program may write its output there.
 
-    Raises InputError if it exists, is not an empty folder, and `overwrite` is False; also if it would overwrite a
-    folder that no tfcxr program wrote (one without flags.txt). `flag` is the one that named it.
+    Raises InputError if it exists, is not an empty folder, and `overwrite` is False; also if it would overwrite
+    something that no tfcxr program wrote. `flag` is the one that named it.
     """
     path = pathlib.Path(path).absolute()
     try:
@@ -62,7 +186,8 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False, flag: str 
         if path.is_symlink() or path.is_mount():  # neither can be replaced by a finished folder
             kind = "a link" if path.is_symlink() else "a mount point"
             raise InputError(f"{flag}={path}: is {kind}; give a folder inside it")
-        refuse_foreign(path, flag)
+        if path.is_dir():
+            _refuse_foreign(path, flag)
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be looked at ({error.strerror})") from error
     return path
@@ -79,22 +204,19 @@ def output_folder(
     path = check_output(path, overwrite=overwrite, flag=flag)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     missing = _missing_parents(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        temporary.mkdir()
-        handle = os.open(temporary, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be made ({error.strerror})") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, missing)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(path)
+            stack.enter_context(lock(_lock_of(temporary), temporary=True))
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            temporary.mkdir()
+        except (OSError, InUse) as error:
+            raise InputError(f"{flag}={path}: cannot be made ({getattr(error, 'strerror', error)})") from error
         with naming_failures(path, flag):
             yield temporary
             _put_in_place(temporary, path, overwrite, flag)
-    finally:
-        os.close(handle)
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(missing)
 
 
 @contextlib.contextmanager
@@ -117,19 +239,18 @@ def resumable_folder(
     path = check_output(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
     missing = _missing_parents(path)
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, missing)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = partial.is_dir() and os.path.samestat(os.fstat(handle), partial.stat())
-        except BlockingIOError:
-            locked = False
-        if not locked:  # or put in place by the other program since we opened it
-            raise InputError(f"--output_dir={path}: another program is writing it; wait, or choose another folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(_lock_of(partial), temporary=True))
+            partial.mkdir(exist_ok=True)
+        except InUse as error:
+            raise InputError(
+                f"--output_dir={path}: another program is writing it; wait, or choose another folder"
+            ) from error
+        except OSError as error:
+            raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
         try:
             with naming_failures(path, "--output_dir"):
                 yield partial
@@ -141,9 +262,6 @@ def resumable_folder(
         finally:
             if not worth_keeping(partial):
                 shutil.rmtree(partial, ignore_errors=True)
-                _remove_empty(missing)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -175,23 +293,34 @@ def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool, 
         check_output(path, overwrite=overwrite, flag=flag)
     except InputError as error:  # written by others meanwhile
         raise RunError(str(error)) from error
+    written = sorted(entry.name for entry in temporary.iterdir())
+    write_json(temporary / _LIST_FILE, {"schema_version": 1, "written": written})
+    _sync_tree(temporary)
+    # Set aside, not deleted yet: a kill meanwhile must not leave half of an output under its name.
+    earlier = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
     if path.exists():
-        shutil.rmtree(path)
+        path.replace(earlier)
     temporary.replace(path)
+    sync(path.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _lock_of(folder: pathlib.Path) -> pathlib.Path:
+    """The lock file of a temporary folder: beside it, because the folder will bear another name."""
+    return folder.with_suffix(".lock")
 
 
 def _remove_abandoned(path: pathlib.Path) -> None:
     """Removes temporary folders of `path` whose writer was killed: the system has dropped its lock."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.is_dir():
-                shutil.rmtree(folder)
-        except BlockingIOError:
-            pass  # another program is writing the same output
-        finally:
-            os.close(handle)
+            handle, locked = _take(_lock_of(folder))
+        except InUse:
+            continue  # another program is writing the same output
+        if locked:
+            shutil.rmtree(folder, ignore_errors=True)
+        _lock_of(folder).unlink(missing_ok=True)
+        os.close(handle)
 
 
 def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag: str = "--data_dir") -> None:
@@ -203,9 +332,35 @@ def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag:
         raise InputError(f"--output_dir={output}: holds {flag}={source}; choose another folder")
 
 
-def refuse_foreign(path: pathlib.Path, flag: str) -> None:
-    """Raises InputError if `path` is a folder with files that no tfcxr program wrote: --overwrite would delete them."""
-    if path.is_dir() and any(path.iterdir()) and not (path / "flags.txt").exists():
+def _refuse_foreign(path: pathlib.Path, flag: str) -> None:
+    """Raises InputError if a folder holds what no tfcxr program wrote: --overwrite would delete it."""
+    found = {entry.name for entry in path.iterdir()} - {_LIST_FILE, *_OF_DESKTOPS}
+    if (path / _LIST_FILE).is_file():
+        value = read_json(path / _LIST_FILE)
+        written = value.get("written") if isinstance(value, dict) else None
+        refuse_entries(path, found - set(written or ()), flag)
+    elif _looks_earlier(path):
+        refuse_entries(path, {name for name in found if name.startswith(".")}, flag)
+    else:
+        refuse_entries(path, found, flag)
+
+
+def refuse_entries(path: pathlib.Path, foreign: set[str], flag: str) -> None:
+    """Raises InputError if there are names of `foreign` files in the folder `path` that `flag` named."""
+    if foreign:
         raise InputError(
-            f"{flag}={path}: --overwrite would delete files that tfcxr did not write; choose another folder"
+            f"{flag}={path}: --overwrite would delete {min(foreign)}, which tfcxr did not write; choose another "
+            "folder, or move that away"
         )
+
+
+def _looks_earlier(path: pathlib.Path) -> bool:
+    """Whether a folder is an output from before such folders held a list of what was written."""
+    try:
+        lines = (path / "flags.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+    if not all(re.match(r"--\w+(=|$)", line) for line in lines):
+        return False
+    named = [line.split("=", 1)[1] for line in lines if line.startswith(("--output_dir=", "--heatmaps="))]
+    return path.name in [pathlib.Path(value).name for value in named]

@@ -1,6 +1,9 @@
 """Output that appears whole or not at all."""
 
+import errno
+import fcntl
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -26,7 +29,7 @@ def test_appears_at_the_end(tmp_path):
     with files.output_folder(out) as folder:
         (folder / "flags.txt").write_text("x")
         assert not out.exists()
-    assert [p.name for p in out.iterdir()] == ["flags.txt"]
+    assert sorted(p.name for p in out.iterdir()) == [".tfcxr.json", "flags.txt"]
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
@@ -40,19 +43,126 @@ def test_nothing_is_left_after_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def write(path, **arguments):
+    with files.output_folder(path, **arguments) as folder:
+        (folder / "flags.txt").write_text("--seed=1\n")
+        (folder / "tables").mkdir()
+
+
 def test_overwrites_only_what_tfcxr_wrote(tmp_path):
-    ours, foreign = tmp_path / "ours", tmp_path / "foreign"
-    for folder, name in ((ours, "flags.txt"), (foreign, "notes.txt")):
-        folder.mkdir()
-        (folder / name).write_text("old")
-        with pytest.raises(InputError, match="not empty"), files.output_folder(folder):
-            pass
-    with files.output_folder(ours, overwrite=True) as folder:
-        (folder / "new").write_text("x")
-    assert [p.name for p in ours.iterdir()] == ["new"]
-    with pytest.raises(InputError, match="did not write"), files.output_folder(foreign, overwrite=True):
+    foreign, ours = tmp_path / "foreign", tmp_path / "ours"
+    foreign.mkdir()
+    (foreign / "flags.txt").write_text("red, white\n")
+    with pytest.raises(InputError, match="not empty"):
+        write(foreign)
+    with pytest.raises(InputError, match=r"would delete flags\.txt, which tfcxr did not write"):
+        write(foreign, overwrite=True)
+    assert (foreign / "flags.txt").read_text() == "red, white\n"
+    write(ours)
+    (ours / ".DS_Store").write_text("seen by a desktop")
+    write(ours, overwrite=True)
+    (ours / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"would delete thesis\.tex, which"):
+        write(ours, overwrite=True)
+    assert (ours / "thesis.tex").read_text() == "x"
+
+
+def test_overwrites_an_output_from_before_there_was_a_list_of_what_was_written(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "flags.txt").write_text("--nobalanced\n--output_dir=/elsewhere/out\n--seed=0\n")
+    (out / "result.json").write_text("{}")
+    write(out, overwrite=True)
+    assert sorted(p.name for p in out.iterdir()) == [".tfcxr.json", "flags.txt", "tables"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "flags.txt").write_text("--output_dir=/elsewhere/out\n")
+    with pytest.raises(InputError, match=r"would delete flags\.txt"):
+        write(other, overwrite=True)
+    for name in ("flags.txt", ".git"):
+        (other / name).write_text("--output_dir=other\n")
+    with pytest.raises(InputError, match=r"would delete \.git"):
+        write(other, overwrite=True)
+
+
+def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(handle):
+        path = pathlib.Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append((os.path.relpath(path, tmp_path), (tmp_path / "a.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "a.json", "{}")
+    assert synced == [(f".a.json.{os.getpid()}.tmp", False), (".", True)]
+    synced.clear()
+    with files.output_folder(tmp_path / "out") as folder:
+        (folder / "tables").mkdir()
+        (folder / "tables" / "t.csv").write_text("x")
+    names = [name for name, _ in synced]
+    temporary = f".out.{os.getpid()}.tmp"
+    for name in (temporary, f"{temporary}/tables", f"{temporary}/tables/t.csv"):
+        assert name in names
+    assert names[-1] == "."
+
+
+def test_a_folder_without_fsync_is_no_error(tmp_path, monkeypatch):
+    def refuse(number):
+        def fsync(_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    refuse(errno.EINVAL)
+    files.write_text(tmp_path / "a", "x")
+    refuse(errno.ENOSPC)
+    with pytest.raises(OSError, match="No space"):
+        files.write_text(tmp_path / "a", "y")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_one_program_at_a_time_holds_a_lock(tmp_path):
+    path = tmp_path / ".lock"
+    with files.lock(path), pytest.raises(files.InUse), files.lock(path):
         pass
-    assert (foreign / "notes.txt").read_text() == "old"
+    assert path.exists()
+    with files.lock(path, temporary=True):
+        pass
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_gives_one_warning(tmp_path, monkeypatch, capsys, number):
+    modes = []
+
+    def flock(handle, _):
+        modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+        raise OSError(number, os.strerror(number))
+
+    files._say_once.cache_clear()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    abandoned = tmp_path / ".out.12345.tmp"
+    abandoned.mkdir()
+    with files.lock(tmp_path / ".lock"):
+        write(tmp_path / "out")
+        with files.resumable_folder(tmp_path / "records", worth_keeping=_keep) as folder:
+            (folder / "flags.txt").write_text("x")
+    # NFS gives a lock only of what was opened for writing.
+    assert set(modes) == {os.O_RDWR}
+    # Nobody can tell whether its writer lives.
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", ".out.12345.tmp", "out", "records"]
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert f"has no locks ({os.strerror(number)})" in warning
+
+
+def test_a_lock_that_nfs_refuses_with_eacces_is_held(tmp_path, monkeypatch):
+    def flock(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match="another program is writing it"), _resumable(tmp_path / "out"):
+        pass
 
 
 def test_what_a_killed_program_left_is_removed_but_not_what_a_live_one_writes(tmp_path):
@@ -105,13 +215,14 @@ def test_resumable_folder_keeps_what_is_worth_it(tmp_path):
         raise KeyboardInterrupt
     with _resumable(out) as folder:
         (folder / "flags.txt").write_text("x")
-    assert sorted(p.name for p in out.iterdir()) == ["finished", "flags.txt"]
+    assert sorted(p.name for p in out.iterdir()) == [".tfcxr.json", "finished", "flags.txt"]
     assert list(tmp_path.iterdir()) == [out]
     with pytest.raises(InputError, match="not empty"), _resumable(out):
         pass
     with _resumable(out, overwrite=True) as folder:
         (folder / "flags.txt").write_text("y")
-    assert [p.read_text() for p in out.iterdir()] == ["y"]
+    assert sorted(p.name for p in out.iterdir()) == [".tfcxr.json", "flags.txt"]
+    assert (out / "flags.txt").read_text() == "y"
 
 
 def test_two_programs_cannot_write_one_resumable_folder(tmp_path):

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import os
 import pathlib
 import shlex
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from tfcxr.studies.planning import Job
 from tfcxr.studies.stamps import Stamps, State
 from tfcxr.training import runs
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted
 
 STATUSES = DONE, FAILED, BLOCKED, MISSING = "done", "failed", "blocked", "missing"
@@ -54,17 +54,15 @@ def lock(folder: pathlib.Path) -> Iterator[int]:
     A study that is killed outright leaves the folder locked until its last job has stopped.
     Raises InputError if it is held.
     """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = stack.enter_context(files.lock(folder / files.LOCK_FILE))
+        except files.InUse as error:
+            raise InputError(
+                f"--output_dir={folder}: another call is running this study, or a job of one that was killed is still "
+                "saving; wait for it"
+            ) from error
         yield handle
-    except BlockingIOError as error:
-        raise InputError(
-            f"--output_dir={folder}: another call is running this study, or a job of one that was killed is still "
-            "saving; wait for it"
-        ) from error
-    finally:
-        os.close(handle)
 
 
 def log_path(folder: pathlib.Path, job: Job) -> pathlib.Path:

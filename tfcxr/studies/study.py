@@ -28,7 +28,7 @@ Check = Callable[[str, Sequence[str], Collection[str]], None]
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pandas")
 # What a study that was stopped at once leaves in its folder.
-_OWN = ("flags.txt", "logs")
+_OWN = ("flags.txt", "logs", files.LOCK_FILE)
 
 
 class Study:

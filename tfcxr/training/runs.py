@@ -1,7 +1,6 @@
 """Run folders: one lock, one configuration, and the rules of what may be resumed or replaced."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -25,6 +24,14 @@ _OF_RECORDS = ("aspect", "contrast")
 
 # Values of settings that have a new name; runs written before hold the old one.
 _RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}
+
+# All that programs write at the top of a run folder. --overwrite deletes a folder only if there is nothing else in it.
+KINDS = ("gan", "baseline", "dcan")
+ENTRIES = (
+    "config.json", "flags.txt", "result.json", "checkpoints", "best", "tensorboard", "samples", "statistics",
+    "label_combinations.json", "ticks.json", "history.json", "curves.png",
+    "evaluations",  # which a study puts there
+)  # fmt: skip
 
 _ADVICE = "choose another --run_dir or give --overwrite"
 
@@ -73,22 +80,15 @@ class RunFolder:
         """
         path = pathlib.Path(path)
         new = _description(kind, config, records_digests)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--run_dir={path}: is a file, not a folder")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--run_dir={path}: cannot be made ({error.strerror})") from error
-        with files.naming_failures(path, "--run_dir"), _lock(path):
-            # A hidden file is what a killed atomic write leaves.
+        with _locked(path), files.naming_failures(path, "--run_dir"):
+            # A hidden file is the lock, or what a killed atomic write leaves.
             resumed = any(not entry.name.startswith(".") for entry in path.iterdir())
             if resumed and overwrite:
                 _empty(path)
                 resumed = False
             if resumed:
                 _check_resumable(path, new, extendable)
-                # What killed atomic writes leave.
-                for leftover in path.rglob(".*.[0-9]*.tmp"):
+                for leftover in path.rglob(files.LEFTOVERS):
                     leftover.unlink(missing_ok=True)
             files.write_json(path / "config.json", new)
             (path / "result.json").unlink(missing_ok=True)
@@ -137,7 +137,8 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: is not a run folder (it has no config.json){_hint_at_versions(path)}")
     config = files.read_json(path / "config.json")
-    if not isinstance(config, dict) or config.get("schema_version") != SCHEMA_VERSION or "config" not in config:
+    parts = {"kind", "config", "records"}
+    if not isinstance(config, dict) or config.get("schema_version") != SCHEMA_VERSION or not parts <= config.keys():
         raise InputError(f"{path}/config.json: was not written by this version of tfcxr")
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and config["kind"] not in kinds:
@@ -156,25 +157,35 @@ def _hint_at_versions(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-    # A lock on the folder itself: the system drops it however the program ends, and no file is left behind.
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Makes the folder and holds its lock."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if path.exists() and not path.is_dir():
+                raise InputError(f"--run_dir={path}: is a file, not a folder")
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.lock(path / files.LOCK_FILE))
+        except files.InUse as error:
+            raise InputError(f"--run_dir={path}: another program is using this run") from error
+        except OSError as error:
+            raise InputError(f"--run_dir={path}: cannot be made or written ({error.strerror})") from error
         yield
-    except BlockingIOError as error:
-        raise InputError(f"--run_dir={path}: another program is using this run") from error
-    finally:
-        os.close(handle)
 
 
 def _empty(path: pathlib.Path) -> None:
-    if not (path / "config.json").exists():
-        files.refuse_foreign(path, "--run_dir")
-    for entry in path.iterdir():
+    """Deletes the run in a folder. Raises InputError, and deletes nothing, if there is something else in it."""
+    found = list(path.iterdir())
+    names = {entry.name for entry in found if not (entry.match(files.LEFTOVERS) or entry.name == files.LOCK_FILE)}
+    try:
+        ours = load_config(path)["kind"] in KINDS
+    except InputError:
+        ours = False
+    files.refuse_entries(path, names - set(ENTRIES) if ours else names, "--run_dir")
+    # The configuration last: without it nobody could tell whose the rest is, were this to be killed.
+    for entry in sorted(found, key=lambda entry: entry.name == "config.json"):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        else:
+        elif entry.name != files.LOCK_FILE:
             entry.unlink()
 
 

@@ -410,7 +410,7 @@ def test_predict_draws_heatmaps(dcan, tmp_path, capsys):
     assert call_predict(*arguments) == 0
     names = list(pd.read_csv(tmp_path / "out.csv")["heatmap"])
     assert names == ["000001_x__1_.png", "000002_x__1_.png"]
-    assert {path.name for path in heatmaps.iterdir()} == {*names, "flags.txt"}
+    assert {path.name for path in heatmaps.iterdir()} == {*names, "flags.txt", ".tfcxr.json"}
     assert not np.array_equal(*(np.asarray(Image.open(heatmaps / name)) for name in names))
     assert call_predict(*arguments[:2], f"--output={tmp_path / 'other.csv'}", arguments[3]) == 2
     assert f"--heatmaps={heatmaps}: is not empty" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from tfcxr import cli
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation.methods import FORMER_NAMES
 from tfcxr.commands import study
+from tfcxr.training import runs
 from tfrecords_builder import files
 
 PRESETS = sorted(path.stem for path in (app.PRESETS / "study").glob("*.flags"))
@@ -301,3 +302,16 @@ def test_a_name_is_needed(capsys):
 def test_what_is_shipped_is_listed_as_package_data():
     text = (pathlib.Path(__file__).parents[3] / "setup.cfg").read_text()
     assert "studies/thesis_results.csv" in text
+
+
+def test_all_that_a_study_wrote_may_be_overwritten(tiny_study):
+    folders = [path.parent for path in tiny_study.rglob("flags.txt") if not path.parent.match("studies/*")]
+    kinds = set()
+    for folder in folders:
+        if (folder / "checkpoints").is_dir():
+            kinds.add(runs.load_config(folder)["kind"])
+            assert {p.name for p in folder.iterdir()} <= {*runs.ENTRIES, files.LOCK_FILE}
+        else:
+            files.check_output(folder, overwrite=True)
+    assert kinds == set(runs.KINDS)
+    assert len(folders) == 10

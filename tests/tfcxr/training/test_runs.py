@@ -1,6 +1,10 @@
 """Run folders: resume rules, lock, signals."""
 
+import errno
+import fcntl
+import json
 import os
+import pathlib
 import signal
 
 import pytest
@@ -82,10 +86,86 @@ def test_overwrite_spares_a_folder_that_is_no_run(tmp_path):
     assert "not a run folder" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"architectures": ["BertModel"], "hidden_size": 768}',
+        '{"schema_version": 1, "kind": "exporter", "config": {}, "records": {}}',
+        '{"schema_version": 1, "config": {}}',
+        "[]",
+        "{broken",
+    ],
+)
+def test_overwrite_spares_what_others_call_config_json(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    assert "would delete config.json, which tfcxr did not write" in refused(tmp_path, overwrite=True)
+    assert (tmp_path / "config.json").read_text() == config
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", ".git", "notes"])
+def test_overwrite_spares_a_run_with_something_else_in_it(tmp_path, name):
+    with open_run(tmp_path) as run:
+        (run.checkpoints / "weights").write_text("mine")
+    (tmp_path / name).mkdir()
+    assert f"would delete {name}, which" in refused(tmp_path, overwrite=True)
+    assert (tmp_path / "checkpoints" / "weights").read_text() == "mine"
+    (tmp_path / name).rmdir()
+    (tmp_path / ".ticks.json.77.tmp").write_text("left by a kill")
+    with open_run(tmp_path, overwrite=True):
+        assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_one_program_at_a_time(tmp_path):
     with open_run(tmp_path):
         assert "another program" in refused(tmp_path)
         assert "another program" in refused(tmp_path, overwrite=True)
+    with open_run(tmp_path, overwrite=True):
+        assert "another program" in refused(tmp_path)
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    files._say_once.cache_clear()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with open_run(tmp_path / "run") as run:
+        assert not run.resumed
+    with open_run(tmp_path / "run") as run:
+        assert run.resumed
+    assert capsys.readouterr().err.count("has no locks (No locks available)") == 1
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_where_the_folder_should_be(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    expected = "is a file" if name == "file" else r"cannot be made or written \(Not a directory\)"
+    with pytest.raises(InputError, match=f"^--run_dir={tmp_path / name}: {expected}"), open_run(tmp_path / name):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert "cannot be made or written (Read-only file system)" in refused(tmp_path)
+
+
+def test_a_disk_that_is_full_before_the_run_begins(tmp_path, monkeypatch):
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_text", full)
+        with (
+            pytest.raises(RunError, match=r"config\.json.* cannot be read or written \(No space left"),
+            open_run(tmp_path),
+        ):
+            pass
+    with open_run(tmp_path) as run:
+        assert not run.resumed
+    assert json.loads((tmp_path / "config.json").read_text())["kind"] == "gan"
 
 
 def test_a_killed_write_does_not_make_a_run(tmp_path):
