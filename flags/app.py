@@ -12,13 +12,19 @@ from types import FrameType
 
 from absl import flags
 
-from tfrecords_builder import files
+from tfrecords_builder import errors, files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
 # Presets that have a new name: the old one is still found.
 _RENAMED_PRESETS = {"thesis/ours": "thesis/dcan_noreg"}
+# Flags that help where memory is short.
+_LESS_MEMORY = {
+    "batch_size": "a smaller --batch_size",
+    "passes": "more --passes",
+    "batch_sizes": "smaller --batch_sizes (with --arch=prog)",
+}
 
 # Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
 _NOT_REPLAYED = ("overwrite",)
@@ -41,6 +47,7 @@ def run(
       stop by SIGINT or SIGTERM.
     """
     argv = list(sys.argv if argv is None else argv)
+    fv = None
     try:
         if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
             fv = flags.FlagValues()
@@ -62,6 +69,11 @@ def run(
         # The reader of our output has gone (`| head`); Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        message = _explain(error, fv)
+        if message is None:
+            raise
+        return _fail(message, 1)
 
 
 def parse(define_flags: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> flags.FlagValues:
@@ -98,6 +110,19 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _explain(error: Exception, fv: flags.FlagValues | None) -> str | None:
+    """What the machine, or TensorFlow, could not do; None for an error of the program."""
+    if errors.says_memory(error):
+        helps = [text for name, text in _LESS_MEMORY.items() if fv is not None and name in fv]
+        advice = f"give {' or '.join(helps)}, or " if helps else ""
+        return f"the memory does not suffice ({errors.reason(error)}); {advice}end other programs that use the device"
+    if errors.says_disk(error):
+        return f"the disk is full ({errors.reason(error)}); free some space and give the same command again"
+    if errors.is_of_tensorflow(error):
+        return f"TensorFlow cannot go on: {errors.reason(error)} ({type(error).__name__})"
+    return None
 
 
 def _fail(message: object, code: int) -> int:

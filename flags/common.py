@@ -144,6 +144,18 @@ def define_seed(fv: flags.FlagValues) -> None:
     )
 
 
+def define_deterministic(fv: flags.FlagValues) -> None:
+    """--deterministic. Not of what decides whether a run may be resumed: it changes no setting of the training."""
+    flags.DEFINE_boolean(
+        "deterministic",
+        False,
+        "use only operations that give the same bits each time, so that a run on a GPU can be repeated exactly, or "
+        "stopped and resumed without a trace; slower, and TensorFlow refuses what it has no such operation for. On one "
+        "CPU runs repeat exactly without it",
+        flag_values=fv,
+    )
+
+
 def define_workers(fv: flags.FlagValues) -> None:
     """--workers."""
     flags.DEFINE_integer(

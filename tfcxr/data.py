@@ -7,6 +7,7 @@ import heapq
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
-from tfrecords_builder.errors import InputError, RunError
+from tfrecords_builder.errors import InputError, RunError, reason
 from tfrecords_builder.readers import shards
 from tfrecords_builder.records import manifest
 
@@ -24,6 +25,8 @@ _MIN_SHUFFLE = 1024
 _READ_SHARDS_AT_ONCE = 16
 _READ_ROWS_AT_ONCE = 32
 _GRAPH_SEED = 87654321  # any number but 0; this is the one that TensorFlow takes where none is set
+# Names the operations that read a record, and so what they say where one is damaged; see `naming_damage`.
+_READING = "reading_a_record"
 _EXTRA_SEED = 1_000_003  # keeps the order of extra images apart from that of the others, should both be of one set
 
 
@@ -99,9 +102,10 @@ class RecordSet:
 
     def parse(self, serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
         """`records.parse_example` with the static shape of `image` filled in."""
-        record = records.parse_example(serialized, decode=decode)
-        if decode:
-            record["image"] = tf.ensure_shape(record["image"], [self.info.resolution, self.info.resolution, 1])
+        with tf.name_scope(_READING):
+            record = records.parse_example(serialized, decode=decode)
+            if decode:
+                record["image"] = tf.ensure_shape(record["image"], [self.info.resolution, self.info.resolution, 1])
         return record
 
     def labels(self, split: str) -> dict[str, np.ndarray]:
@@ -314,11 +318,23 @@ def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf
 
 @contextlib.contextmanager
 def naming_damage(where: str | os.PathLike) -> Iterator[None]:
-    """A damaged shard or image met while reading in the block becomes a RunError that names `where`."""
+    """A damaged shard or image met while reading in the block becomes a RunError that names `where`.
+
+    What else fails in the block, such as a training step, is left as it is.
+    """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise RunError(f"{where}: damaged records ({error.message.splitlines()[0]}); see verify-records") from error
+    except tf.errors.OpError as error:
+        if not _comes_from_reading(error):
+            raise
+        raise RunError(f"{where}: damaged records ({reason(error)}); see verify-records") from error
+
+
+def _comes_from_reading(error: tf.errors.OpError) -> bool:
+    if isinstance(error, tf.errors.DataLossError):  # a wrong CRC or a file cut short
+        return True
+    # The name of the operation that could not decode it, or of the file that cannot be opened.
+    return _READING in error.message or re.search(r"\.tfrecord-\d{5}-of-\d{5}; ", error.message) is not None
 
 
 def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -468,12 +484,12 @@ def _fetch(record_set: RecordSet, split: str, rows: tf.data.Dataset) -> tf.data.
                         raise ValueError(f"{paths[number]}: {error}") from error
         return examples
 
+    def fetch(chosen: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope(_READING):
+            return tf.ensure_shape(tf.numpy_function(read, [chosen], tf.string), [_READ_ROWS_AT_ONCE])
+
     return (
         rows.batch(_READ_ROWS_AT_ONCE, drop_remainder=True)
-        .map(
-            lambda chosen: tf.ensure_shape(tf.numpy_function(read, [chosen], tf.string), [_READ_ROWS_AT_ONCE]),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+        .map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .unbatch()
     )

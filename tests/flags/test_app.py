@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from flags import app, common
@@ -42,6 +43,53 @@ def test_errors_become_one_line_and_a_code(capsys, error, code):
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            tf.errors.NotFoundError(None, None, "No algorithm worked!  Error messages:\n  Profiling failure"),
+            "the memory does not suffice (No algorithm worked!  Error messages:); give a smaller --batch_size or more "
+            "--passes, or end other programs that use the device",
+        ),
+        (MemoryError(), "the memory does not suffice (MemoryError); give a smaller --batch_size or more --passes, or "),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "/x/ckpt-1; No space left on device"),
+            "the disk is full (/x/ckpt-1; No space left on device); free some space",
+        ),
+        (
+            tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2] vs. [3]"),
+            "TensorFlow cannot go on: Incompatible shapes: [2] vs. [3] (InvalidArgumentError)",
+        ),
+    ],
+)
+def test_what_machine_and_tensorflow_cannot_do_is_one_line_that_names_flags(capsys, error, expected):
+    def main(fv):
+        raise error
+
+    def define_more(fv):
+        define(fv)
+        common.define_batch_size(fv, 32)
+        flags.DEFINE_integer("passes", 1, "", flag_values=fv)
+
+    assert app.run(main, define_more, ["prog", "--output_dir=x"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {' '.join(expected.split())}")
+    assert err.count("\n") == 1
+    if isinstance(error, MemoryError):
+        assert call(main, "--output_dir=x") == 1
+        assert capsys.readouterr().err == (
+            "error: the memory does not suffice (MemoryError); end other programs that use the device\n"
+        )
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback():
+    def main(fv):
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        call(main, "--output_dir=x")
 
 
 @pytest.mark.parametrize(

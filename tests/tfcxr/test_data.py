@@ -321,3 +321,70 @@ def test_shares_of_a_stream_are_the_rows_of_the_whole(two_classes, start):
         np.concatenate([part["index"] for part in both]),
         np.concatenate([batch["index"][rows[share]] for batch in whole[:2] for share in range(2)]),
     )
+
+
+def spoil_pictures(shard):
+    rows = [tf.train.Example.FromString(row.numpy()) for row in tf.data.TFRecordDataset(str(shard))]
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for row in rows:
+            row.features.feature["image/encoded"].bytes_list.value[0] = b"no picture"
+            writer.write(row.SerializeToString())
+
+
+def cut_short(shard):
+    shard.write_bytes(shard.read_bytes()[:-5])
+
+
+@tf.function
+def steps(iterator, count):
+    for _ in tf.range(count):
+        tf.debugging.assert_rank(next(iterator)["image"], 4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [(spoil_pictures, "Unknown image file format"), (cut_short, "truncated record at|wrong CRC|is damaged")],
+)
+def test_damage_met_in_a_training_step_is_named(tmp_path, damage, expected):
+    folder = fakes.make_records(tmp_path / "set", splits=("train",))
+    stream = data.training_stream(data.RecordSet(folder), "train", batch_size=4, seed=0)
+    damage(*folder.glob("*.tfrecord-*"))
+    named = pytest.raises(RunError, match=rf"^{folder}: damaged records \(.*({expected}).*\); see verify-records$")
+    with named, data.naming_damage(folder):
+        steps(iter(stream), 10)
+
+
+def test_a_shard_that_is_gone_is_named(tmp_path):
+    folder = fakes.make_records(tmp_path / "set", splits=("train",))
+    record_set = data.RecordSet(folder)
+    (shard,) = folder.glob("*.tfrecord-*")
+    shard.unlink()
+    named = pytest.raises(RunError, match=r"damaged records \(.*No such file or directory\)")
+    with named, data.naming_damage(folder):
+        list(record_set.dataset("train"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InvalidArgumentError(None, None, "Tensor of 20000 images is too large for Conv2D"),
+        tf.errors.NotFoundError(None, None, "No algorithm worked!  Error messages:"),
+        tf.errors.NotFoundError(None, None, "Key head/kernel not found in checkpoint"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+    ],
+)
+def test_what_fails_in_a_step_itself_is_no_damage(two_classes, error):
+    with pytest.raises(type(error)), data.naming_damage(two_classes.path):
+        raise error
+
+
+def test_a_step_that_fails_on_sound_records_is_no_damage(two_classes):
+    @tf.function
+    def step(iterator):
+        batch = next(iterator)
+        tf.debugging.assert_less(tf.shape(batch["image"])[0], 4, "the batch is too large")
+
+    stream = iter(data.training_stream(two_classes, "train", batch_size=5, seed=0))
+    kept = pytest.raises(tf.errors.InvalidArgumentError, match="the batch is too large")
+    with kept, data.naming_damage(two_classes.path):
+        step(stream)

@@ -10,7 +10,13 @@ import pytest
 
 from tfrecords_builder import tensorflow_environment
 
-OURS = ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_CPU_ALLOCATOR_USE_BFC", "TF_USE_LEGACY_KERAS")
+OURS = (
+    "TF_CPP_MIN_LOG_LEVEL",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_CPU_ALLOCATOR_USE_BFC",
+    "TF_USE_LEGACY_KERAS",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+)
 
 
 def run(code, **variables):
@@ -25,6 +31,12 @@ def test_every_entry_gives_keras_2_and_a_quiet_import(package):
     # The variable is ours even where the shell has turned it off.
     done = run(code, TF_USE_LEGACY_KERAS="0")
     assert (done.stdout, done.stderr) == ("False True 2.0\n", "")
+
+
+def test_programs_take_the_memory_of_a_gpu_as_they_need_it():
+    code = "import os, tfcxr; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    assert run(code).stdout == "true\n"
+    assert run(code, TF_FORCE_GPU_ALLOW_GROWTH="false").stdout == "false\n"
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tf_keras"), reason="this TensorFlow has no Keras 3")

@@ -65,7 +65,7 @@ class InferenceModel(tf.keras.Model):
             ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the
                 centre.
         """
-        super().__init__(name=f"{classifier.config.backbone}_{path}")
+        super().__init__(name=f"{classifier.config.backbone}_{path}", dtype="float32")
         self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
         self.classes = classifier.config.classes
         self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfcxr import data
 from tfcxr.classifiers import choices, inference
 from tfcxr.classifiers.networks import models, se_resnet_weights, weight_files
-from tfcxr.training import runs
+from tfcxr.training import devices, runs
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
@@ -136,7 +136,7 @@ def make_classifier(
       **network: further fields of models.ModelConfig.
 
     Raises:
-      InputError: a setting or weights that cannot be used.
+      InputError: a setting or weights that cannot be used, or a batch that cannot fit into memory.
     """
     info = record_set.info
     config = models.ModelConfig(
@@ -152,6 +152,12 @@ def make_classifier(
         **network,
     )
     classifier = models.Classifier(config, settings.seed)
+    devices.check_batch(
+        settings.batch_size,
+        num_images=record_set.num_examples("train"),
+        pixels=config.image_size**2,
+        graphs=lambda number: [models.trace_features(classifier, number)],
+    )
     if load_weights:
         loaded = initialise(classifier, weights=settings.weights, init_from=settings.init_from)
         print(f"start: {', '.join(loaded) or 'nothing'} loaded, the rest random", flush=True)

@@ -15,6 +15,7 @@ def define_flags(fv):
     common.define_records(fv)
     common.define_run_dir(fv)
     common.define_seed(fv)
+    common.define_deterministic(fv)
     classifier.define_network(fv, weights="imagenet")
     classifier.define_training(fv, flip=False)
     classifier.define_baseline(fv)
@@ -27,7 +28,7 @@ def main(fv):
     from tfcxr.training import strategies
 
     check(fv)
-    strategy = strategies.make(fv.strategy)
+    strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
     config = _config(fv)
     record_set = data.RecordSet(fv.records)
     extra_set = data.RecordSet(fv.extra_records) if fv.extra_records else None

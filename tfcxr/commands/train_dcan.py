@@ -19,6 +19,7 @@ def define_flags(fv):
     )
     common.define_run_dir(fv)
     common.define_seed(fv)
+    common.define_deterministic(fv)
     classifier.define_network(fv, weights="imagenet")
     classifier.define_training(fv, flip=True)
     classifier.define_dcan(fv)
@@ -32,7 +33,7 @@ def main(fv):
     from tfcxr.training import strategies
 
     check(fv)
-    strategy = strategies.make(fv.strategy)
+    strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
     config = _config(fv)
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")

@@ -1,8 +1,11 @@
 """Trains a class-conditional GAN (cpD-GAN) on records: labels in, chest radiographs out.
 
 Writes checkpoints, TensorBoard events and sample grids into the run folder. A run that was stopped goes on where it
-was when the same command is given again, and ends with the same weights. --warm_start begins a new run with the weights
-of another one instead of random ones.
+was when the same command is given again. --warm_start begins a new run with the weights of another one.
+
+Resuming loses nothing: on one CPU, with the same versions and number of threads, a run that was stopped ends with the
+same weights, bit for bit. A GPU adds up in an order of its own each time, so two runs differ in their last digits from
+the first step on, stopped or not; --deterministic makes them equal there too, on GPUs of the same kind.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ def define_flags(fv):
     common.define_resolution(fv, None, low=8, high=512)
     common.define_batch_size(fv, 64)
     common.define_seed(fv)
+    common.define_deterministic(fv)
     gan.define_network(fv)
     gan.define_training(fv)
     gan.define_augmentation(fv)
@@ -34,7 +38,7 @@ def main(fv):
     from tfcxr.training import runs, strategies
 
     check(fv)
-    strategy = strategies.make(fv.strategy)
+    strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
     chief = strategies.is_chief(strategy)
     record_set = data.RecordSet(fv.records, resolution=fv.resolution)
     config = _config(fv, record_set.info.resolution)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.classifiers import choices, inference, loading
+from tfcxr.classifiers.networks import seeding
 from tfcxr.fidelity.extractor import Extractor
 from tfcxr.fidelity.feature_names import INCEPTION
 from tfrecords_builder.errors import InputError
@@ -64,7 +65,11 @@ def make_inception(weights: str, resolution: int) -> NetworkFeatures:
         if not path.is_file():
             raise InputError(f"--features_weights={weights}: must be imagenet or an .h5 file; no such file is there")
     original = _digest(path, "md5") == _INCEPTION_MD5
-    network = tf.keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    network = seeding.rebuild(
+        lambda: tf.keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg"),
+        seed=0,
+        dtype="float32",
+    )
     try:
         # By position: Keras numbers the layers anew with every model it makes.
         network.load_weights(str(path))

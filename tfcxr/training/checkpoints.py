@@ -9,8 +9,7 @@ from collections.abc import Collection
 
 import tensorflow as tf
 
-from tfcxr.training import strategies
-from tfrecords_builder import files
+from tfrecords_builder import errors, files
 from tfrecords_builder.errors import InputError, RunError
 
 # What TensorFlow raises for a checkpoint that is absent, cut short, or of another network.
@@ -56,7 +55,7 @@ def restore_newest(
             status = checkpoint.restore(path)
             _ = status.assert_consumed() if whole else status.expect_partial().assert_existing_objects_matched()
         except ERRORS as error:
-            reason = strategies.reason(error)
+            reason = errors.reason(error)
             if number + 1 == len(paths):
                 raise InputError(f"{path}: cannot be read ({reason}), nor can one before it") from error
             logging.warning("%s cannot be read (%s); trying the one before", path, reason)
@@ -90,8 +89,8 @@ class Writer:
         try:
             self._folder.mkdir(exist_ok=True)
             path = self._checkpoint.write(str(self._folder / f"ckpt-{step}"))
-            for part in (*self._folder.glob(f"ckpt-{step}.*"), self._folder):
-                _sync(part)
+            # TensorFlow leaves it to the system when a checkpoint reaches the disk; the one before is deleted below.
+            files.sync(*self._folder.glob(f"ckpt-{step}.*"), self._folder)
             # Those of later steps are damaged, or this run would have gone on from them.
             there = available(self._folder)
             there = there[there.index(path) :]
@@ -99,7 +98,7 @@ class Writer:
         except (tf.errors.OpError, OSError) as error:
             for path in self._folder.glob(f"ckpt-{step}[._]*"):
                 _remove(path)
-            reason = strategies.reason(error)
+            reason = errors.reason(error)
             before = "the one before is intact" if self.steps() else "there is none before"
             raise RunError(
                 f"{self._folder}: checkpoint {step} cannot be written ({reason}); {before}. Free some space and give "

@@ -8,22 +8,32 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from tfrecords_builder.errors import InputError, RunError
+from tfcxr.training import devices
+from tfrecords_builder.errors import InputError, RunError, reason
 
 # What a stream is made for where one device trains.
 ALONE = tf.distribute.InputContext()
 
 
-def make(name: str) -> tf.distribute.Strategy:
-    """The strategy of --strategy; make it before anything else of TensorFlow.
+def make(name: str, *, deterministic: bool = False) -> tf.distribute.Strategy:
+    """The strategy of --strategy; make it before anything else of TensorFlow. Prints the devices that it trains on.
 
     Args:
       name: 'default' (one device), 'mirrored' (all GPUs of this machine, or its logical CPUs where there is none) or
         'multiworker' (the machines that the environment variable TF_CONFIG names; each runs the same command).
+      deterministic: whether TensorFlow uses only operations that give the same bits whenever they are run again.
 
     Raises:
       InputError: TF_CONFIG is absent or not what TensorFlow expects, or the workers do not meet.
     """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = _make(name)
+    print(devices.describe(strategy), flush=True)
+    return strategy
+
+
+def _make(name: str) -> tf.distribute.Strategy:
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -120,13 +130,6 @@ def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
         raise RunError(
             f"another worker is gone ({reason(error)}); the same commands, given to all of them, resume"
         ) from error
-
-
-def reason(error: BaseException) -> str:
-    """What an error of TensorFlow says, without where in the graph; one line."""
-    where = ("Graph execution error", "Detected at node", "<stack traces", " ", "\t")
-    lines = [line for line in str(error).splitlines() if line and not line.startswith(where)]
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _sum(strategy: tf.distribute.Strategy, value: int) -> int:

@@ -418,7 +418,7 @@ def test_predict_draws_heatmaps(dcan, tmp_path, capsys):
     mine.mkdir()
     (mine / "holiday.png").write_text("")
     assert call_predict(*arguments[:3], f"--heatmaps={mine}", "--overwrite") == 2
-    assert "would delete files that tfcxr did not write" in capsys.readouterr().err
+    assert "would delete holiday.png, which tfcxr did not write" in capsys.readouterr().err
 
 
 def test_predict_names_bad_flags(baseline, tmp_path, capsys):

@@ -45,7 +45,7 @@ def test_files(written):
     pictures = {name for name in names if name.endswith(".png")}
     assert {"label_counts.png", "cooccurrence.png", "class_counts.png", "combinations_v2_finding.png"} <= pictures
     csvs = {f"{name}.csv" for name in CSVS}
-    assert names == pictures | csvs | {"report.md", "report.html", "result.json", "flags.txt"}
+    assert names == pictures | csvs | {"report.md", "report.html", "result.json", "flags.txt", ".tfcxr.json"}
     assert not list(written.parent.glob(".*"))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfcxr.classifiers.networks import seeding
+
 PATHS = ("source", "target", "both")
 
 # sigmoid(4) = 0.982: a network that gets the attention added starts near what it computed before, and the sigmoid's
@@ -24,33 +26,41 @@ class ChannelAttention(tf.keras.layers.Layer):
     Input and output: float [N, H, W, C]. The attention starts near identity (factors near sigmoid(4) = 0.98).
     """
 
-    def __init__(self, *, reduction: int = 16, per_domain: bool = True, **kwargs):
+    def __init__(self, *, reduction: int = 16, per_domain: bool = True, seed: int = 0, **kwargs):
         """Makes the layer.
 
         Args:
-          reduction: the squeezed width is C // reduction, at least 1.
-          per_domain: whether source and target have squeezing layers of their own.
-          **kwargs: of any Keras layer.
+            reduction: the squeezed width is C // reduction, at least 1.
+            per_domain: whether source and target have squeezing layers of their own.
+            seed: of the first weights, with the layer's name.
+            **kwargs: of any Keras layer.
         """
         super().__init__(**kwargs)
-        self.reduction, self.per_domain = reduction, per_domain
+        self.reduction, self.per_domain, self.seed = reduction, per_domain, seed
 
     def build(self, input_shape) -> None:
         """Makes the dense layers for C = input_shape[-1]."""
         channels = int(input_shape[-1])
         squeezed = max(1, channels // self.reduction)
 
+        def seed_of(name: str) -> int:
+            return seeding.layer_seed(self.seed, f"{self.name}/{name}")
+
         def squeezing(name: str) -> tf.keras.layers.Dense:
-            return tf.keras.layers.Dense(squeezed, "relu", kernel_initializer="he_normal", name=name)
+            initializer = tf.keras.initializers.HeNormal(seed_of(name))
+            return tf.keras.layers.Dense(
+                squeezed, "relu", kernel_initializer=initializer, name=name, dtype=self.dtype_policy
+            )
 
         self.source = squeezing("source" if self.per_domain else "squeeze")
         self.target = squeezing("target") if self.per_domain else self.source
         self.shared = tf.keras.layers.Dense(
             channels,
             "sigmoid",
-            kernel_initializer=tf.keras.initializers.RandomNormal(stddev=_OPEN_STDDEV),
+            kernel_initializer=tf.keras.initializers.RandomNormal(stddev=_OPEN_STDDEV, seed=seed_of("shared")),
             bias_initializer=tf.keras.initializers.Constant(OPEN_BIAS),
             name="shared",
+            dtype=self.dtype_policy,
         )
         widths = [(self.source, channels), (self.shared, squeezed)]
         if self.per_domain:
@@ -97,8 +107,9 @@ class ChannelAttention(tf.keras.layers.Layer):
         self.set_paths(**{name: layer.get_weights() for name, layer in layers.items()})
 
     def get_config(self) -> dict:
-        """Adds `reduction` and `per_domain`."""
-        return {**super().get_config(), "reduction": self.reduction, "per_domain": self.per_domain}
+        """Adds `reduction`, `per_domain` and `seed`."""
+        own = {"reduction": self.reduction, "per_domain": self.per_domain, "seed": self.seed}
+        return {**super().get_config(), **own}
 
 
 class AttendedBackbone(tf.keras.layers.Layer):
@@ -108,14 +119,18 @@ class AttendedBackbone(tf.keras.layers.Layer):
     residual input of each `*_add` layer goes through attention first.
     """
 
-    def __init__(self, base: tf.keras.Model, *, reduction: int = 16, per_domain: bool = True, **kwargs):
+    def __init__(self, base: tf.keras.Model, *, reduction: int = 16, per_domain: bool = True, seed: int = 0, **kwargs):
         """Adds the attention.
 
         Args:
-          base: functional model, one input and output, with sums named `<block>_add` of [shortcut, residual].
-          reduction: see ChannelAttention.
-          per_domain: see ChannelAttention.
-          **kwargs: of any Keras layer.
+            base: functional model, one input and output, with sums named `<block>_add` of [shortcut, residual].
+            reduction: see ChannelAttention.
+            per_domain: see ChannelAttention.
+            seed: see ChannelAttention.
+            **kwargs: of any Keras layer; `dtype` is that of the attention, too.
+
+        Raises:
+            ValueError: there is no such sum.
         """
         super().__init__(**kwargs)
         self.base = base
@@ -126,7 +141,9 @@ class AttendedBackbone(tf.keras.layers.Layer):
         for layer, _, _ in self._walk:
             if layer.name.endswith("_add"):
                 name = layer.name.replace("_add", "_attention")
-                attention = ChannelAttention(reduction=reduction, per_domain=per_domain, name=name)
+                attention = ChannelAttention(
+                    reduction=reduction, per_domain=per_domain, seed=seed, name=name, dtype=self.dtype_policy
+                )
                 attention.build(layer.input[1].shape)
                 self._attention_of[layer.name] = len(self.attentions)
                 self.attentions.append(attention)

@@ -4,11 +4,13 @@ ResNet: He et al. 2016, arXiv 1512.03385; squeeze-and-excitation (SE): Hu et al.
 et al. 2017, arXiv 1608.06993.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from tfcxr.classifiers import choices
+from tfcxr.classifiers.networks import seeding
 
 layers = tf.keras.layers
 
@@ -27,45 +29,43 @@ MAKERS: dict[str, Callable[[], tf.keras.Model]] = {
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def build(name: str, stem: str = "imagenet") -> tf.keras.Model:
-    """Makes a backbone with random weights (of TensorFlow's global seed).
+def build(name: str, stem: str = "imagenet", *, seed: int = 0, dtype: str = "float32") -> tf.keras.Model:
+    """Makes a backbone with random weights.
 
     Args:
-      name: one of choices.BACKBONES.
-      stem: imagenet: the network as published. small: the first convolution has stride 1 and there is no max pooling,
-        so that images of 64 px and less keep their detail; the weights have the same shapes, and the network costs
-        about 16 times as much.
+        name: one of choices.BACKBONES.
+        stem: imagenet: the network as published. small: the first convolution has stride 1 and there is no max pooling,
+            so that images of 64 px and less keep their detail; the weights have the same shapes, and the network costs
+            about 16 times as much.
+        seed: of the weights, which depend on nothing else.
+        dtype: Keras dtype policy of the layers.
 
     Returns:
-      Functional model of images [N, H, W, 3], normalised -> features [N, F]; without channel attention, which
-      attention.AttendedBackbone adds.
+        Functional model of images [N, H, W, 3], normalised -> features [N, F]; without channel attention, which
+        attention.AttendedBackbone adds.
+
+    Raises:
+        ValueError: no such backbone or stem.
     """
     if name not in choices.BACKBONES:
         raise ValueError(f"name={name!r}: must be one of {', '.join(choices.BACKBONES)}")
     if stem not in choices.STEMS:
         raise ValueError(f"stem={stem!r}: must be one of {', '.join(choices.STEMS)}")
-    model = MAKERS[name]()
-    if stem == "small":
-        model = _without_stem_strides(model)
-    for layer in model.layers:
+    pads: list[str] = []
+
+    def change(layer: tf.keras.layers.Layer, config: MutableMapping[str, Any]) -> tf.keras.layers.Layer | None:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
-    return model
-
-
-def _without_stem_strides(model: tf.keras.Model) -> tf.keras.Model:
-    # In all these networks the second padding belongs to the stem's pooling; DenseNet's has no fixed name.
-    pads = [layer.name for layer in model.layers if isinstance(layer, layers.ZeroPadding2D)]
-
-    def clone(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-        config = layer.get_config()
-        if layer.name in ("conv1_conv", "conv1/conv"):
+            config["momentum"] = BATCH_NORM_MOMENTUM
+        if isinstance(layer, layers.ZeroPadding2D):
+            pads.append(layer.name)
+        if stem == "small" and layer.name in ("conv1_conv", "conv1/conv"):
             config["strides"] = (1, 1)
-        elif layer.name in ("pool1_pool", "pool1", pads[1]):
-            return layers.Activation("linear", name=layer.name)
-        return type(layer).from_config(config)
+        # In all these networks the second padding belongs to the stem's pooling; DenseNet's has no fixed name.
+        if stem == "small" and (layer.name in ("pool1_pool", "pool1") or layer.name in pads[1:2]):
+            return layers.Activation("linear", name=layer.name, dtype=dtype)
+        return None
 
-    return tf.keras.models.clone_model(model, clone_function=clone)
+    return seeding.rebuild(MAKERS[name], seed=seed, dtype=dtype, change=change)
 
 
 def residual_network(

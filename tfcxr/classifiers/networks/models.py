@@ -3,18 +3,17 @@
 Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717, sections 3.2 and 3.3.
 """
 
-import contextlib
 import dataclasses
 import errno
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfcxr.classifiers import choices
-from tfcxr.classifiers.networks import attention, backbones, preprocessing
+from tfcxr.classifiers.networks import attention, backbones, preprocessing, seeding
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pictures
@@ -66,6 +65,8 @@ class ModelConfig:
                 f"label version {self.label_version} has {len(self.classes)} classes; a classifier needs 2"
             )
         choices.check_backbone(self.backbone, self.image_size, attention=self.attention)
+        if self.dtype not in choices.DTYPES:
+            raise InputError(f"--dtype={self.dtype}: must be one of {', '.join(choices.DTYPES)}")
 
     @property
     def picture(self) -> pictures.PictureOptions:
@@ -93,27 +94,25 @@ class Classifier(tf.keras.Model):
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
-        """Makes all weights, at random by `seed`."""
-        super().__init__(name="classifier")
+        """Makes all weights, at random by `seed`; neither uses nor changes Keras's global seed and policy."""
+        super().__init__(name="classifier", dtype="float32")
         self.config = config
         known = choices.BACKBONES[config.backbone]
         num_classes = len(config.classes)
-        tf.keras.utils.set_random_seed(seed)
-        with _policy(config.dtype):
-            self.normalise = preprocessing.Normalise(known.normalisation)
-            base = backbones.build(config.backbone, config.stem)
-            self.backbone = base
-            if config.attention or known.squeeze_excite:
-                self.backbone = attention.AttendedBackbone(
-                    base, reduction=config.reduction, per_domain=config.attention
-                )
-        self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head")
+        self.normalise = preprocessing.Normalise(known.normalisation)
+        base = backbones.build(config.backbone, config.stem, seed=seed, dtype=config.dtype)
+        self.backbone = base
+        if config.attention or known.squeeze_excite:
+            self.backbone = attention.AttendedBackbone(
+                base, reduction=config.reduction, per_domain=config.attention, seed=seed, dtype=config.dtype
+            )
+        self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head", seed)
         self.feature_correction: tf.keras.Model | None = None
         self.logit_correction: tf.keras.Model | None = None
         if config.correction:
             width = int(base.output_shape[-1])
-            self.feature_correction = _correction(_CORRECTION_WIDTH, width, "feature_correction")
-            self.logit_correction = _correction(num_classes, num_classes, "logit_correction")
+            self.feature_correction = _correction(_CORRECTION_WIDTH, width, "feature_correction", seed)
+            self.logit_correction = _correction(num_classes, num_classes, "logit_correction", seed)
         self(tf.zeros([2, config.image_size, config.image_size, 1]))
 
     @property
@@ -170,17 +169,19 @@ class Classifier(tf.keras.Model):
         return dataclasses.asdict(self.config)
 
 
+def trace_features(classifier: Classifier, number: int) -> tf.Graph:
+    """The graph of a classifier's features for so many images."""
+    size = classifier.config.image_size
+    run = tf.function(lambda images: classifier.features(images))
+    return run.get_concrete_function(tf.TensorSpec([number, size, size, 1], tf.float32)).graph
+
+
 def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
     """Writes all weights as one Keras `.weights.h5` file, atomically."""
-    with files.atomic_path(path) as temporary:
-        named = temporary.with_name(f"{temporary.name}.weights.h5")  # Keras chooses the format by the name's end
-        try:
-            sizes = [weight.shape.num_elements() * weight.dtype.size for weight in classifier.weights]
-            _check_space(named, sum(sizes) + len(sizes) * _HDF5_OVERHEAD)
-            classifier.save_weights(str(named))
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+    with files.atomic_path(path, ending=".weights.h5") as temporary:  # Keras chooses the format by the name's end
+        sizes = [weight.shape.num_elements() * weight.dtype.size for weight in classifier.weights]
+        _check_space(temporary, sum(sizes) + len(sizes) * _HDF5_OVERHEAD)
+        classifier.save_weights(str(temporary))
 
 
 def _check_space(path: pathlib.Path, size: int) -> None:
@@ -251,34 +252,23 @@ def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str
     return ["backbone", "attention"]
 
 
-def _dense(width: int, stddev: float, bias: float, name: str, activation: str | None = None) -> tf.keras.layers.Dense:
+def _dense(
+    width: int, stddev: float, bias: float, name: str, seed: int, activation: str | None = None
+) -> tf.keras.layers.Dense:
     return tf.keras.layers.Dense(
         width,
         activation,
-        kernel_initializer=tf.keras.initializers.RandomNormal(stddev=stddev),
+        kernel_initializer=tf.keras.initializers.RandomNormal(stddev=stddev, seed=seeding.layer_seed(seed, name)),
         bias_initializer=tf.keras.initializers.Constant(bias),
         dtype="float32",
         name=name,
     )
 
 
-def _correction(hidden: int, width: int, name: str) -> tf.keras.Sequential:
+def _correction(hidden: int, width: int, name: str, seed: int) -> tf.keras.Sequential:
     """dense(relu(dense)): [N, width] -> [N, width]."""
     blocks = [
-        _dense(hidden, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_in", "relu"),
-        _dense(width, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_out"),
+        _dense(hidden, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_in", seed, "relu"),
+        _dense(width, _CORRECTION_STDDEV, _CORRECTION_BIAS, f"{name}_out", seed),
     ]
     return tf.keras.Sequential([tf.keras.Input([width]), *blocks], name=name)
-
-
-@contextlib.contextmanager
-def _policy(dtype: str) -> Iterator[None]:
-    """Layers made in the block compute in this Keras policy."""
-    if dtype not in choices.DTYPES:
-        raise InputError(f"--dtype={dtype}: must be one of {', '.join(choices.DTYPES)}")
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(dtype)
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)

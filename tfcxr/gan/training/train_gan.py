@@ -17,7 +17,7 @@ from tfcxr import data
 from tfcxr.gan import loading
 from tfcxr.gan.networks import network_config
 from tfcxr.gan.training import collapse, fidelity_measurement, schedule, steps, tick_reports, warm_start
-from tfcxr.training import checkpoints, controller, early_stop, runs, strategies
+from tfcxr.training import checkpoints, controller, devices, early_stop, runs, strategies
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.labels import combinations
@@ -169,6 +169,15 @@ class _Training:
         self._num_skipped = len(vectors) - len(self._kept)
         with strategy.scope():
             self._state = steps.make_state(config.network, config.step)
+        devices.check_batch(
+            self._batch_size(self._phases[-1]),
+            num_images=len(self._kept),
+            pixels=config.network.resolution**2,
+            graphs=lambda number: [
+                devices.trace(network, number) for network in (self._state.generator, self._state.discriminator)
+            ],
+            passes=config.step.passes,
+        )
         self._early_stop = early_stop.EarlyStop("fidelity", config.patience, maximize=False, not_before=config.min_kimg)
         best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
         with strategies.together(strategy):
