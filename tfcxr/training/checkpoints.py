@@ -136,15 +136,6 @@ def _is_part(path: pathlib.Path) -> bool:
     return re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", path.name) is not None
 
 
-def _sync(path: pathlib.Path) -> None:
-    """Waits until a file, or the list of a folder's files, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(path: pathlib.Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -5,11 +5,10 @@ evaluations, checkpoints and the best weights they need, TensorBoard, early stop
 agree on all of these. (The division of labour is that of Orbit, github.com/tensorflow/models.)
 """
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import tensorflow as tf
@@ -236,25 +235,6 @@ class Controller:
             needed = {max((s for s in there if s <= kept), default=None) for kept in self._checkpoints.steps()}
             for step in set(there) - needed:
                 self._best.remove(step)
-
-
-@contextlib.contextmanager
-def naming_failures(run: runs.RunFolder, strategy: tf.distribute.Strategy, *, lighter: str) -> Iterator[None]:
-    """What the machine or another worker does to a training becomes a RunError of one line.
-
-    Args:
-        run: the run folder.
-        strategy: of the training.
-        lighter: what takes less memory, such as a flag.
-    """
-    try:
-        with strategies.naming_lost_workers(strategy):
-            yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise RunError(
-            f"out of memory or of space in {run.path} ({strategies.reason(error)}); {lighter} takes less memory, and "
-            "the same command resumes where the settings stay"
-        ) from error
 
 
 def _next_pace(pace: int, count: int, seconds: float) -> int:

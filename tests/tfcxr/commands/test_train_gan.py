@@ -343,8 +343,10 @@ def test_memory_that_does_not_suffice_is_one_line(records, tmp_path, monkeypatch
     monkeypatch.setattr(fidelity_measurement.Fidelity, "__call__", fail)
     assert call(records, tmp_path / "run") == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("error: out of memory or of space in ")
-    assert "(OOM when allocating tensor); --passes takes less memory" in message
+    assert message.startswith(
+        "error: the memory does not suffice (OOM when allocating tensor); give a smaller --batch_size"
+    )
+    assert "--passes" in message
 
 
 def test_bad_input_exits_2_in_one_line(records, tmp_path, capsys):

@@ -158,7 +158,7 @@ class Trainer:
             Interrupted: a signal asked to stop; the state has been saved.
         """
         total = sum(phase.steps for phase in self.phases)
-        with controller.naming_failures(self.run, self._strategy, lighter="a smaller --batch_size"):
+        with strategies.naming_lost_workers(self._strategy):
             self._controller.train(self, total=total, description="train", unit="steps")
 
     def finish(self, result: Mapping[str, Any]) -> None:

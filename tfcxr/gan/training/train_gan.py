@@ -132,7 +132,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state is saved.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    with controller.naming_failures(run, strategy, lighter="--passes"):
+    with strategies.naming_lost_workers(strategy):
         return _Training(config, record_set, run, start, strategy, options).run()
 
 
