@@ -79,22 +79,12 @@ def evaluate(
         )
     images = predictions.read_images(record_set, split)
 
-    def predict(path: str, flag: str, title: str) -> Predictions:
-        probabilities = predictions.predict(
-            loading.load_network(path),
-            record_set,
-            split,
-            batch_size=batch_size,
-            ten_crop=ten_crop,
-            title=title,
-            where=f"{flag}={path}",
-        )
-        return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
-
     other = _read_other(compare_with, images, classes) if compare_with else None
-    own = predict(model_path, "--model", f"evaluate {split}")
+    reading = {"batch_size": batch_size, "ten_crop": ten_crop}
+    own = _predict(model_path, record_set, split, images, title=split, where=f"--model={model_path}", **reading)
     if compare_with and other is None:
-        other = predict(compare_with, "--compare_with", f"evaluate {compare_with}")
+        where = f"--compare_with={compare_with}"
+        other = _predict(compare_with, record_set, split, images, title=compare_with, where=where, **reading)
     drawing = {"resamples": resamples, "seed": seed}
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -110,26 +100,40 @@ def evaluate(
         "model": str(model_path),
         "model_digest": digest,
         "label_version": config["label_version"],
-        "records": {
-            "path": str(records_path),
-            "source": record_set.info.source,
-            "digest": record_set.info.digest,
-        },
+        "records": {"path": str(records_path), "source": record_set.info.source, "digest": record_set.info.digest},
     }
     result["warnings"] += leakage.find_leakage(model_path, record_set.info, split)
     result["warnings"] += _other_pictures(record_set, config)
-    if compare_with and _is_ten_crop(compare_with, default=ten_crop) != ten_crop:
-        theirs = "the centre" if ten_crop else "ten crops"
-        result["warnings"].append(
-            f"{compare_with}, compared with, is of {theirs} of each image, unlike this evaluation"
-        )
+    result["warnings"] += _other_crops(compare_with, ten_crop) if compare_with else []
+    _write(output_dir, result, own, config)
+    return result
+
+
+def _predict(
+    path: str, record_set: data.RecordSet, split: str, images: pd.DataFrame, *, title: str, **reading: Any
+) -> Predictions:
+    """What a run or export says of the images of a split; `reading`: see predictions.predict."""
+    network = loading.load_network(path)
+    probabilities = predictions.predict(network, record_set, split, title=f"evaluate {title}", **reading)
+    return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
+
+
+def _write(output_dir: pathlib.Path, result: Mapping[str, Any], own: Predictions, config: Mapping[str, Any]) -> None:
+    """All files of an evaluation, made of its `result` and of the predictions that this is of."""
     files.write_json(output_dir / "result.json", result)
-    predictions.write(output_dir / predictions.FILE, own, classes, split)
+    predictions.write(output_dir / predictions.FILE, own, result["classes"], result["split"])
     metric_tables.write_csv(output_dir, result)
     pictures = metric_figures.draw_all(output_dir, result, own)
     files.write_text(output_dir / "result.md", metric_tables.to_markdown(result, pictures))
     tensorboard_events.write(output_dir / "tensorboard", result, own, config, pictures)
-    return result
+
+
+def _other_crops(compare_with: str, ten_crop: bool) -> list[str]:
+    """What is to be warned of where the evaluation compared with is of other crops of the images."""
+    if _is_ten_crop(compare_with, default=ten_crop) == ten_crop:
+        return []
+    theirs = "the centre" if ten_crop else "ten crops"
+    return [f"{compare_with}, compared with, is of {theirs} of each image, unlike this evaluation"]
 
 
 def _other_pictures(record_set: data.RecordSet, config: Mapping[str, Any]) -> list[str]:

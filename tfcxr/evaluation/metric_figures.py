@@ -239,7 +239,7 @@ def _label(result: Mapping[str, Any], metric: str, name: str, short: str) -> str
 
 def _title(figure: Figure, what: str, result: Mapping[str, Any]) -> None:
     patients = f" of {result['num_patients']:,} patients" if result["num_patients"] else ""
-    fold = f"{result['split']} fold" + (" (selection)" if result["selection_fold"] else "")
+    fold = f"{result['split']} fold" + (" (chose the weights)" if result["split"] == "validation" else "")
     figure.suptitle(f"{what}\n{fold}, n = {result['num_images']:,} images{patients}", fontsize=12, x=0.02, ha="left")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from tfcxr import plotting
 from tfcxr.percentages import NOTHING, interval, percent, signed
 from tfcxr.studies import answer, checks, differences, results, study_figures
-from tfcxr.studies.definition import Cell
+from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.differences import Compared, Estimate
 from tfcxr.studies.results import Filled
 from tfcxr.studies.running import DONE
@@ -25,6 +25,10 @@ from tfrecords_builder.statistics import published_differences as published_coun
 
 _DPI = 110
 _FIGURES = "figures"
+_ABOUT_GAINS = (
+    "Above unadapted: points more than the classifier trained on the same source without adaptation. Gap closed: what "
+    "share that is of the points by which the unadapted one is behind the classifier trained on the target itself."
+)
 # By what weights were chosen, see classifiers.choices.CRITERIA.
 _CRITERIA = {
     "source": "balanced accuracy on the validation images of the set that was learned",
@@ -120,6 +124,7 @@ class _Report:
             [
                 "Balanced accuracy is the mean, over the classes, of the share of its images that are recognised. "
                 + results.ABOUT_INTERVALS,
+                *([_ABOUT_GAINS] if any(cell.method != NONE for cell in rows) else []),
                 *(f"{name}: {what}." for name, what in results.explain_methods(rows).items()),
             ],
             tables=[

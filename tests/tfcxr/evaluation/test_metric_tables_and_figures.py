@@ -87,7 +87,7 @@ def test_groups_that_lack_a_class_say_so(made):
     assert texts(figure.axes[0]) == ["  no image of a class"] * 4  # all, two sexes, one age
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["all  (n = 60)", "sex female  (n = 20)", "sex male  (n = 40)", "age 0-39  (n = 60)"]
-    assert "validation fold (selection), n = 60 images of 30 patients" in figure.get_suptitle()
+    assert "validation fold (chose the weights), n = 60 images of 30 patients" in figure.get_suptitle()
 
 
 def test_pictures_are_the_same_bytes_again(made, tmp_path):
