@@ -3,6 +3,10 @@
 Writes checkpoints, the weights best on the validation fold, TensorBoard events and training curves into the run folder.
 Example: tfcxr train-baseline --records=workspace/records/nih/v1_0s/64 --run_dir=workspace/runs/baseline --weights=none
 From synthetic to real: --init_from=RUN_ON_SYNTHETIC --labelled_per_class=50, or --extra_records=SYNTHETIC to mix.
+
+A run that was stopped goes on where it was when the same command is given again. On one CPU, with the same versions and
+number of threads, it ends with the same weights as one that was not stopped, bit for bit; on GPUs that takes
+--deterministic, and the same kind of GPU.
 """
 
 import sys

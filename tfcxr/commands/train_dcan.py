@@ -4,6 +4,10 @@ The target's labels are not used, except to report, and to choose weights if --s
 Writes checkpoints, the weights that --select keeps, TensorBoard events, curves.png and pictures of the features.
 Example: tfcxr train-dcan --source_records=workspace/records/synthetic --target_records=workspace/records/nih
 --run_dir=workspace/runs/dcan --init_from=workspace/runs/baseline
+
+A run that was stopped goes on where it was when the same command is given again. On one CPU, with the same versions and
+number of threads, it ends with the same weights as one that was not stopped, bit for bit; on GPUs that takes
+--deterministic, and the same kind of GPU.
 """
 
 import sys

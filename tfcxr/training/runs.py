@@ -75,7 +75,8 @@ class RunFolder:
           extendable: names in `config` that may grow between calls, such as the total length.
 
         Raises:
-          InputError: the folder is in use, holds something else, a finished run, or a run with other settings.
+          InputError: the folder is in use, holds something else, a finished run, or a run with other settings. One
+            raised in the block of a new run, before its first checkpoint, leaves nothing of the run.
           RunError: a file that cannot be read or written, such as on a full disk; also in the block.
         """
         path = pathlib.Path(path)
@@ -95,7 +96,13 @@ class RunFolder:
             run = cls(path, resumed)
             for folder in (run.checkpoints, run.tensorboard, run.samples):
                 folder.mkdir(exist_ok=True)
-            yield run
+            try:
+                yield run
+            except InputError:
+                # Nothing was trained: the next call may have the settings that this one should have had.
+                if not resumed and not any(run.checkpoints.iterdir()):
+                    _empty(path)
+                raise
 
     @classmethod
     def joined(

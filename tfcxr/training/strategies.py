@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from tfcxr.training import devices
-from tfrecords_builder.errors import InputError, RunError, reason
+from tfrecords_builder.errors import InputError, RunError, reason, says_disk, says_memory
 
 # What a stream is made for where one device trains.
 ALONE = tf.distribute.InputContext()
@@ -125,7 +125,8 @@ def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, RuntimeError) as error:
-        if num_workers(strategy) == 1 or isinstance(error, RunError):
+        own = isinstance(error, RunError) or says_memory(error) or says_disk(error)
+        if own or num_workers(strategy) == 1:
             raise
         raise RunError(
             f"another worker is gone ({reason(error)}); the same commands, given to all of them, resume"

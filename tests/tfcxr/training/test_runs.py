@@ -168,6 +168,21 @@ def test_a_disk_that_is_full_before_the_run_begins(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "config.json").read_text())["kind"] == "gan"
 
 
+def test_a_refused_setting_leaves_no_run(tmp_path):
+    for error, left in ((InputError("too large a batch"), False), (RunError("a disk"), True)):
+        folder = tmp_path / type(error).__name__
+        with pytest.raises(type(error)), open_run(folder):
+            raise error
+        assert (folder / "config.json").exists() == left
+    with open_run(tmp_path / "InputError", fmap_base=1024) as run:
+        assert not run.resumed
+        (run.checkpoints / "ckpt-1.index").write_text("")
+    with pytest.raises(InputError), open_run(tmp_path / "InputError", fmap_base=1024) as run:
+        assert run.resumed
+        raise InputError("no such features")
+    assert (tmp_path / "InputError" / "checkpoints" / "ckpt-1.index").exists()
+
+
 def test_a_killed_write_does_not_make_a_run(tmp_path):
     (tmp_path / ".config.json.1.tmp").write_text("{")
     with open_run(tmp_path) as run:

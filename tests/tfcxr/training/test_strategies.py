@@ -150,6 +150,10 @@ def test_lost_workers_are_told_from_other_errors(monkeypatch):
         raise error
     with pytest.raises(RunError, match="mine"), strategies.naming_lost_workers(strategy):
         raise RunError("mine")
+    # The memory of this machine has nothing to do with the other one.
+    short = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(tf.errors.ResourceExhaustedError), strategies.naming_lost_workers(strategy):
+        raise short
 
 
 @pytest.mark.large

@@ -252,15 +252,19 @@ class Trainer:
             logs = phase.step(batch)
             return tf.stack([logs[name] for name in means])
 
+        def clock() -> tf.Tensor:
+            # With --deterministic TensorFlow refuses tf.timestamp.
+            return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
+
         @tf.function
         def run_steps(iterator, count):
             waited = tf.constant(0.0, tf.float64)
             for _ in tf.range(count):
-                start = tf.timestamp()
+                start = clock()
                 with tf.control_dependencies([start]):
                     batch = next(iterator)
                 with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                    waited += tf.timestamp() - start
+                    waited += clock() - start
                 logs = self._strategy.reduce("MEAN", self._strategy.run(step, (batch,)), axis=None)
                 for mean, value in zip(means.values(), tf.unstack(logs), strict=True):
                     mean.add(value)

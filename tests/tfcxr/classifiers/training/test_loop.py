@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config  # TensorFlow exports no way to turn determinism off again
 
 from tests import stopping
 from tests.tfcxr.training.test_event_files import shown
@@ -109,6 +110,17 @@ def test_an_evaluation_that_overflows_ends_training(run):
     with pytest.raises(RunError, match="select/source is not finite before step 4; the last good checkpoint is kept"):
         make_trainer(run, [0.5, np.inf]).fit()
     assert len(json.loads((run.path / loading.HISTORY).read_text())) == 1
+
+
+def test_deterministic_operations_are_enough(run):
+    """TensorFlow refuses operations without a deterministic form, such as tf.timestamp, only when they run."""
+    tf.config.experimental.enable_op_determinism()
+    try:
+        trainer = make_trainer(run, [0.1, 0.7])
+        trainer.fit()
+    finally:
+        config.disable_op_determinism()
+    assert trainer.best["step"] == 4
 
 
 def late(value):
