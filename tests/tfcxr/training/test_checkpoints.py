@@ -1,5 +1,6 @@
 """Checkpoints: found without TensorFlow's list, fallback to the one before, full disks, leftovers."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -211,3 +212,22 @@ def test_a_disk_that_fills_while_the_list_is_written(folder, monkeypatch, error)
     checkpoints.Writer(state, folder).save(15)
     assert restored(folder) == ("ckpt-15", 15.0)
     assert len(checkpoints.available(folder)) == 2
+
+
+def test_a_checkpoint_is_on_the_disk_before_an_earlier_one_is_deleted(folder, monkeypatch):
+    done, fsync, remove = [], os.fsync, checkpoints._remove
+
+    def note_fsync(handle):
+        done.append(("on the disk", pathlib.Path(f"/proc/self/fd/{handle}").readlink().name))
+        fsync(handle)
+
+    def note_remove(path):
+        done.append(("deleted", path.name))
+        remove(path)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(checkpoints, "_remove", note_remove)
+    write(folder, 15)
+    first = done.index(("deleted", f"ckpt-5.{ENDS[1]}"))
+    written = [("on the disk", name) for name in (*(f"ckpt-15.{end}" for end in ENDS), "checkpoints")]
+    assert set(written) <= set(done[: min(first, done.index(("deleted", f"ckpt-5.{ENDS[0]}")))])
