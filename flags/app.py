@@ -1,8 +1,10 @@
 """Runs a binary: parses its flags, prints help, finds preset flagfiles, turns errors into one line and an exit code."""
 
 import contextlib
+import difflib
 import os
 import pathlib
+import re
 import signal
 import sys
 import textwrap
@@ -79,7 +81,7 @@ def run(
 def parse(define_flags: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> flags.FlagValues:
     """Returns a binary's parsed flags, presets expanded; `argv` begins with the program's name.
 
-    Raises InputError or flags.Error for an unknown flag, a bad value, or a preset that is not there.
+    Raises InputError for an unknown flag, a bad value, or a preset that is not there.
     """
     fv = flags.FlagValues()
     define_flags(fv)
@@ -125,6 +127,11 @@ def _explain(error: Exception, fv: flags.FlagValues | None) -> str | None:
     return None
 
 
+def _plain(error: flags.Error) -> str:
+    """What absl says of flags, without the values of those that are not given."""
+    return "; ".join(re.sub(r"^flag (--\S+=None: (?=--))?", "", line) for line in str(error).splitlines())
+
+
 def _fail(message: object, code: int) -> int:
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
@@ -135,6 +142,13 @@ def _parse(fv: flags.FlagValues, argv: list[str]) -> list[str]:
         for argument in argv:
             argument.encode()
         return fv(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = [name for name in sorted(fv) if error.flagname in name]
+        near += difflib.get_close_matches(error.flagname, sorted(fv), n=2)
+        advice = f"did you mean {' or '.join(f'--{name}' for name in dict.fromkeys(near))}?" if near else "see --help"
+        raise InputError(f"--{error.flagname}: is not a flag of this command; {advice}") from error
+    except flags.Error as error:
+        raise InputError(_plain(error)) from error
     except UnicodeEncodeError as error:
         raise InputError(f"{error.object!a}: is not UTF-8 text; rename the file or folder") from error
     except UnicodeDecodeError as error:
@@ -156,7 +170,20 @@ def _find_preset(argument: str, before: str) -> str:
     for candidate in (PRESETS / name, PRESETS / f"{name}.flags", PRESETS.parent.parent / name):
         if candidate.is_file():
             return f"{head}{candidate}"
-    raise InputError(f"--flagfile={name}: no such file, and no preset of that name in flags/presets")
+    near = difflib.get_close_matches(name, _preset_names(), n=3)
+    advice = f"did you mean {' or '.join(near)}?" if near else "--help lists the presets"
+    raise InputError(f"--flagfile={name}: no such file, and no preset of that name; {advice}")
+
+
+def _preset_names() -> list[str]:
+    return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.rglob("*.flags"))
+
+
+def _fits(preset: str, fv: flags.FlagValues) -> bool:
+    """Whether a preset is of flags that a command has."""
+    text = (PRESETS / f"{preset}.flags").read_text()
+    names = re.findall(r"^--(?!flagfile)(\w+)", text, re.MULTILINE)
+    return bool(names) and all(name in fv or name.removeprefix("no") in fv for name in names)
 
 
 def _help(main: Callable, fv: flags.FlagValues, program: str) -> str:
@@ -167,8 +194,14 @@ def _help(main: Callable, fv: flags.FlagValues, program: str) -> str:
         flag = fv[key]
         if key != flag.name:  # a short name
             continue
-        default = "" if flag.default is None else f" [{flag.default_as_str}]".replace("'", "")
-        entry = f"{' '.join((flag.help or '').split())}{default}"
+        default = "" if flag.default in (None, [], "") else f" [{flag.default_as_str}]".replace("'", "")
+        # absl adds this to the help of flags that may be given more than once.
+        text = " ".join((flag.help or "").split()).replace("; repeat this option to specify a list of values", "")
+        entry = f"{text}{default}"
         lines += textwrap.wrap(f"--{key}  {entry}", 118, initial_indent="  ", subsequent_indent="      ")
-    lines += ["", "  --flagfile  reads flags from a file or a preset, such as demo/train_gan; later flags win."]
+    lines += ["", "  --flagfile  reads flags from a file or a preset; flags that stand after it win."]
+    presets = ", ".join(preset for preset in _preset_names() if _fits(preset, fv))
+    if presets:
+        indents = {"initial_indent": "      ", "subsequent_indent": "      "}
+        lines += textwrap.wrap(f"Presets for this command: {presets}", 118, break_on_hyphens=False, **indents)
     return "\n".join(lines)

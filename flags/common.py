@@ -14,6 +14,7 @@ def define_required(fv: flags.FlagValues, name: str, what: str) -> None:
     flags.register_validator(
         name, lambda value: value not in (None, ""), f"--{name} is required: {what}", flag_values=fv
     )
+    fv[name].help = f"required: {fv[name].help}"
 
 
 def define_folder(fv: flags.FlagValues, name: str, help_text: str, *, required: bool = True) -> None:

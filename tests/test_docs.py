@@ -92,11 +92,11 @@ def test_the_notebooks_commands_parse():
 
 @pytest.mark.usefixtures("paths_need_not_exist")
 def test_a_command_that_does_not_parse_is_found():
-    with pytest.raises(app.flags.Error, match="resolutoin"):
+    with pytest.raises(app.InputError, match="resolutoin"):
         check_command("tfcxr phantom --hospital=a --resolutoin=64 --output_dir=x")
     with pytest.raises(app.InputError, match="no such file"):
         check_command("tfcxr train-gan --flagfile=fast/gan_33 --records=x --run_dir=y")
-    with pytest.raises(app.flags.Error, match="records is required"):
+    with pytest.raises(app.InputError, match="records is required"):
         check_command("tfcxr train-gan --flagfile=fast/gan_32 --run_dir=y")
     text = 'Say `tfcxr study --x`.\n=== "A"\n\n    ```bash\n    tfcxr generate \\\n      --a=1\n    ```\n'
     assert commands(text) == ["tfcxr generate    --a=1", "tfcxr study --x"]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 from flags import app, common
+from tfcxr.commands import train_baseline
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
 
@@ -173,7 +174,7 @@ def test_a_former_name_stands_for_the_present_one():
     where = ["--source_records=.", "--target_records=.", "--run_dir=x"]
     for flag in ("--alignment=ours", "--flagfile=thesis/ours", "--flagfile=flags/presets/thesis/ours.flags"):
         assert app.parse(train_dcan.define_flags, ["train-dcan", flag, *where]).alignment == "dcan_noreg"
-    with pytest.raises(flags.Error, match=r"should be one of <none\|dan"):
+    with pytest.raises(InputError, match=r"should be one of <none\|dan"):
         app.parse(train_dcan.define_flags, ["train-dcan", "--alignment=theirs", *where])
 
 
@@ -188,3 +189,35 @@ def test_help_is_quick_and_does_not_import_tensorflow():
     assert "--label_version" in out
     # The promise is 1 s on an idle machine; this bound only catches a TensorFlow import by another name.
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "error: --records is required: folder of a record set; --run_dir is required: ",
+        ),
+        (
+            ["--epochs=1"],
+            "error: --epochs: is not a flag of this command; did you mean --stage1_epochs or --",
+        ),
+        (["--pathience=1"], "error: --pathience: is not a flag of this command; did you mean --patience?"),
+        (["--batch_size=0"], "error: --batch_size=0: "),
+        (
+            ["--flagfile=study/fantom"],
+            "error: --flagfile=study/fantom: no such file, and no preset of that name; ",
+        ),
+    ],
+)
+def test_flags_that_are_wrong_are_told_in_plain_words(arguments, message, capsys):
+    assert app.run(train_baseline.main, train_baseline.define_flags, ["train-baseline", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_help_names_required_flags_and_the_presets_that_fit(capsys):
+    assert app.run(train_baseline.main, train_baseline.define_flags, ["train-baseline", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--records  required: folder of a record set" in text
+    presets = text.split("Presets for this command: ")[1]
+    assert "demo/train_baseline" in presets and "gan" not in presets and "[[]]" not in text

@@ -160,7 +160,7 @@ def make_classifier(
     )
     if load_weights:
         loaded = initialise(classifier, weights=settings.weights, init_from=settings.init_from)
-        print(f"start: {', '.join(loaded) or 'nothing'} loaded, the rest random", flush=True)
+        print(f"start: {', '.join(loaded)} loaded, the rest random" if loaded else "start: random weights", flush=True)
     return classifier
 
 

@@ -105,13 +105,11 @@ def _check(kind, arguments, pending):
 
 
 def _parse(kind, arguments):
-    from absl import flags
-
     from tfrecords_builder.errors import InputError
 
     try:
         return app.parse(_module(kind).define_flags, [kind, *arguments])
-    except (flags.Error, InputError) as error:
+    except InputError as error:
         raise InputError(f"flags of {kind}: {error}") from error
 
 

@@ -161,7 +161,8 @@ def test_full_disk(tmp_path, nih, capfd, monkeypatch):
     (tmp_path / ".out.partial" / ".manifest.csv.1.tmp").write_text("half")
     assert not (tmp_path / "out").exists()
     assert _run(tmp_path / "out", nih) == 0
-    assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / ".out.partial").exists()
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".tfcxr.json"]
+    assert not (tmp_path / ".out.partial").exists()
 
 
 def test_files_that_appear_meanwhile_stay(tmp_path):
