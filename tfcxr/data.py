@@ -108,6 +108,12 @@ class RecordSet:
                 record["image"] = tf.ensure_shape(record["image"], [self.info.resolution, self.info.resolution, 1])
         return record
 
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+        """`image/encoded` of one record, string [] -> uint8 [R, R, 1]."""
+        with tf.name_scope(_READING):
+            image = tf.io.decode_png(encoded, channels=1)
+            return tf.ensure_shape(image, [self.info.resolution, self.info.resolution, 1])
+
     def labels(self, split: str) -> dict[str, np.ndarray]:
         """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}, read once, read-only.
 

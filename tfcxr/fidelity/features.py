@@ -160,14 +160,12 @@ def read_images(
     Raises:
       RunError: a record is damaged.
     """
-    side = record_set.info.resolution
     keep = np.zeros(record_set.num_examples(split), bool)
     keep[positions] = True
     kept = tf.constant(keep)
 
     def decode(_, record):
-        image = tf.ensure_shape(tf.io.decode_png(record["image/encoded"], channels=1), [side, side, 1])
-        return pixel_ranges.uint8_to_signed(image)
+        return pixel_ranges.uint8_to_signed(record_set.decode(record["image/encoded"]))
 
     numbered = record_set.dataset(split, decode=False).enumerate().filter(lambda i, _: tf.gather(kept, i))
     images = numbered.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -89,7 +89,8 @@ def test_tables_hold_the_numbers_of_the_result(folders):
     assert (rows["roc_auc", "Finding"]["n"], rows["roc_auc", ""]["n"]) == ("6", "12")
     assert rows["expected_calibration_error", ""]["lo"] == ""
     points = pd.read_csv(out / "operating_points.csv")
-    assert points["threshold"].tolist() == [row["threshold"] for row in result["operating_points"]["rows"]]
+    thresholds = [None if np.isnan(value) else value for value in points["threshold"]]
+    assert thresholds == [row["threshold"] for row in result["operating_points"]["rows"]]
     groups = pd.read_csv(out / "subgroups.csv")
     assert groups[["attribute", "group", "n", "patients", "small"]].iloc[0].tolist() == ["view", "PA", 12, 6, True]
     assert not (out / "comparison.csv").exists()
