@@ -202,6 +202,7 @@ def _help(main: Callable, fv: flags.FlagValues, program: str) -> str:
     lines += ["", "  --flagfile  reads flags from a file or a preset; flags that stand after it win."]
     presets = ", ".join(preset for preset in _preset_names() if _fits(preset, fv))
     if presets:
-        indents = {"initial_indent": "      ", "subsequent_indent": "      "}
-        lines += textwrap.wrap(f"Presets for this command: {presets}", 118, break_on_hyphens=False, **indents)
+        text = f"Presets for this command: {presets}"
+        gap = " " * 6
+        lines += textwrap.wrap(text, 118, initial_indent=gap, subsequent_indent=gap, break_on_hyphens=False)
     return "\n".join(lines)
