@@ -40,13 +40,13 @@ def run(
     """Runs a binary and returns its exit code.
 
     Args:
-      main: gets the parsed flags; returns an exit code, or None for 0.
-      define_flags: defines the binary's flags in the FlagValues that it is given.
-      argv: program name and arguments; default sys.argv.
+        main: gets the parsed flags; returns an exit code, or None for 0.
+        define_flags: defines the binary's flags in the FlagValues that it is given.
+        argv: program name and arguments; default sys.argv.
 
     Returns:
-      0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
-      stop by SIGINT or SIGTERM.
+        0; 2 for a bad flag or input found before the work starts; 1 for a failure while running; 130 or 143 after a
+        stop by SIGINT or SIGTERM.
     """
     argv = list(sys.argv if argv is None else argv)
     fv = None

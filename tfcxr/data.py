@@ -34,10 +34,10 @@ def read_records(path: str | os.PathLike, split: str) -> tf.data.Dataset:
     """One split of a record set in the order of its shards.
 
     Returns:
-      Dataset of dicts with the record's keys (see tfrecords_builder.records); `image` is uint8 [R, R, 1].
+        Dataset of dicts with the record's keys (see tfrecords_builder.records); `image` is uint8 [R, R, 1].
 
     Raises:
-      InputError: no record set there, or no such split.
+        InputError: no record set there, or no such split.
     """
     return RecordSet(path).dataset(split)
 
@@ -46,8 +46,8 @@ class RecordSet:
     """A folder of records that has been checked.
 
     Attributes:
-      path: its folder.
-      info: tfrecords_builder.records.RecordSetInfo.
+        path: its folder.
+        info: tfrecords_builder.records.RecordSetInfo.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class RecordSet:
         """Loads the metadata.
 
         Args:
-          path: folder that build-records or generate wrote.
-          flag: the flag that named it, for messages.
-          resolution: side in pixels that the images must have, or None for any.
-          label_versions: names of which the set's version must be one, or None for any.
+            path: folder that build-records or generate wrote.
+            flag: the flag that named it, for messages.
+            resolution: side in pixels that the images must have, or None for any.
+            label_versions: names of which the set's version must be one, or None for any.
 
         Raises:
-          InputError: no record set there, or one that does not fit.
+            InputError: no record set there, or one that does not fit.
         """
         self.path = pathlib.Path(path)
         self.info = records.load_info(path)
@@ -160,11 +160,11 @@ class Extra:
     """Images that a training stream draws besides those of its record set, evenly among them.
 
     Attributes:
-      record_set: whose train split they are of, shuffled anew after each time through; resolution and classes are those
-        of the main set.
-      per_pass: how many for each pass over the main images.
-      duplicate: draw none of these images, but main images again instead, with their classes in the shares that these
-        have: the control that tells what more steps and another class balance do by themselves.
+        record_set: whose train split they are of, shuffled anew after each time through; resolution and classes are
+            those of the main set.
+        per_pass: how many for each pass over the main images.
+        duplicate: draw none of these images, but main images again instead, with their classes in the shares that these
+            have: the control that tells what more steps and another class balance do by themselves.
     """
 
     record_set: RecordSet
@@ -192,25 +192,25 @@ def training_stream(
     Every epoch has its own order; a batch may span two epochs, so that all have `batch_size` images.
 
     Args:
-      record_set: what to read.
-      split: train, validation or test.
-      batch_size: images per batch.
-      seed: of all orders.
-      start: images already drawn: the stream goes on exactly as an unbroken one would.
-      balanced: draw each class equally often (each class is shuffled on its own).
-      filter_labels: label indices; leaves out images whose vector is zero in all of them.
-      only: bool [N]; the images to draw from, in the order of `RecordSet.labels`.
-      extra: images drawn besides; with `balanced`, each class equally often as well.
-      shares: number of devices that share a batch (see `share_rows`).
-      own: the shares wanted, one batch of `batch_size / shares` images each; the others are not decoded.
-      group: see `share_rows`; 1 where no layer looks at several images.
+        record_set: what to read.
+        split: train, validation or test.
+        batch_size: images per batch.
+        seed: of all orders.
+        start: images already drawn: the stream goes on exactly as an unbroken one would.
+        balanced: draw each class equally often (each class is shuffled on its own).
+        filter_labels: label indices; leaves out images whose vector is zero in all of them.
+        only: bool [N]; the images to draw from, in the order of `RecordSet.labels`.
+        extra: images drawn besides; with `balanced`, each class equally often as well.
+        shares: number of devices that share a batch (see `share_rows`).
+        own: the shares wanted, one batch of `batch_size / shares` images each; the others are not decoded.
+        group: see `share_rows`; 1 where no layer looks at several images.
 
     Returns:
-      Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
-      `index` counts the draws from 0 on, and seeds what is random per image.
+        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
+        `index` counts the draws from 0 on, and seeds what is random per image.
 
     Raises:
-      InputError: no such split, no image, or with `balanced` no image of some class.
+        InputError: no such split, no image, or with `balanced` no image of some class.
     """
     table = record_set.labels(split)
     keep = np.ones(len(table["class"]), bool) if only is None else only
@@ -260,16 +260,16 @@ def choose_per_class(classes: np.ndarray, number: int, num_classes: int, seed: i
     seed a larger number holds what a smaller one does.
 
     Args:
-      classes: int [N].
-      number: images of each class.
-      num_classes: K.
-      seed: of the permutations.
+        classes: int [N].
+        number: images of each class.
+        num_classes: K.
+        seed: of the permutations.
 
     Returns:
-      bool [N].
+        bool [N].
 
     Raises:
-      ValueError: a class has fewer.
+        ValueError: a class has fewer.
     """
     chosen = np.zeros(len(classes), bool)
     for k in range(num_classes):
@@ -305,8 +305,8 @@ def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf
     """Each image of a split once, in order; the last batch may be smaller.
 
     Returns:
-      Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B],
-      "id": string [B], "patient": string [B]}.
+        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B],
+        "id": string [B], "patient": string [B]}.
     """
 
     def convert(index, record):
@@ -390,8 +390,8 @@ def _in_turn(parts: Sequence[tuple[int, Callable[[int], tf.data.Dataset]]], star
     """Draws from several streams in a fixed ratio, each spread evenly; from draw number `start` on.
 
     Args:
-      parts: (share, function of the number of the stream's first draw); shares are positive.
-      start: draws of all streams together that are done.
+        parts: (share, function of the number of the stream's first draw); shares are positive.
+        start: draws of all streams together that are done.
     """
     counts = np.array([share for share, _ in parts])
     counts //= math.gcd(*counts.tolist())
@@ -455,12 +455,12 @@ def interleave_rows(lengths: Sequence[int], order: np.ndarray, cycle: int) -> np
     ended, one round later.
 
     Args:
-      lengths: rows of each shard; row numbers count from the first row of the first shard.
-      order: int [S], a permutation of the shards: the order in which they are opened.
-      cycle: how many are open at a time.
+        lengths: rows of each shard; row numbers count from the first row of the first shard.
+        order: int [S], a permutation of the shards: the order in which they are opened.
+        cycle: how many are open at a time.
 
     Returns:
-      int64 [sum of lengths].
+        int64 [sum of lengths].
     """
     firsts = np.cumsum([0, *lengths])
     free = [(0, slot) for slot in range(min(cycle, len(order)))]  # when and where the next shard is opened; a heap

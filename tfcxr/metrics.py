@@ -13,9 +13,9 @@ def recalls(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np
     """Recall of each class, float64 [num_classes]; NaN for a class without an image.
 
     Args:
-      labels: true classes, int [N] in 0..num_classes-1.
-      predictions: predicted classes, int [N].
-      num_classes: the number of classes.
+        labels: true classes, int [N] in 0..num_classes-1.
+        predictions: predicted classes, int [N].
+        num_classes: the number of classes.
     """
     return recalls_of_tables(confusion_matrix(labels, predictions, num_classes))
 
@@ -51,8 +51,8 @@ def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class against the rest, float64 [K]; NaN where a side has no image.
 
     Args:
-      labels: true classes, int [N].
-      probabilities: float [N, K].
+        labels: true classes, int [N].
+        probabilities: float [N, K].
     """
     return _per_class(sklearn_metrics.roc_auc_score, labels, probabilities)
 
@@ -79,10 +79,10 @@ class Reliability:
     """Images by the probability of the class predicted for them, in bins of equal width over 0..1.
 
     Attributes:
-      edges: float64 [bins + 1].
-      counts: images, int64 [bins].
-      confidence: mean probability of the predicted class, float64 [bins]; NaN in an empty bin.
-      accuracy: share of right predictions, float64 [bins]; NaN in an empty bin.
+        edges: float64 [bins + 1].
+        counts: images, int64 [bins].
+        confidence: mean probability of the predicted class, float64 [bins]; NaN in an empty bin.
+        accuracy: share of right predictions, float64 [bins]; NaN in an empty bin.
     """
 
     edges: np.ndarray

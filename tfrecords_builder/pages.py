@@ -64,10 +64,10 @@ def write(folder: str | os.PathLike, *, title: str, subtitle: str, program: str,
     """Writes report.md and report.html.
 
     Args:
-      folder: where; the files of the pictures are relative to it.
-      title, subtitle: of the page.
-      program: that made it.
-      sections: of the page.
+        folder: where; the files of the pictures are relative to it.
+        title, subtitle: of the page.
+        program: that made it.
+        sections: of the page.
     """
     folder = pathlib.Path(folder)
     pictures = {picture.file for section in sections for picture in section.list_pictures()}

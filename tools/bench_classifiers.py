@@ -153,12 +153,12 @@ def measure(
     """Times all variants of a step in turn, after a step each that warms up and gives the losses.
 
     Returns:
-      One dict per variant: step, variant, seconds and cpu_seconds (medians), peak_mib (of the process), losses (of the
-      first step), and of ours, where PyTorch is measured, ratio, ratio_min, ratio_max: PyTorch's processor time over
-      this one's, median and range over rounds, and clock_ratio: the median for time by the clock.
+        One dict per variant: step, variant, seconds and cpu_seconds (medians), peak_mib (of the process), losses (of
+        the first step), and of ours, where PyTorch is measured, ratio, ratio_min, ratio_max: PyTorch's processor time
+        over this one's, median and range over rounds, and clock_ratio: the median for time by the clock.
 
     Raises:
-      RunError: a worker ended, or float32 losses of ours and PyTorch differ.
+        RunError: a worker ended, or float32 losses of ours and PyTorch differ.
     """
     with contextlib.ExitStack() as stack:
         weights = str(pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / "weights.npz")

@@ -47,9 +47,9 @@ def make(variant: str, sizes: Sizes, seed: int = 0) -> dict[str, Callable[[], An
     """What to time, by part; each call does its part once, for one batch.
 
     Args:
-      variant: `PLAIN`, or the precision of ours, a Keras policy.
-      sizes: networks and batch.
-      seed: of images and labels.
+        variant: `PLAIN`, or the precision of ours, a Keras policy.
+        sizes: networks and batch.
+        seed: of images and labels.
     """
     import numpy as np
     import tensorflow as tf
@@ -140,9 +140,9 @@ def measure(sizes: Sizes, variants: list[str], rounds: int, seed: int = 0) -> li
     """Times all parts of the variants, in turn in every round; what takes over three times as long as plain, once.
 
     Returns:
-      One dict per variant and part: variant, part, resolution, seconds and cpu_seconds (medians), images_per_second (of
-      the median), and of all but `PLAIN` ratio, ratio_min, ratio_max: the plain time over this one, median and range
-      over rounds; cpu_ratio: the median for processor times.
+        One dict per variant and part: variant, part, resolution, seconds and cpu_seconds (medians), images_per_second
+        (of the median), and of all but `PLAIN` ratio, ratio_min, ratio_max: the plain time over this one, median and
+        range over rounds; cpu_ratio: the median for processor times.
     """
     work = {(variant, part): call for variant in variants for part, call in make(variant, sizes, seed).items()}
     for call in work.values():

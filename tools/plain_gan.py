@@ -159,7 +159,7 @@ class PlainGan:
     """Both networks, the averaged generator and their optimizers.
 
     Attributes:
-      g, d, ema: their `Variables`.
+        g, d, ema: their `Variables`.
     """
 
     def __init__(self, config: PlainConfig):
@@ -183,12 +183,12 @@ class PlainGan:
         """One step of both networks with fresh random numbers.
 
         Args:
-          images: [N, R, R, 1] uint8.
-          labels: [N, L] float32, theirs.
-          label_table: [M, L] float32, of all training images.
+            images: [N, R, R, 1] uint8.
+            labels: [N, L] float32, theirs.
+            label_table: [M, L] float32, of all training images.
 
         Returns:
-          The losses of D and G.
+            The losses of D and G.
         """
         size = tf.shape(images)[0]
         reals = tf.cast(images, tf.float32) / 127.5 - 1

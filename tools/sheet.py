@@ -25,10 +25,10 @@ def choose_rows(vectors: np.ndarray, classes: np.ndarray, names: list[str], colu
     """Row title -> positions of its first images.
 
     Args:
-      vectors: [N, 14] in {0, 1}.
-      classes: int [N]; -1 if multi-label.
-      names: class names; empty if multi-label: rows are labels then, images with the fewest other labels first.
-      columns: most images per row.
+        vectors: [N, 14] in {0, 1}.
+        classes: int [N]; -1 if multi-label.
+        names: class names; empty if multi-label: rows are labels then, images with the fewest other labels first.
+        columns: most images per row.
     """
     from tfrecords_builder.labels import LABELS
 

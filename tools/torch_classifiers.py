@@ -155,10 +155,10 @@ def make_step(kind: str, path: str, learning_rate: float) -> Callable[[], dict[s
     """One training step: forward, backward, update.
 
     Args:
-      kind: baseline or dcan.
-      path: .npz of `weight/...`, `class`, `image/source` and `image/target` (float32 [N, S, S, 3], normalised; the
-        second is used by dcan).
-      learning_rate: of the backbone.
+        kind: baseline or dcan.
+        path: .npz of `weight/...`, `class`, `image/source` and `image/target` (float32 [N, S, S, 3], normalised; the
+            second is used by dcan).
+        learning_rate: of the backbone.
     """
     torch.set_flush_denormal(True)  # as TensorFlow does
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ def serve(make: Callable[[], Callable[[], Mapping[str, float]]]) -> None:
     """The worker's side: takes a step for every line of standard input, until that ends.
 
     Args:
-      make: prepares the work and returns what does one step and returns its losses.
+        make: prepares the work and returns what does one step and returns its losses.
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is not a reply
@@ -42,11 +42,11 @@ class Worker:
         """Starts it and waits until it is ready.
 
         Args:
-          python: executable.
-          code: Python that calls `serve`; it runs in the root of the repository.
+            python: executable.
+            code: Python that calls `serve`; it runs in the root of the repository.
 
         Raises:
-          RunError: it ended; the message is the end of what it wrote to standard error.
+            RunError: it ended; the message is the end of what it wrote to standard error.
         """
         self._process: Any = subprocess.Popen(
             [python, "-c", code],

@@ -64,16 +64,16 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop:
     """Loads a trained classifier.
 
     Args:
-      path: folder of a baseline or DCAN run, or of an export.
-      which: target or source: the path through DCAN's attention and correction; the same for a baseline.
-      ten_crop: whether probabilities are means over ten crops of each image, see preprocessing.ten_crops.
+        path: folder of a baseline or DCAN run, or of an export.
+        which: target or source: the path through DCAN's attention and correction; the same for a baseline.
+        ten_crop: whether probabilities are means over ten crops of each image, see preprocessing.ten_crops.
 
     Returns:
-      Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
-      the names. Called eagerly it raises InputError for values outside [0, 1].
+        Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
+        the names. Called eagerly it raises InputError for values outside [0, 1].
 
     Raises:
-      InputError: no such run, not of a classifier, or without weights yet.
+        InputError: no such run, not of a classifier, or without weights yet.
     """
     return inference.InferenceModel(load_network(path), which, ten_crop=ten_crop)
 
@@ -82,12 +82,12 @@ def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
     """What is known about a trained classifier.
 
     Returns:
-      The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records), aspect and
-      contrast (with which their images were made; empty if unknown), image_size (what the backbone sees), labels (the
-      14, in order), records (flag -> digest).
+        The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records), aspect
+        and contrast (with which their images were made; empty if unknown), image_size (what the backbone sees), labels
+        (the 14, in order), records (flag -> digest).
 
     Raises:
-      InputError: no such run, or not of a classifier.
+        InputError: no such run, or not of a classifier.
     """
     config = runs.load_config(path, kind=KINDS)
     return {
@@ -128,15 +128,15 @@ def make_classifier(
     """A new classifier of a record set's classes, with its first weights.
 
     Args:
-      settings: of a run, baseline.BaselineConfig or adaptation.AdaptationConfig.
-      record_set: labelled images to train on.
-      pictures: record sets, of which the first that knows says with which aspect and contrast files become images for
-        this classifier; synthetic sets do not know.
-      load_weights: whether to load the first weights, and say which; a resumed run has its own.
-      **network: further fields of models.ModelConfig.
+        settings: of a run, baseline.BaselineConfig or adaptation.AdaptationConfig.
+        record_set: labelled images to train on.
+        pictures: record sets, of which the first that knows says with which aspect and contrast files become images for
+            this classifier; synthetic sets do not know.
+        load_weights: whether to load the first weights, and say which; a resumed run has its own.
+        **network: further fields of models.ModelConfig.
 
     Raises:
-      InputError: a setting or weights that cannot be used, or a batch that cannot fit into memory.
+        InputError: a setting or weights that cannot be used, or a batch that cannot fit into memory.
     """
     info = record_set.info
     config = models.ModelConfig(
@@ -168,16 +168,16 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
     """Gives a new classifier its first weights.
 
     Args:
-      classifier: changed in place.
-      weights: imagenet; none; or a path, for the backbone only: a file of Keras or a SavedModel (see weight_files), the
-        reference's `.pth` (see reference_weights) for se_resnet50, or a run folder or export of ours.
-      init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
+        classifier: changed in place.
+        weights: imagenet; none; or a path, for the backbone only: a file of Keras or a SavedModel (see weight_files),
+            the reference's `.pth` (see reference_weights) for se_resnet50, or a run folder or export of ours.
+        init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
 
     Returns:
-      Names of the parts that were loaded.
+        Names of the parts that were loaded.
 
     Raises:
-      InputError: a file or run that is not there or does not fit.
+        InputError: a file or run that is not there or does not fit.
     """
     if init_from:
         return models.copy_weights(load_network(init_from), classifier)

@@ -25,10 +25,10 @@ class PatientBootstrap:
     """Resamples of the patients of a fold, in which each class of the fold has an image.
 
     Attributes:
-      patient: number of each image's patient, int64 [N].
-      num_patients: how many there are; an image without a patient id is a patient of its own.
-      resamples, seed: as given.
-      redrawn: how many resamples the last call of `sample` threw away because a class had no image in them.
+        patient: number of each image's patient, int64 [N].
+        num_patients: how many there are; an image without a patient id is a patient of its own.
+        resamples, seed: as given.
+        redrawn: how many resamples the last call of `sample` threw away because a class had no image in them.
     """
 
     def __init__(self, labels: np.ndarray, patients: Sequence[str], *, resamples: int = 2000, seed: int = 0):
@@ -171,12 +171,12 @@ def interval(values: np.ndarray, holders: int) -> list[float] | None:
     """95% percentile interval [low, high] of a statistic.
 
     Args:
-      values: of the resamples, [B]; those in which it is NaN are left out.
-      holders: patients of the class it rests on, or of the class with fewest if it rests on several.
+        values: of the resamples, [B]; those in which it is NaN are left out.
+        holders: patients of the class it rests on, or of the class with fewest if it rests on several.
 
     Returns:
-      The interval; None if there is one holder only, whose images say nothing of other patients, or if more than half
-      of the resamples are NaN.
+        The interval; None if there is one holder only, whose images say nothing of other patients, or if more than half
+        of the resamples are NaN.
     """
     if holders < 2:
         return None

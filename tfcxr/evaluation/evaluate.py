@@ -47,23 +47,23 @@ def evaluate(
     where there is something for them, the pictures of `figures`, and TensorBoard's events in tensorboard/.
 
     Args:
-      model_path: run folder or export of a classifier.
-      records_path: folder of a record set of the model's label version.
-      split: fold to read; None for test, or validation where there is no test fold.
-      output_dir: existing folder to write into.
-      batch_size: images, or crops of them, per step.
-      ten_crop: evaluate ten crops of each image instead of the centre, see preprocessing.ten_crops.
-      resamples: bootstrap resamples.
-      seed: of the bootstrap.
-      compare_with: another run or export, or the output folder of an earlier evaluation on the same images.
-      thresholds_from: output folder of an evaluation of the same model, whose thresholds are applied here.
+        model_path: run folder or export of a classifier.
+        records_path: folder of a record set of the model's label version.
+        split: fold to read; None for test, or validation where there is no test fold.
+        output_dir: existing folder to write into.
+        batch_size: images, or crops of them, per step.
+        ten_crop: evaluate ten crops of each image instead of the centre, see preprocessing.ten_crops.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        compare_with: another run or export, or the output folder of an earlier evaluation on the same images.
+        thresholds_from: output folder of an evaluation of the same model, whose thresholds are applied here.
 
     Returns:
-      What result.json holds.
+        What result.json holds.
 
     Raises:
-      InputError: the models, records or earlier evaluations cannot be used, or do not fit each other.
-      RunError: damaged records; a model's output is not finite.
+        InputError: the models, records or earlier evaluations cannot be used, or do not fit each other.
+        RunError: damaged records; a model's output is not finite.
     """
     config = loading.load_classifier_config(model_path)
     classes = list(config["classes"])

@@ -93,16 +93,17 @@ def read_thresholds(
     """The thresholds that an earlier evaluation of the same model chose.
 
     Args:
-      folder: output folder of that evaluation.
-      classes: names the model's classes have.
-      model_digest: of the model's weights.
-      ten_crop: whether they are for means over ten crops.
+        folder: output folder of that evaluation.
+        classes: names the model's classes have.
+        model_digest: of the model's weights.
+        ten_crop: whether they are for means over ten crops.
 
     Returns:
-      The thresholds, and where they were chosen: {"path", "split", "records_digest"}.
+        The thresholds, and where they were chosen: {"path", "split", "records_digest"}.
 
     Raises:
-      InputError: no evaluation there, of another model or other crops, or one that took its thresholds from elsewhere.
+        InputError: no evaluation there, of another model or other crops, or one that took its thresholds from
+            elsewhere.
     """
     flag = f"--thresholds_from={folder}"
     result = files.read_json(pathlib.Path(folder) / "result.json")

@@ -17,12 +17,12 @@ def align(other: Predictions, ids: Sequence[str], labels: np.ndarray, name: str)
     """`other` in the order of `ids`.
 
     Args:
-      other: predictions of the other model.
-      ids, labels: of the images to compare on; labels int [N].
-      name: of the other predictions, for messages.
+        other: predictions of the other model.
+        ids, labels: of the images to compare on; labels int [N].
+        name: of the other predictions, for messages.
 
     Raises:
-      InputError: they are of other images, or label an image otherwise, or an image occurs twice.
+        InputError: they are of other images, or label an image otherwise, or an image occurs twice.
     """
     place = {image: i for i, image in enumerate(other.ids)}
     if len(place) < len(other.ids) or len(set(ids)) < len(ids):
@@ -50,15 +50,15 @@ def compare(
     images as independent, which those of one patient are not.
 
     Args:
-      predictions: of the model.
-      other: of the other model, as `align` returns them.
-      classes: names of the K classes.
-      resamples, seed: of the bootstrap over patients.
+        predictions: of the model.
+        other: of the other model, as `align` returns them.
+        classes: names of the K classes.
+        resamples, seed: of the bootstrap over patients.
 
     Returns:
-      {"balanced_accuracy": {"this", "other", "difference": {"value", "ci95"}, "p_value"}, "recall": {class: the same},
-      "roc_auc": the same (macro), "mcnemar": {"only_this_right", "only_other_right", "p_value"}}; fractions, difference
-      = this - other; null where the images for a number are lacking.
+        {"balanced_accuracy": {"this", "other", "difference": {"value", "ci95"}, "p_value"}, "recall": {class: the
+        same}, "roc_auc": the same (macro), "mcnemar": {"only_this_right", "only_other_right", "p_value"}}; fractions,
+        difference = this - other; null where the images for a number are lacking.
     """
     labels = predictions.labels
     patients = bootstrap.PatientBootstrap(labels, predictions.patients, resamples=resamples, seed=seed)
@@ -118,12 +118,13 @@ def sample_accuracies(
     The resamples vary the patients and not the trainings: their spread is that of the test images alone.
 
     Args:
-      groups: name -> predictions of its models; all on the same images, in the same order (see `align`).
-      num_classes: K.
-      resamples, seed: of the bootstrap over patients.
+        groups: name -> predictions of its models; all on the same images, in the same order (see `align`).
+        num_classes: K.
+        resamples, seed: of the bootstrap over patients.
 
     Returns:
-      name -> its accuracy; None if there are too few patients to draw from, or a class has images of one patient only.
+        name -> its accuracy; None if there are too few patients to draw from, or a class has images of one patient
+        only.
     """
     first = next(iter(groups.values()))[0]
     labels = first.labels

@@ -24,9 +24,9 @@ class Predictions:
     """A model's output on the images of one split, in the order of the records.
 
     Attributes:
-      ids, patients: strings [N]; a patient is empty where unknown.
-      labels: true classes, int64 [N].
-      probabilities: float64 [N, K].
+        ids, patients: strings [N]; a patient is empty where unknown.
+        labels: true classes, int64 [N].
+        probabilities: float64 [N, K].
     """
 
     ids: Sequence[str]

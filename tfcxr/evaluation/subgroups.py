@@ -39,15 +39,15 @@ def evaluate_subgroups(
     interval of what needs that class (see `bootstrap.interval`).
 
     Args:
-      images: frame of `predictions.read_images`, in the order of the predictions.
-      predictions: of one model.
-      classes: names of the K classes.
-      resamples, seed: of the bootstrap over patients.
+        images: frame of `predictions.read_images`, in the order of the predictions.
+        predictions: of one model.
+        classes: names of the K classes.
+        resamples, seed: of the bootstrap over patients.
 
     Returns:
-      {"attribute", "group", "num_images", "num_patients" (null if unknown), "small" (fewer than SMALL images),
-      "balanced_accuracy": {"value", "ci95"}, "recall": {class: {"value", "ci95", "support"}}} each; fractions, null
-      for a class that the group lacks and for the balanced accuracy without it.
+        {"attribute", "group", "num_images", "num_patients" (null if unknown), "small" (fewer than SMALL images),
+        "balanced_accuracy": {"value", "ci95"}, "recall": {class: {"value", "ci95", "support"}}} each; fractions, null
+        for a class that the group lacks and for the balanced accuracy without it.
     """
     number = len(classes)
     groups: list[tuple[str, str, np.ndarray]] = []

@@ -22,9 +22,9 @@ def summarise(
     """The metrics of 6-interfaces.md, with 95% intervals: fractions; null where the images for a number are lacking.
 
     Args:
-      predictions: of one model.
-      classes: names of the K classes.
-      resamples, seed: of the bootstrap over patients.
+        predictions: of one model.
+        classes: names of the K classes.
+        resamples, seed: of the bootstrap over patients.
     """
     number = len(classes)
     labels, predicted, probabilities = predictions.labels, predictions.predicted, predictions.probabilities

@@ -22,11 +22,11 @@ def write(
     """Writes TensorBoard's events into `folder`.
 
     Args:
-      folder: made if absent.
-      result: of `evaluate`.
-      predictions: what it was made of.
-      settings: of the evaluated run; texts, numbers and lists of them are shown.
-      pictures: PNG files.
+        folder: made if absent.
+        result: of `evaluate`.
+        predictions: what it was made of.
+        settings: of the evaluated run; texts, numbers and lists of them are shown.
+        pictures: PNG files.
     """
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default(step=0):

@@ -45,24 +45,25 @@ def compare_sets(
     Sets of another resolution than the real one are refused: a resize would itself be measured.
 
     Args:
-      real: record set of the reals, best those that the generator was trained on.
-      synthetic: record set that is measured.
-      holdout: record set of reals that the generator has not seen, compared in the same way; may be the folder `real`.
-      split: fold of `real` and `synthetic`.
-      holdout_split: fold of `holdout`.
-      features_name, features_weights: see features.make_extractor.
-      num_images: of each set, drawn by `seed`; None: as many as the smallest set has, at most MAX_IMAGES.
-      batch_size: images per step.
-      seed: of all draws.
-      cache_dir: see statistics.of_reals.
-      output_dir: existing folder to write into.
+        real: record set of the reals, best those that the generator was trained on.
+        synthetic: record set that is measured.
+        holdout: record set of reals that the generator has not seen, compared in the same way; may be the folder
+            `real`.
+        split: fold of `real` and `synthetic`.
+        holdout_split: fold of `holdout`.
+        features_name, features_weights: see features.make_extractor.
+        num_images: of each set, drawn by `seed`; None: as many as the smallest set has, at most MAX_IMAGES.
+        batch_size: images per step.
+        seed: of all draws.
+        cache_dir: see statistics.of_reals.
+        output_dir: existing folder to write into.
 
     Returns:
-      What result.json holds.
+        What result.json holds.
 
     Raises:
-      InputError: sets, features or numbers that cannot be used.
-      RunError: damaged records, features that are not finite.
+        InputError: sets, features or numbers that cannot be used.
+        RunError: damaged records, features that are not finite.
     """
     real_set = data.RecordSet(real, flag="--real")
     resolution = real_set.info.resolution

@@ -24,10 +24,10 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and unbiased covariance.
 
     Args:
-      features: [N, D], N at least 2. With N <= D the covariance is singular, which `frechet_distance` takes.
+        features: [N, D], N at least 2. With N <= D the covariance is singular, which `frechet_distance` takes.
 
     Returns:
-      float64 [D] and [D, D].
+        float64 [D] and [D, D].
     """
     features = _checked(features, "features", 2)
     return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
@@ -39,15 +39,15 @@ def frechet_distance(
     """Squared Fréchet distance of two Gaussians, |μa - μb|² + tr(Ca + Cb - 2 (Ca Cb)^½) (Dowson and Landau 1982).
 
     Args:
-      mean_a, mean_b: [D].
-      covariance_a, covariance_b: [D, D], symmetric; may be singular or zero.
+        mean_a, mean_b: [D].
+        covariance_a, covariance_b: [D, D], symmetric; may be singular or zero.
 
     Returns:
-      At least 0; 0 for equal Gaussians. Of samples it is biased upwards, the more the fewer there are: compare
-      figures of the same number of images only.
+        At least 0; 0 for equal Gaussians. Of samples it is biased upwards, the more the fewer there are: compare
+        figures of the same number of images only.
 
     Raises:
-      ValueError: a value is not finite.
+        ValueError: a value is not finite.
     """
     if not all(np.isfinite(value).all() for value in (mean_a, covariance_a, mean_b, covariance_b)):
         raise ValueError("frechet_distance: means and covariances must be finite")
@@ -65,9 +65,9 @@ class KernelDistance:
     """What `kernel_distance` returns.
 
     Attributes:
-      mean: of the subsets' distances: the KID. May be slightly below 0, since the estimate is unbiased.
-      std: standard deviation of the subsets' distances.
-      subsets, subset_size: how many there were, and of how many images of each set.
+        mean: of the subsets' distances: the KID. May be slightly below 0, since the estimate is unbiased.
+        std: standard deviation of the subsets' distances.
+        subsets, subset_size: how many there were, and of how many images of each set.
     """
 
     mean: float
@@ -90,10 +90,10 @@ def kernel_distance(
     features: 2 blocks of subset_size² numbers.
 
     Args:
-      real, synthetic: [N, D] and [M, D], at least 4 rows each.
-      subsets: how many pairs of random subsets are compared.
-      subset_size: rows of each, drawn without replacement; at most half of the smaller set, so that subsets differ.
-      seed: of the draws.
+        real, synthetic: [N, D] and [M, D], at least 4 rows each.
+        subsets: how many pairs of random subsets are compared.
+        subset_size: rows of each, drawn without replacement; at most half of the smaller set, so that subsets differ.
+        seed: of the draws.
     """
     real, synthetic = _checked_pair(real, synthetic, 4)
     size = min(subset_size, len(real) // 2, len(synthetic) // 2)
@@ -129,11 +129,11 @@ class ManifoldMeasures:
     """What `manifold_measures` returns; the first two and coverage are in [0, 1].
 
     Attributes:
-      precision: share of synthetic vectors within a real vector's ball: do they look real?
-      recall: share of real vectors within a synthetic vector's ball: is every kind of real image there?
-      density: mean number of real balls around a synthetic vector, over k; near 1 for sets of one distribution, may
-        exceed 1. An outlier among the reals raises it less than it raises precision.
-      coverage: share of real vectors with a synthetic one in their ball.
+        precision: share of synthetic vectors within a real vector's ball: do they look real?
+        recall: share of real vectors within a synthetic vector's ball: is every kind of real image there?
+        density: mean number of real balls around a synthetic vector, over k; near 1 for sets of one distribution, may
+            exceed 1. An outlier among the reals raises it less than it raises precision.
+        coverage: share of real vectors with a synthetic one in their ball.
     """
 
     precision: float
@@ -153,9 +153,9 @@ def manifold_measures(real: np.ndarray, synthetic: np.ndarray, *, neighbours: in
     Memory: float64 copies of both sets, and at any time at most 4 blocks of 64 MiB (or of one row) of distances.
 
     Args:
-      real, synthetic: [N, D] and [M, D], more than `neighbours` rows each. Recall and coverage fall with fewer
-        synthetic vectors: compare figures of the same numbers only.
-      neighbours: k.
+        real, synthetic: [N, D] and [M, D], more than `neighbours` rows each. Recall and coverage fall with fewer
+            synthetic vectors: compare figures of the same numbers only.
+        neighbours: k.
     """
     if neighbours < 1:
         raise ValueError(f"neighbours={neighbours}: must be at least 1")

@@ -12,8 +12,8 @@ class Extractor:
     """Images float [N, R, R, 1] in [-1, 1] -> features [N, F].
 
     Attributes:
-      name: of the features; see the module.
-      num_fit_images: images that `fit` wants; 0 if the extractor needs no fit.
+        name: of the features; see the module.
+        num_fit_images: images that `fit` wants; 0 if the extractor needs no fit.
     """
 
     name: str

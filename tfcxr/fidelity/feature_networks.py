@@ -50,11 +50,11 @@ def make_inception(weights: str, resolution: int) -> NetworkFeatures:
     """Inception v3, average-pooled: 2048 features.
 
     Args:
-      weights: imagenet (from the Keras cache; nothing is downloaded) or an .h5 file of the network without its top.
-      resolution: side of the images in pixels.
+        weights: imagenet (from the Keras cache; nothing is downloaded) or an .h5 file of the network without its top.
+        resolution: side of the images in pixels.
 
     Raises:
-      InputError: no such file, or a damaged one, or of another network.
+        InputError: no such file, or a damaged one, or of another network.
     """
     if weights == "imagenet":
         path = choices.find_cached(_INCEPTION_URL, "--features_weights", "--features=pixels_pca64")
@@ -107,13 +107,13 @@ def make_keras(path: str | os.PathLike, resolution: int) -> NetworkFeatures:
     Images are resized to the model's input size, if it has one, and repeated to 3 channels if it wants 3.
 
     Args:
-      path: .keras or .h5 file, or SavedModel that Keras wrote.
-      resolution: side of the images in pixels.
+        path: .keras or .h5 file, or SavedModel that Keras wrote.
+        resolution: side of the images in pixels.
 
     Raises:
-      InputError: no Keras model, one that takes something else than one image, whose features are no vector, or that
-        expects another range than [0, 1]: as its rescaling layer says, or the stored statistics of its first
-        BatchNormalization.
+        InputError: no Keras model, one that takes something else than one image, whose features are no vector, or that
+            expects another range than [0, 1]: as its rescaling layer says, or the stored statistics of its first
+            BatchNormalization.
     """
     path = pathlib.Path(path)
     try:

@@ -34,9 +34,9 @@ class Statistics:
     """Features of a set of images.
 
     Attributes:
-      name: of the features.
-      features: [N, F], float32 (pixels_pca64: float64).
-      mean, covariance: of the features, float64 [F] and [F, F].
+        name: of the features.
+        features: [N, F], float32 (pixels_pca64: float64).
+        mean, covariance: of the features, float64 [F] and [F, F].
     """
 
     name: str
@@ -56,10 +56,10 @@ def compare(
     """All measures of `other` against `real`, and their names with that of the features.
 
     Returns:
-      {"fid/NAME", "kid/NAME", "kid_std/NAME", "precision/NAME", "recall/NAME", "density/NAME", "coverage/NAME"}.
+        {"fid/NAME", "kid/NAME", "kid_std/NAME", "precision/NAME", "recall/NAME", "density/NAME", "coverage/NAME"}.
 
     Raises:
-      ValueError: the features are not the same ones, or `distances` cannot measure them.
+        ValueError: the features are not the same ones, or `distances` cannot measure them.
     """
     if real.name != other.name:
         raise ValueError(f"features {real.name} and {other.name} cannot be compared")
@@ -91,8 +91,8 @@ def of_records(
     Memory: the features (float32: 4·N·F bytes) and a batch; the covariance 8·F² bytes.
 
     Raises:
-      InputError: the split has fewer such images.
-      RunError: damaged records, or features that are not finite.
+        InputError: the split has fewer such images.
+        RunError: damaged records, or features that are not finite.
     """
     drawn = positions(record_set, split, num_images=num_images, seed=seed, labels=labels)
     batches = features.read_images(record_set, split, drawn, batch_size=batch_size)
@@ -113,10 +113,10 @@ def of_reals(
     """As `of_records`, of the images that others are compared with: fits `extractor` to them, and keeps the result.
 
     Args:
-      extractor: is fitted to the first of the images, or takes what an earlier call found.
-      record_set, split, num_images, seed, batch_size, labels: as `of_records`.
-      cache_dir: folder of cache files, made if absent; None keeps nothing. A file that cannot be written costs the
-        next call its time, and this one a warning.
+        extractor: is fitted to the first of the images, or takes what an earlier call found.
+        record_set, split, num_images, seed, batch_size, labels: as `of_records`.
+        cache_dir: folder of cache files, made if absent; None keeps nothing. A file that cannot be written costs the
+            next call its time, and this one a warning.
     """
     key = {
         "version": CACHE_VERSION,

@@ -82,13 +82,13 @@ def make_extractor(features: str, *, resolution: int, weights: str | None = None
     """Makes the extractor that --features names.
 
     Args:
-      features: pixels_pca64, inception, a run folder or export of a classifier, or a Keras model (.keras, .h5 or
-        SavedModel) of images in [0, 1]. Keras models may hold code: load only those you trust.
-      resolution: side of the images in pixels.
-      weights: of inception: imagenet (default) or an .h5 file.
+        features: pixels_pca64, inception, a run folder or export of a classifier, or a Keras model (.keras, .h5 or
+            SavedModel) of images in [0, 1]. Keras models may hold code: load only those you trust.
+        resolution: side of the images in pixels.
+        weights: of inception: imagenet (default) or an .h5 file.
 
     Raises:
-      InputError: no such features or weights, or ones that do not fit.
+        InputError: no such features or weights, or ones that do not fit.
     """
     if features == INCEPTION:
         return feature_networks.make_inception(weights or "imagenet", resolution)
@@ -110,16 +110,16 @@ def extract(extractor: Extractor, batches: Iterable[np.ndarray], *, total: int, 
     """Features of images that come in batches; memory: one batch, and the features.
 
     Args:
-      extractor: fitted, if it needs that.
-      batches: float [B, R, R, 1] in [-1, 1].
-      total: images in all.
-      what: the images' name, for progress and messages.
+        extractor: fitted, if it needs that.
+        batches: float [B, R, R, 1] in [-1, 1].
+        total: images in all.
+        what: the images' name, for progress and messages.
 
     Returns:
-      [total, F].
+        [total, F].
 
     Raises:
-      RunError: a feature is not finite.
+        RunError: a feature is not finite.
     """
     found: np.ndarray | None = None
     done = 0
@@ -149,16 +149,16 @@ def read_images(
     """Some images of a split, in order; others are not decoded.
 
     Args:
-      record_set: what to read.
-      split: train, validation or test.
-      positions: sorted int64, as of `choose`.
-      batch_size: images per batch.
+        record_set: what to read.
+        split: train, validation or test.
+        positions: sorted int64, as of `choose`.
+        batch_size: images per batch.
 
     Yields:
-      float32 [B, R, R, 1] in [-1, 1]; the last batch may be smaller.
+        float32 [B, R, R, 1] in [-1, 1]; the last batch may be smaller.
 
     Raises:
-      RunError: a record is damaged.
+        RunError: a record is damaged.
     """
     keep = np.zeros(record_set.num_examples(split), bool)
     keep[positions] = True

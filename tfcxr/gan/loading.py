@@ -32,14 +32,14 @@ class Generator:
     """A trained generator and what is known about it.
 
     Attributes:
-      model: Keras model (latents [N, latent_size], labels [N, 14]) -> images [N, R, R, 1], averaged weights.
-      name: of the run that made it.
-      network: its configuration.
-      kimg: thousands of real images that training has shown it; 0 if it was imported and nobody knows.
-      records: flag -> digest of the records it was trained on.
-      combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown, as of an
-        imported one.
-      warm_started: whether its training began from the weights of another GAN.
+        model: Keras model (latents [N, latent_size], labels [N, 14]) -> images [N, R, R, 1], averaged weights.
+        name: of the run that made it.
+        network: its configuration.
+        kimg: thousands of real images that training has shown it; 0 if it was imported and nobody knows.
+        records: flag -> digest of the records it was trained on.
+        combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown, as of
+            an imported one.
+        warm_started: whether its training began from the weights of another GAN.
     """
 
     model: tf.keras.Model
@@ -80,17 +80,17 @@ def load_generator(path: str | os.PathLike, snapshot: str = "best") -> tf.keras.
     """The generator of a run folder or of an export.
 
     Args:
-      path: of either, or the name of a generator that comes with the package, such as nih_32.
-      snapshot: of a run: 'best' (by the distance that its training measured; the latest where it measured none) or
-        'latest'.
+        path: of either, or the name of a generator that comes with the package, such as nih_32.
+        snapshot: of a run: 'best' (by the distance that its training measured; the latest where it measured none) or
+            'latest'.
 
     Returns:
-      Keras model of (latents float32 [N, nf(0)], labels float32 [N, 14]) -> images float32 [N, R, R, 1], nominally in
-      [-1, 1], with the averaged (EMA) weights. A generator that is conditioned on a subset of the labels selects them
-      itself.
+        Keras model of (latents float32 [N, nf(0)], labels float32 [N, 14]) -> images float32 [N, R, R, 1], nominally in
+        [-1, 1], with the averaged (EMA) weights. A generator that is conditioned on a subset of the labels selects them
+        itself.
 
     Raises:
-      InputError: neither a GAN's run folder nor a generator's export, or a run without a checkpoint.
+        InputError: neither a GAN's run folder nor a generator's export, or a run without a checkpoint.
     """
     return load(path, snapshot).model
 

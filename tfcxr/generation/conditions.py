@@ -33,15 +33,15 @@ def count_source(
     Only the labels that the generator is conditioned on are kept; images without any of them are left out.
 
     Args:
-      generator: its training fold is the default source.
-      label_records: a record set whose train split to use instead.
+        generator: its training fold is the default source.
+        label_records: a record set whose train split to use instead.
 
     Returns:
-      Counts int64 [2^14] by code, where they come from, and {reason: number of images left out}.
+        Counts int64 [2^14] by code, where they come from, and {reason: number of images left out}.
 
     Raises:
-      InputError: no such records, or a generator that does not know its training fold.
-      RunError: damaged records.
+        InputError: no such records, or a generator that does not know its training fold.
+        RunError: damaged records.
     """
     seen = seen_labels(generator)
     if label_records:

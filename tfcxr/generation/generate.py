@@ -34,12 +34,12 @@ class Options:
     """How the images of a plan are made and written.
 
     Attributes:
-      seed: of the latents.
-      batch_size: images at a time. Latents do not depend on it; pixels may by one grey level.
-      truncation: scale of the latents, 0 < psi <= 1, see `sampling.numbered_latents`; 1 is off.
-      images_per_shard: at most so many.
-      also_png: also write PNG files and tables in CheXpert's layout (pngs.py).
-      strips: also draw the interpolation strips (sheets.py).
+        seed: of the latents.
+        batch_size: images at a time. Latents do not depend on it; pixels may by one grey level.
+        truncation: scale of the latents, 0 < psi <= 1, see `sampling.numbered_latents`; 1 is off.
+        images_per_shard: at most so many.
+        also_png: also write PNG files and tables in CheXpert's layout (pngs.py).
+        strips: also draw the interpolation strips (sheets.py).
     """
 
     seed: int = 0
@@ -58,17 +58,17 @@ def write(
     Memory holds the plan and one batch; see plans.py.
 
     Args:
-      generator: makes the images.
-      plan: the labels.
-      folder: an existing folder, usually that of `files.resumable_folder`: shards of the same generator, plan and
-        options that an earlier, stopped call finished there are taken over, with their PNG files.
-      options: see there.
+        generator: makes the images.
+        plan: the labels.
+        folder: an existing folder, usually that of `files.resumable_folder`: shards of the same generator, plan and
+            options that an earlier, stopped call finished there are taken over, with their PNG files.
+        options: see there.
 
     Returns:
-      The content of result.json.
+        The content of result.json.
 
     Raises:
-      RunError: a file cannot be written.
+        RunError: a file cannot be written.
     """
     began = time.monotonic()
     folder, options = pathlib.Path(folder), options or Options()

@@ -32,11 +32,11 @@ class Plan:
     """What to generate: row i is image i.
 
     Attributes:
-      version: label version of the set.
-      codes: uint16 [N], the label combinations (see combinations.py): the conditions, which the records hold.
-      splits: uint8 [N], indices into canonical.SPLITS.
-      label_source: where the labels come from, in words.
-      left_out: reason -> number of images of the source that have no image here.
+        version: label version of the set.
+        codes: uint16 [N], the label combinations (see combinations.py): the conditions, which the records hold.
+        splits: uint8 [N], indices into canonical.SPLITS.
+        label_source: where the labels come from, in words.
+        left_out: reason -> number of images of the source that have no image here.
     """
 
     version: LabelVersion
@@ -110,15 +110,15 @@ def plan_balanced(
     combinations that satisfy it, in proportion to their frequency. A multilabel set is one group of `per_class` images.
 
     Args:
-      generator: decides which labels can be asked for.
-      version: the label version.
-      per_class: images per class.
-      seed: of the draws; image i's combination is a function of (seed, i).
-      label_records: record set whose combinations to draw from; default the generator's training fold.
-      top_combinations: draw from that many most frequent combinations per class only; None: all.
+        generator: decides which labels can be asked for.
+        version: the label version.
+        per_class: images per class.
+        seed: of the draws; image i's combination is a function of (seed, i).
+        label_records: record set whose combinations to draw from; default the generator's training fold.
+        top_combinations: draw from that many most frequent combinations per class only; None: all.
 
     Raises:
-      InputError: a class whose labels the generator was not conditioned on, or that no combination satisfies.
+        InputError: a class whose labels the generator was not conditioned on, or that no combination satisfies.
     """
     groups: list[tuple[int, LabelClass | None]] = [*enumerate(version.classes)] or [(labels_lib.NO_CLASS, None)]
     check_total("--per_class", per_class, per_class * len(groups))
@@ -194,13 +194,13 @@ def plan_vector(generator: loading.Generator, version: LabelVersion, labels: str
     """`num_images` images of one label combination.
 
     Args:
-      generator: decides which labels can be asked for.
-      version: the label version; one of its classes must hold the combination.
-      labels: names joined by commas, in any case of letters.
-      num_images: how many.
+        generator: decides which labels can be asked for.
+        version: the label version; one of its classes must hold the combination.
+        labels: names joined by commas, in any case of letters.
+        num_images: how many.
 
     Raises:
-      InputError: what `conditions.parse_labels` refuses, or labels that are in no class of the version.
+        InputError: what `conditions.parse_labels` refuses, or labels that are in no class of the version.
     """
     check_total("--num_images", num_images, num_images)
     code = conditions.parse_labels(labels, generator)

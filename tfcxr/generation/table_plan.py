@@ -32,15 +32,15 @@ def plan_table(
     that of the class that the version gives to the row's labels.
 
     Args:
-      generator: decides which labels can be asked for.
-      version: the label version; one of its classes must hold each row.
-      path: the CSV file; comma, semicolon or tab, plain or gzip.
-      seed: of the choice of splits.
+        generator: decides which labels can be asked for.
+        version: the label version; one of its classes must hold each row.
+        path: the CSV file; comma, semicolon or tab, plain or gzip.
+        seed: of the choice of splits.
 
     Raises:
-      InputError: no table, an unknown column or one given twice, a bad value, a row without any label, labels that the
-        generator is not conditioned on, a row in no class, or no image at all; the message names the file, and line
-        and column if there is one.
+        InputError: no table, an unknown column or one given twice, a bad value, a row without any label, labels that
+            the generator is not conditioned on, a row in no class, or no image at all; the message names the file, and
+            line and column if there is one.
     """
     path = pathlib.Path(path)
     names = _match_columns(path)

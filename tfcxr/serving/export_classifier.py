@@ -28,17 +28,17 @@ class ServedClassifier(tf.Module):
     Each returns {"probabilities": float [N, K], "class_id": int64 [N], "class_name": string [N]}.
 
     Attributes:
-      functions: signature -> tf.function.
+        functions: signature -> tf.function.
     """
 
     def __init__(self, model: tf.keras.Model, classes: Sequence[str], picture: pictures.PictureOptions):
         """Makes the signatures.
 
         Args:
-          model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
-          classes: K class names.
-          picture: how the images of the records it was trained on were made: files become such images first, as
-            build-records would have done.
+            model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
+            classes: K class names.
+            picture: how the images of the records it was trained on were made: files become such images first, as
+                build-records would have done.
         """
         super().__init__(name="classifier")
         # Not the model itself: a SavedModel would hold a graph of each of its layers, too, at several times the size.
@@ -134,15 +134,15 @@ def export_classifier(
     assets class_names.txt, label_names.txt and model_card.md.
 
     Args:
-      run_dir: a baseline or DCAN run that has weights.
-      folder: existing folder to write into.
-      evaluations: output folders of evaluations of this run, for the model card.
+        run_dir: a baseline or DCAN run that has weights.
+        folder: existing folder to write into.
+        evaluations: output folders of evaluations of this run, for the model card.
 
     Returns:
-      What result.json should hold.
+        What result.json should hold.
 
     Raises:
-      InputError: not a run of a classifier, or one without weights yet; an evaluation of another model.
+        InputError: not a run of a classifier, or one without weights yet; an evaluation of another model.
     """
     run_dir = pathlib.Path(run_dir)
     config = loading.load_classifier_config(run_dir)

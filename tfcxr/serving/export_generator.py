@@ -22,8 +22,8 @@ class ServedGenerator(tf.Module):
     """The signatures of an exported generator.
 
     Attributes:
-      seen: names of the labels that it was conditioned on.
-      functions: signature -> tf.function.
+        seen: names of the labels that it was conditioned on.
+        functions: signature -> tf.function.
     """
 
     def __init__(self, generator: loading.Generator):
@@ -92,10 +92,10 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
     and model_card.md.
 
     Returns:
-      What result.json should hold.
+        What result.json should hold.
 
     Raises:
-      InputError: not a GAN's run, or one without a checkpoint yet.
+        InputError: not a GAN's run, or one without a checkpoint yet.
     """
     generator = source if isinstance(source, loading.Generator) else loading.load(source)
     served, description = ServedGenerator(generator), loading.description(generator)

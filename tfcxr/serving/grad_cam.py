@@ -23,12 +23,12 @@ def grad_cam(maps: tf.Tensor, classify: Callable[[tf.Tensor], tf.Tensor], class_
     """Equations 1 and 2 of the paper: ReLU(sum over channels of weight * map), weight = mean gradient of the logit.
 
     Args:
-      maps: float [N, h, w, C], of the last convolution.
-      classify: function of such maps -> logits [N, K].
-      class_id: integer [N], whose logit is explained.
+        maps: float [N, h, w, C], of the last convolution.
+        classify: function of such maps -> logits [N, K].
+        class_id: integer [N], whose logit is explained.
 
     Returns:
-      float32 [N, h, w] in [0, 1]: each image divided by its own maximum; all 0 where nothing speaks for the class.
+        float32 [N, h, w] in [0, 1]: each image divided by its own maximum; all 0 where nothing speaks for the class.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(maps)
@@ -42,12 +42,12 @@ def make_explainer(classifier: models.Classifier, path: str = "target") -> Calla
     """Grad-CAM of a trained classifier.
 
     Args:
-      classifier: its weights are shared, not copied.
-      path: source or target, as of `Classifier`.
+        classifier: its weights are shared, not copied.
+        path: source or target, as of `Classifier`.
 
     Returns:
-      Function of images float [N, H, W, 1] in [0, 1] and class numbers [N] -> float32 [N, h, w], see `grad_cam`, of
-      the centre that evaluation crops: `cropped_part`.
+        Function of images float [N, H, W, 1] in [0, 1] and class numbers [N] -> float32 [N, h, w], see `grad_cam`, of
+        the centre that evaluation crops: `cropped_part`.
     """
     # All backbones end in global average pooling; what it pools is the last convolution's map.
     body = tf.keras.Model(classifier.base.inputs, classifier.base.layers[-1].input)
@@ -89,11 +89,11 @@ def draw_overlay(
     """Writes a PNG: the radiograph, and beside it the same under its heat map.
 
     Args:
-      file: to write.
-      picture: float [H, W] in [0, 1], of any size and aspect.
-      heat: float [h, w] in [0, 1].
-      part: that `heat` covers: left, right, top and bottom in pixels of the picture; may reach beyond it.
-      title: above both.
+        file: to write.
+        picture: float [H, W] in [0, 1], of any size and aspect.
+        heat: float [h, w] in [0, 1].
+        part: that `heat` covers: left, right, top and bottom in pixels of the picture; may reach beyond it.
+        title: above both.
     """
     height, width = picture.shape
     figure = Figure(figsize=(9, 0.9 + 4 * min(2, height / width)), layout="constrained")

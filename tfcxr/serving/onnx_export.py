@@ -43,15 +43,15 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
     the metadata: classes, joined by `|`, and label_version. Computed in float32, whatever the run's type.
 
     Args:
-      run_dir: a baseline or DCAN run that has weights.
-      folder: existing folder to write into.
+        run_dir: a baseline or DCAN run that has weights.
+        folder: existing folder to write into.
 
     Returns:
-      {"file", "opset", "max_difference": of probabilities from Keras, on random images}.
+        {"file", "opset", "max_difference": of probabilities from Keras, on random images}.
 
     Raises:
-      InputError: not such a run; the extra is missing.
-      RunError: the file gives other probabilities than Keras.
+        InputError: not such a run; the extra is missing.
+        RunError: the file gives other probabilities than Keras.
     """
     check_installed()
     import onnx

@@ -72,18 +72,18 @@ def predict_files(
     is left out of the table and listed in the result.
 
     Args:
-      model_path: run folder or export of a classifier.
-      image_paths: files.
-      output: CSV to write.
-      batch_size: images per step.
-      heatmaps: existing folder for a Grad-CAM picture of each image, named in the CSV's column `heatmap`.
+        model_path: run folder or export of a classifier.
+        image_paths: files.
+        output: CSV to write.
+        batch_size: images per step.
+        heatmaps: existing folder for a Grad-CAM picture of each image, named in the CSV's column `heatmap`.
 
     Returns:
-      {"num_images", "failed": {path: reason}, "classes"}.
+        {"num_images", "failed": {path: reason}, "classes"}.
 
     Raises:
-      InputError: the model cannot be used.
-      RunError: a probability is not finite.
+        InputError: the model cannot be used.
+        RunError: a probability is not finite.
     """
     config = export_classifier.load_config(model_path)
     classes = list(config["classes"])

@@ -43,21 +43,21 @@ class Definition:
     """A checked study.
 
     Attributes:
-      name: of the study and its folder.
-      question: that it answers, one sentence.
-      table: of the thesis, such as 5.8; None for another.
-      label_versions, resolution: of all record sets.
-      label_versions_file: of versions of a user's own.
-      phantoms: set name -> flags of `phantom`.
-      records: set name -> flags of `build-records`.
-      data: set name -> folder of its data, for sets that are not simulated.
-      synthetic: name of a synthetic source -> the set its GAN learns.
-      generators: name of a synthetic source -> run or export to use instead of training a GAN.
-      cells: in the order of the table.
-      seeds: of the classifiers' trainings.
-      adapt_from_baseline: whether an adaptation starts from the baseline of its source and seed.
-      label_stats: whether the labels of each set are counted too.
-      flags: command -> flags that all its jobs have.
+        name: of the study and its folder.
+        question: that it answers, one sentence.
+        table: of the thesis, such as 5.8; None for another.
+        label_versions, resolution: of all record sets.
+        label_versions_file: of versions of a user's own.
+        phantoms: set name -> flags of `phantom`.
+        records: set name -> flags of `build-records`.
+        data: set name -> folder of its data, for sets that are not simulated.
+        synthetic: name of a synthetic source -> the set its GAN learns.
+        generators: name of a synthetic source -> run or export to use instead of training a GAN.
+        cells: in the order of the table.
+        seeds: of the classifiers' trainings.
+        adapt_from_baseline: whether an adaptation starts from the baseline of its source and seed.
+        label_stats: whether the labels of each set are counted too.
+        flags: command -> flags that all its jobs have.
     """
 
     name: str

@@ -37,10 +37,10 @@ class Compared:
     """What is known of a row; None where there is nothing to compare with, or too few patients.
 
     Attributes:
-      accuracy: balanced accuracy, mean over the seeds.
-      gain: difference from the classifier that was trained on the same source without adaptation.
-      lead: difference from the classifier that was trained on the target itself; negative if that is better.
-      closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
+        accuracy: balanced accuracy, mean over the seeds.
+        gain: difference from the classifier that was trained on the same source without adaptation.
+        lead: difference from the classifier that was trained on the target itself; negative if that is better.
+        closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
     """
 
     accuracy: Estimate
@@ -55,12 +55,12 @@ def compare(
     """Compares the rows of each label version and target.
 
     Args:
-      rows: as of `results.group`; those with a cell that has no result are left out.
-      workspace: where the evaluations lie.
-      resamples: of the bootstrap over patients; its seed is 0.
+        rows: as of `results.group`; those with a cell that has no result are left out.
+        workspace: where the evaluations lie.
+        resamples: of the bootstrap over patients; its seed is 0.
 
     Returns:
-      (what is known of the rows that could be compared, why others could not).
+        (what is known of the rows that could be compared, why others could not).
     """
     found: dict[Cell, Compared] = {}
     notes: list[str] = []

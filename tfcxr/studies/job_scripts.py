@@ -20,11 +20,11 @@ def emit_shell(graph: Graph, name: str, folder: str, line: Callable[[Job], Seque
     """A bash script of all jobs, one after another; it stops at the first that fails.
 
     Args:
-      graph: the jobs.
-      name: of the study.
-      folder: to run in.
-      line: a job's result.json ("" to run it in any case), its command and its flags.
-      collect: flags of `tfcxr study` for reading the results at the end.
+        graph: the jobs.
+        name: of the study.
+        folder: to run in.
+        line: a job's result.json ("" to run it in any case), its command and its flags.
+        collect: flags of `tfcxr study` for reading the results at the end.
     """
     how = "Run with bash; call it again after a stop: finished jobs are skipped, trainings go on."
     parts = [_HEAD.format(title=f"Study {name}", how=how, folder=shlex.quote(folder))]

@@ -48,17 +48,17 @@ class Job:
     """One tfcxr command.
 
     Attributes:
-      id: unique, fit for a file name.
-      kind: the command.
-      flags: its flags, but for those of paths.
-      inputs: flag -> id of the job whose output it names.
-      external: flag -> existing path outside of the study.
-      output: folder in the workspace, or in the output of the job `inside`.
-      inside: id of the job in whose output this one lies; None once `stamps` has chosen the folder.
-      former_output: what `output` was called by earlier versions, if it had another name.
-      key: digest of all that determines the output.
-      numerics: version of the numbers that the command makes, see `numerics`.
-      newest: when the newest file outside of the study that it reads was changed, in seconds since the epoch.
+        id: unique, fit for a file name.
+        kind: the command.
+        flags: its flags, but for those of paths.
+        inputs: flag -> id of the job whose output it names.
+        external: flag -> existing path outside of the study.
+        output: folder in the workspace, or in the output of the job `inside`.
+        inside: id of the job in whose output this one lies; None once `stamps` has chosen the folder.
+        former_output: what `output` was called by earlier versions, if it had another name.
+        key: digest of all that determines the output.
+        numerics: version of the numbers that the command makes, see `numerics`.
+        newest: when the newest file outside of the study that it reads was changed, in seconds since the epoch.
     """
 
     id: str

@@ -74,7 +74,7 @@ class Runner:
     """Runs jobs; make one per call.
 
     Attributes:
-      outcomes: job id -> Outcome, of all jobs, kept up to date.
+        outcomes: job id -> Outcome, of all jobs, kept up to date.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Runner:
         """Looks at what is done.
 
         Args:
-          jobs: id -> job, each after those it needs.
-          stamps: of the workspace.
-          folder: of the study; gets the logs.
-          command: gives a job's command, and whether with --overwrite.
-          on_change: called when the outcome of a job has changed.
-          say: prints a line.
+            jobs: id -> job, each after those it needs.
+            stamps: of the workspace.
+            folder: of the study; gets the logs.
+            command: gives a job's command, and whether with --overwrite.
+            on_change: called when the outcome of a job has changed.
+            say: prints a line.
         """
         self._jobs, self._stamps, self._folder = jobs, stamps, folder
         self._command, self._on_change, self._say = command, on_change, say

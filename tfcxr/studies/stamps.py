@@ -31,13 +31,13 @@ class Stamp:
     """Of one output.
 
     Attributes:
-      study: that made it.
-      key: of the job.
-      started: when the job with that key first started, in seconds since the epoch.
-      seconds: that it ran, over all its calls; None if it was not run by a study.
-      result_digest: SHA-256 of its result.json; None while it is unfinished.
-      numerics: version of the numbers that the command makes, see `numerics`; None in stamps of before there was one,
-        whose keys were made in another way.
+        study: that made it.
+        key: of the job.
+        started: when the job with that key first started, in seconds since the epoch.
+        seconds: that it ran, over all its calls; None if it was not run by a study.
+        result_digest: SHA-256 of its result.json; None while it is unfinished.
+        numerics: version of the numbers that the command makes, see `numerics`; None in stamps of before there was one,
+            whose keys were made in another way.
     """
 
     study: str
@@ -98,14 +98,14 @@ class Stamps:
         before keys were of content is taken over in the same way, where the numbers of its kind have not changed since.
 
         Args:
-          graph: of `planning.plan`.
-          resolve: as of `planning.plan`.
+            graph: of `planning.plan`.
+            resolve: as of `planning.plan`.
 
         Returns:
-          The graph, in which each `output` is a folder in the workspace; and the states of its jobs.
+            The graph, in which each `output` is a folder in the workspace; and the states of its jobs.
 
         Raises:
-          InputError: neither of an output's names is free.
+            InputError: neither of an output's names is free.
         """
         placed: dict[str, Job] = {}
         states: dict[str, State] = {}

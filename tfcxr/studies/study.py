@@ -35,7 +35,7 @@ class Study:
     """A planned study.
 
     Attributes:
-      graph: its jobs and cells.
+        graph: its jobs and cells.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Study:
         """Looks at what is done.
 
         Args:
-          definition: checked.
-          graph: of the definition.
-          flags: that defined it, for study.json.
-          workspace: where the jobs write.
-          folder: the study's own.
-          resolve: as of `planning.plan`.
+            definition: checked.
+            graph: of the definition.
+            flags: that defined it, for study.json.
+            workspace: where the jobs write.
+            folder: the study's own.
+            resolve: as of `planning.plan`.
 
         Raises:
-          InputError: the folder holds something else.
+            InputError: the folder holds something else.
         """
         self._definition, self._flags = definition, flags
         self._workspace, self._folder = workspace, folder
@@ -72,10 +72,10 @@ class Study:
         """Has the commands check the flags of the jobs that are to run.
 
         Args:
-          check: asks a command.
+            check: asks a command.
 
         Raises:
-          InputError: a command would refuse them; the message names the job.
+            InputError: a command would refuse them; the message names the job.
         """
         for job in self.graph.jobs.values():
             if self._states[job.id] == State.DONE:

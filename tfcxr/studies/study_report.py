@@ -44,12 +44,12 @@ def write(
     """Writes report.html and report.md into a study's folder, and figures/, which they show.
 
     Args:
-      folder: of the study; holds its study.json.
-      workspace: where the outputs of its jobs lie.
-      compared: what `differences.compare` has found of its rows; None: it is called here.
+        folder: of the study; holds its study.json.
+        workspace: where the outputs of its jobs lie.
+        compared: what `differences.compare` has found of its rows; None: it is called here.
 
     Returns:
-      The path of report.html.
+        The path of report.html.
     """
     study = files.read_json(folder / "study.json")
     (folder / _FIGURES).mkdir(exist_ok=True)

@@ -40,8 +40,8 @@ class RunFolder:
     """A training run's folder; make one with `RunFolder.open`.
 
     Attributes:
-      path, checkpoints, best, tensorboard, samples: folders (pathlib.Path).
-      resumed: whether the run was begun by an earlier call.
+        path, checkpoints, best, tensorboard, samples: folders (pathlib.Path).
+        resumed: whether the run was begun by an earlier call.
     """
 
     def __init__(self, path: pathlib.Path, resumed: bool):
@@ -67,17 +67,17 @@ class RunFolder:
         """Opens a new run, or one that may go on, and holds its lock.
 
         Args:
-          path: the run's folder.
-          kind: which program makes the run: gan, baseline or dcan.
-          config: settings that determine the result, JSON values; also written to config.json.
-          records_digests: flag name -> digest of the record set it names.
-          overwrite: delete an earlier run in that folder first.
-          extendable: names in `config` that may grow between calls, such as the total length.
+            path: the run's folder.
+            kind: which program makes the run: gan, baseline or dcan.
+            config: settings that determine the result, JSON values; also written to config.json.
+            records_digests: flag name -> digest of the record set it names.
+            overwrite: delete an earlier run in that folder first.
+            extendable: names in `config` that may grow between calls, such as the total length.
 
         Raises:
-          InputError: the folder is in use, holds something else, a finished run, or a run with other settings. One
-            raised in the block of a new run, before its first checkpoint, leaves nothing of the run.
-          RunError: a file that cannot be read or written, such as on a full disk; also in the block.
+            InputError: the folder is in use, holds something else, a finished run, or a run with other settings. One
+                raised in the block of a new run, before its first checkpoint, leaves nothing of the run.
+            RunError: a file that cannot be read or written, such as on a full disk; also in the block.
         """
         path = pathlib.Path(path)
         new = _description(kind, config, records_digests)

@@ -19,12 +19,12 @@ def make(name: str, *, deterministic: bool = False) -> tf.distribute.Strategy:
     """The strategy of --strategy; make it before anything else of TensorFlow. Prints the devices that it trains on.
 
     Args:
-      name: 'default' (one device), 'mirrored' (all GPUs of this machine, or its logical CPUs where there is none) or
-        'multiworker' (the machines that the environment variable TF_CONFIG names; each runs the same command).
-      deterministic: whether TensorFlow uses only operations that give the same bits whenever they are run again.
+        name: 'default' (one device), 'mirrored' (all GPUs of this machine, or its logical CPUs where there is none) or
+            'multiworker' (the machines that the environment variable TF_CONFIG names; each runs the same command).
+        deterministic: whether TensorFlow uses only operations that give the same bits whenever they are run again.
 
     Raises:
-      InputError: TF_CONFIG is absent or not what TensorFlow expects, or the workers do not meet.
+        InputError: TF_CONFIG is absent or not what TensorFlow expects, or the workers do not meet.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -59,11 +59,11 @@ def distribute(strategy: tf.distribute.Strategy, make: Callable[[tf.distribute.I
     """Gives each device its shares of all batches.
 
     Args:
-      strategy: any.
-      make: makes the dataset of this program: of each batch the shares of `own_shares` in turn, an element each.
+        strategy: any.
+        make: makes the dataset of this program: of each batch the shares of `own_shares` in turn, an element each.
 
     Returns:
-      Dataset of what `strategy.run` takes.
+        Dataset of what `strategy.run` takes.
     """
     if strategy.num_replicas_in_sync == 1:
         return make(ALONE)

@@ -19,10 +19,10 @@ def plot(
     """Writes a PNG of four panels: losses, balanced accuracies with what each criterion chooses, MMD, and shares.
 
     Args:
-      history: rows of history.json.
-      best_by: of selection.best_by_criterion.
-      source_shares: class -> its share of the labelled images; dashed beside the predicted shares of target images.
-      path: of the PNG.
+        history: rows of history.json.
+        best_by: of selection.best_by_criterion.
+        source_shares: class -> its share of the labelled images; dashed beside the predicted shares of target images.
+        path: of the PNG.
     """
     steps = [row["step"] for row in history]
     figure, panels = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")

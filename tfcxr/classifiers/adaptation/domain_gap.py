@@ -17,9 +17,9 @@ def measure(classifier: models.Classifier, source: inference.Outputs, target: in
     """The distance between the domains' features, and their size.
 
     Returns:
-      mmd/before_correction: multi-kernel MMD between source and target features. feature_norm/source and /target: mean
-      length of a feature vector. Where the classifier corrects features also mmd/after_correction and
-      feature_norm/correction, the mean length of what the correction adds to target features.
+        mmd/before_correction: multi-kernel MMD between source and target features. feature_norm/source and /target:
+        mean length of a feature vector. Where the classifier corrects features also mmd/after_correction and
+        feature_norm/correction, the mean length of what the correction adds to target features.
     """
     picked = [spread(outputs.features, _MMD_IMAGES) for outputs in (source, target)]
     row = {
@@ -51,11 +51,11 @@ def attention_statistics(classifier: models.Classifier, images: Mapping[str, tf.
     """Mean and standard deviation of the channel attention's factors, over images and channels of a stage.
 
     Args:
-      classifier: with attention.
-      images: path (source, target) -> float [N, S, S, 1] in [0, 1], framed, of that domain.
+        classifier: with attention.
+        images: path (source, target) -> float [N, S, S, 1] in [0, 1], framed, of that domain.
 
     Returns:
-      {"attention/<stage>/<path>/mean" and ".../spread"}; stages are the backbone's: conv2, conv3 ...
+        {"attention/<stage>/<path>/mean" and ".../spread"}; stages are the backbone's: conv2, conv3 ...
     """
     stages = [layer.name.split("_")[0] for layer in classifier.backbone.attentions]
     row = {}

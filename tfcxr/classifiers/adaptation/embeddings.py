@@ -31,10 +31,10 @@ class Points:
     """Feature vectors of both domains, and what they are of.
 
     Attributes:
-      features: float32 [N, D], principal components.
-      domains: source or target, [N].
-      classes: names of the true classes, [N]; for display only.
-      predicted: names of the predicted classes, [N].
+        features: float32 [N, D], principal components.
+        domains: source or target, [N].
+        classes: names of the true classes, [N]; for display only.
+        predicted: names of the predicted classes, [N].
     """
 
     features: np.ndarray
@@ -100,9 +100,9 @@ def write_projector(points: Points, folder: pathlib.Path, step: int) -> None:
     """Adds the points to TensorBoard's projector; metadata: domain, class, predicted.
 
     Args:
-      points: what to add.
-      folder: the run's TensorBoard folder; earlier steps stay to choose from.
-      step: of the training.
+        points: what to add.
+        folder: the run's TensorBoard folder; earlier steps stay to choose from.
+        step: of the training.
     """
     rows = ["\t".join(f"{value:.4g}" for value in row) for row in points.features]
     files.write_text(folder / f"features_{step:06d}.tsv", "\n".join(rows) + "\n")

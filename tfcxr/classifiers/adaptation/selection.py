@@ -39,10 +39,10 @@ def soft_neighbourhood_density(probabilities: np.ndarray) -> float:
     ICCV 2021, arXiv 2108.10860, section 3.
 
     Args:
-      probabilities: float [N, K].
+        probabilities: float [N, K].
 
     Returns:
-      Nats, in 0..log(N - 1); NaN for fewer than two rows.
+        Nats, in 0..log(N - 1); NaN for fewer than two rows.
     """
     if len(probabilities) < 2:
         return float("nan")

@@ -37,24 +37,24 @@ class AdaptationConfig:
     """Settings of an adaptation run, besides the records.
 
     Attributes:
-      alignment: the method, a name in methods.METHODS.
-      select: criterion whose best weights are kept, one of choices.CRITERIA; target uses target labels.
-      alpha: weight of the alignment; None for the method's own.
-      beta: weight of the target entropy (dcan, dcan_noreg).
-      reg: form of dcan's regulariser, one of choices.REGULARISERS.
-      backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
-      weights, init_from: see loading.initialise.
-      train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
-      batch_size: source images per step, and as many target images.
-      steps: training steps.
-      eval_every: steps between evaluations.
-      ten_crop: evaluate on ten crops of each image, see preprocessing.ten_crops.
-      learning_rate: of the backbone at step 0.
-      balanced: draw each source class equally often.
-      flip: flip half of the training images left-right.
-      patience: evaluations without a better one before training stops; 0 for never.
-      checkpoint_steps: steps between checkpoints besides those at evaluations; 0 for none.
-      seed: of weights, order, augmentation and what a method draws.
+        alignment: the method, a name in methods.METHODS.
+        select: criterion whose best weights are kept, one of choices.CRITERIA; target uses target labels.
+        alpha: weight of the alignment; None for the method's own.
+        beta: weight of the target entropy (dcan, dcan_noreg).
+        reg: form of dcan's regulariser, one of choices.REGULARISERS.
+        backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
+        weights, init_from: see loading.initialise.
+        train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
+        batch_size: source images per step, and as many target images.
+        steps: training steps.
+        eval_every: steps between evaluations.
+        ten_crop: evaluate on ten crops of each image, see preprocessing.ten_crops.
+        learning_rate: of the backbone at step 0.
+        balanced: draw each source class equally often.
+        flip: flip half of the training images left-right.
+        patience: evaluations without a better one before training stops; 0 for never.
+        checkpoint_steps: steps between checkpoints besides those at evaluations; 0 for none.
+        seed: of weights, order, augmentation and what a method draws.
     """
 
     alignment: str = "dcan"
@@ -104,9 +104,9 @@ class Adaptation:
     averaged.
 
     Attributes:
-      config: AdaptationConfig.
-      classifier: the network.
-      method: methods.method.Method.
+        config: AdaptationConfig.
+        classifier: the network.
+        method: methods.method.Method.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class Adaptation:
         """Checks the input and makes the network.
 
         Args:
-          config: settings.
-          source: labelled images: train and validation.
-          target: images to adapt to: train (its labels are not used) and validation (labels for reporting).
-          load_weights: whether to load the first weights; a resumed run has its own.
+            config: settings.
+            source: labelled images: train and validation.
+            target: images to adapt to: train (its labels are not used) and validation (labels for reporting).
+            load_weights: whether to load the first weights; a resumed run has its own.
 
         Raises:
-          InputError: records or weights that cannot be used, or do not fit each other.
+            InputError: records or weights that cannot be used, or do not fit each other.
         """
         strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.source, self.target = config, source, target
@@ -163,11 +163,11 @@ class Adaptation:
         """Trains in an open run folder, to the end; writes curves.png, samples/ and result.json.
 
         Args:
-          run: open run folder.
-          embeddings_every: evaluations between pictures of the features, the end included; 0 for none.
+            run: open run folder.
+            embeddings_every: evaluations between pictures of the features, the end included; 0 for none.
 
         Returns:
-          What result.json holds.
+            What result.json holds.
         """
         validate = {
             path: inference.SplitRunner(
@@ -224,11 +224,11 @@ class Adaptation:
         """All losses of one step.
 
         Args:
-          batch: source: float32 [n, S, S, 1] in [0, 1]; class: int64 [n], of the source images; target: as source;
-            number: int64 scalar, the step.
+            batch: source: float32 [n, S, S, 1] in [0, 1]; class: int64 [n], of the source images; target: as source;
+                number: int64 scalar, the step.
 
         Returns:
-          Scalars: total, cls, the terms of the method (unweighted), and accuracy on the source batch.
+            Scalars: total, cls, the terms of the method (unweighted), and accuracy on the source batch.
         """
         n = tf.shape(batch["source"])[0]
         images, path = batch["source"], "source"

@@ -79,9 +79,9 @@ class ChannelAttention(tf.keras.layers.Layer):
         """The factors in 0..1, float [N, C].
 
         Args:
-          inputs: float [N, H, W, C].
-          path: source or target for all images; both: the first N // 2 images are of the source, the others of the
-            target.
+            inputs: float [N, H, W, C].
+            path: source or target for all images; both: the first N // 2 images are of the source, the others of the
+                target.
         """
         pooled = tf.reduce_mean(inputs, axis=[1, 2])
         if path == "both":
@@ -154,12 +154,12 @@ class AttendedBackbone(tf.keras.layers.Layer):
         """Runs the network.
 
         Args:
-          images: float [N, H, W, 3], normalised.
-          path: see ChannelAttention.
-          training: whether BatchNorm uses the batch's statistics and updates the stored ones.
+            images: float [N, H, W, 3], normalised.
+            path: see ChannelAttention.
+            training: whether BatchNorm uses the batch's statistics and updates the stored ones.
 
         Returns:
-          What `base` returns: features [N, F].
+            What `base` returns: features [N, F].
         """
         return self._run(images, path, training)[0]
 

@@ -74,14 +74,14 @@ def residual_network(
     """ResNet v1 of bottlenecks whose first 1x1 convolution has the stride, with layers named as in Keras's ResNet-50.
 
     Args:
-      name: of the model.
-      stem: filters of the first convolution.
-      stages: filters and number of blocks of each; a block has 4 times as many channels as filters.
-      torch_style: as the reference's SE-ResNet-50: convolutions without bias, epsilon 1e-5, and pooling without padding
-        in ceil mode. Otherwise as Keras's ResNet-50.
+        name: of the model.
+        stem: filters of the first convolution.
+        stages: filters and number of blocks of each; a block has 4 times as many channels as filters.
+        torch_style: as the reference's SE-ResNet-50: convolutions without bias, epsilon 1e-5, and pooling without
+            padding in ceil mode. Otherwise as Keras's ResNet-50.
 
     Returns:
-      Functional model of images [N, H, W, 3] -> features [N, F], F = 4 times the last filters.
+        Functional model of images [N, H, W, 3] -> features [N, F], F = 4 times the last filters.
     """
 
     def convolution(y, width, size, strides, part):

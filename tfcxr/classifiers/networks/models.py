@@ -30,19 +30,19 @@ class ModelConfig:
     """What decides a classifier's shape and what its output means.
 
     Attributes:
-      classes: names, in the order of the outputs.
-      label_version: of the records it was trained on.
-      resolution: side of those records' images in pixels.
-      aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
-        synthetic ones.
-      image_size: side of what the backbone sees.
-      backbone: one of choices.BACKBONES.
-      stem: one of choices.STEMS.
-      attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
-        channel attention that is the same for both domains.
-      reduction: of the attention.
-      correction: whether there are feature corrections (DCAN, with its regulariser or without).
-      dtype: float32 or mixed_bfloat16 (computation in bfloat16, weights in float32).
+        classes: names, in the order of the outputs.
+        label_version: of the records it was trained on.
+        resolution: side of those records' images in pixels.
+        aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
+            synthetic ones.
+        image_size: side of what the backbone sees.
+        backbone: one of choices.BACKBONES.
+        stem: one of choices.STEMS.
+        attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
+            channel attention that is the same for both domains.
+        reduction: of the attention.
+        correction: whether there are feature corrections (DCAN, with its regulariser or without).
+        dtype: float32 or mixed_bfloat16 (computation in bfloat16, weights in float32).
     """
 
     classes: tuple[str, ...]
@@ -87,10 +87,10 @@ class Classifier(tf.keras.Model):
     """Images float [N, S, S, 1] in [0, 1], framed -> logits float32 [N, K].
 
     Attributes:
-      config: ModelConfig.
-      backbone: the Keras network (with its attention, if any) of normalised images.
-      head: the dense classifier.
-      feature_correction, logit_correction: DCAN's correction blocks, or None.
+        config: ModelConfig.
+        backbone: the Keras network (with its attention, if any) of normalised images.
+        head: the dense classifier.
+        feature_correction, logit_correction: DCAN's correction blocks, or None.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
@@ -129,12 +129,12 @@ class Classifier(tf.keras.Model):
         """Pooled features before correction.
 
         Args:
-          images: float [N, S, S, 1] in [0, 1].
-          path: of the attention; see attention.ChannelAttention.
-          training: whether BatchNorm uses the batch's statistics and updates the stored ones.
+            images: float [N, S, S, 1] in [0, 1].
+            path: of the attention; see attention.ChannelAttention.
+            training: whether BatchNorm uses the batch's statistics and updates the stored ones.
 
         Returns:
-          float32 [N, F].
+            float32 [N, F].
         """
         normalised = self.normalise(images)
         if self.is_attended:
@@ -208,10 +208,10 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
     """Copies what both classifiers have: backbone always; head and corrections if the classes agree.
 
     Returns:
-      Names of the parts copied.
+        Names of the parts copied.
 
     Raises:
-      InputError: the backbones differ.
+        InputError: the backbones differ.
     """
     copied = copy_backbone(source, target, "--init_from")
     parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
@@ -231,10 +231,10 @@ def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str
     """Copies the backbone, and its channel attention if both have one of the same reduction.
 
     Returns:
-      Names of the parts copied.
+        Names of the parts copied.
 
     Raises:
-      InputError: the backbones differ, or the reductions where attention is part of the backbone; begins with `flag`.
+        InputError: the backbones differ, or the reductions where attention is part of the backbone; begins with `flag`.
     """
     ours, theirs = target.config, source.config
     if theirs.backbone != ours.backbone:

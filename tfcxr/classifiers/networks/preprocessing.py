@@ -26,11 +26,11 @@ def frame(images: tf.Tensor, image_size: int) -> tf.Tensor:
     """Evaluation framing: resize, then crop the centre.
 
     Args:
-      images: floating [N, H, W, 1] in any range.
-      image_size: S.
+        images: floating [N, H, W, 1] in any range.
+        image_size: S.
 
     Returns:
-      float32 [N, S, S, 1] in the same range.
+        float32 [N, S, S, 1] in the same range.
     """
     side = framed_size(image_size)
     start = (side - image_size) // 2
@@ -44,12 +44,12 @@ def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012, section 4.1.
 
     Args:
-      images: floating [N, H, W, 1] in any range.
-      image_size: S.
+        images: floating [N, H, W, 1] in any range.
+        image_size: S.
 
     Returns:
-      float32 [10 N, S, S, 1] in the same range; the ten of an image follow each other: top left, top right, bottom
-      left, bottom right, centre, then the mirrored five.
+        float32 [10 N, S, S, 1] in the same range; the ten of an image follow each other: top left, top right, bottom
+        left, bottom right, centre, then the mirrored five.
     """
     side = framed_size(image_size)
     resized = image_ops.resize(images, side, side)
@@ -66,14 +66,14 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, 
     A function of (seed, index) alone, so that a resumed run sees what an unbroken one would.
 
     Args:
-      images: floating [N, H, W, 1] in any range.
-      index: int64 [N], number of each image's draw.
-      image_size: S.
-      seed: of all draws.
-      flip: whether to flip.
+        images: floating [N, H, W, 1] in any range.
+        index: int64 [N], number of each image's draw.
+        image_size: S.
+        seed: of all draws.
+        flip: whether to flip.
 
     Returns:
-      float32 [N, S, S, 1] in the same range.
+        float32 [N, S, S, 1] in the same range.
     """
     side = framed_size(image_size)
     resized = image_ops.resize(images, side, side)

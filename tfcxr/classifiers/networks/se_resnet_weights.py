@@ -22,7 +22,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Nothing in the file is run (`weights_only`).
 
     Raises:
-      InputError: PyTorch is not installed, or the file is damaged or holds something else.
+        InputError: PyTorch is not installed, or the file is damaged or holds something else.
     """
     try:
         import torch
@@ -40,12 +40,12 @@ def assign(backbone: attention.AttendedBackbone, state: Mapping[str, np.ndarray]
     """Sets all weights of an SE network: base and attention; each path of the attention gets the same ones.
 
     Args:
-      backbone: its base is of backbones.residual_network with torch_style; changed in place.
-      state: arrays by the names above; convolutions are [out, in, height, width].
-      path: where they are from, for messages.
+        backbone: its base is of backbones.residual_network with torch_style; changed in place.
+        state: arrays by the names above; convolutions are [out, in, height, width].
+        path: where they are from, for messages.
 
     Raises:
-      InputError: an array is absent, unknown, or has another shape.
+        InputError: an array is absent, unknown, or has another shape.
     """
     left = {name: array for name, array in state.items() if not any(part in name for part in _LEFT_OUT)}
 

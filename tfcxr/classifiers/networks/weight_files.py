@@ -31,11 +31,11 @@ def load(model: tf.keras.Model, path: str | os.PathLike) -> None:
     """Sets all weights of a functional model from a file of the same network, with or without a top.
 
     Args:
-      model: a backbone; changed in place, unless the file does not fit.
-      path: file or SavedModel folder.
+        model: a backbone; changed in place, unless the file does not fit.
+        path: file or SavedModel folder.
 
     Raises:
-      InputError: the file is damaged or of another network; names the file and what differs.
+        InputError: the file is damaged or of another network; names the file and what differs.
     """
     path = pathlib.Path(path)
     try:
@@ -56,12 +56,12 @@ def assign(model: tf.keras.Model, found: LayerWeights, path: str | os.PathLike) 
     """Sets all weights of a model by layer name.
 
     Args:
-      model: changed in place, unless the weights do not fit.
-      found: may hold more layers than the model has.
-      path: where they are from, for messages.
+        model: changed in place, unless the weights do not fit.
+        found: may hold more layers than the model has.
+        path: where they are from, for messages.
 
     Raises:
-      InputError: a layer is absent or has other shapes, or a value is not finite.
+        InputError: a layer is absent or has other shapes, or a value is not finite.
     """
     weighted = [layer for layer in model.layers if layer.weights]
     missing = [layer.name for layer in weighted if layer.name not in found]

@@ -26,14 +26,14 @@ def linear_mmd(
     Gaussian kernels exp(-|a - b|^2 / w_m), w_m = w 2^m / 2^(num_kernels // 2).
 
     Args:
-      source: float32 [n, d].
-      target: float32 [n, d].
-      num_kernels: number of kernels.
-      width: w; None for the mean squared distance over ordered pairs of different rows of both sets. No gradient
-        flows through it.
+        source: float32 [n, d].
+        target: float32 [n, d].
+        num_kernels: number of kernels.
+        width: w; None for the mean squared distance over ordered pairs of different rows of both sets. No gradient
+            flows through it.
 
     Returns:
-      float32 scalar.
+        float32 scalar.
     """
     if width is None:
         width = _mean_squared_distance(tf.concat([source, target], axis=0))
@@ -52,13 +52,13 @@ def quadratic_mmd(
     """Squared maximum mean discrepancy of two samples, diagonals included: mean k(A,A) + mean k(B,B) - 2 mean k(A,B).
 
     Args:
-      a: float32 [n, d].
-      b: float32 [m, d]; n may differ from m.
-      num_kernels: as for `linear_mmd`.
-      width: as for `linear_mmd`.
+        a: float32 [n, d].
+        b: float32 [m, d]; n may differ from m.
+        num_kernels: as for `linear_mmd`.
+        width: as for `linear_mmd`.
 
     Returns:
-      float32 scalar >= 0; 0 if a set is empty.
+        float32 scalar >= 0; 0 if a set is empty.
     """
     masks = tf.concat([tf.ones([1, tf.shape(a)[0]]), tf.zeros([1, tf.shape(b)[0]])], axis=1)
     return _masked_mmd(tf.concat([a, b], axis=0), masks, 1.0 - masks, num_kernels, width)[0]
@@ -77,18 +77,19 @@ def regulariser(
     """L_reg on one representation: each class's base rows against a random subset of the corrected rows.
 
     Args:
-      features: float32 [n, d], of the source batch before the correction.
-      corrected: float32 [n, d], the same images after it.
-      labels: int [n], classes 0..K-1.
-      keep: bool [K, n]; for each class the subset of the corrected rows.
-      num_kernels: as for `linear_mmd`.
-      width: as for `linear_mmd`.
-      form: paper: the quadratic estimate. reference: as the reference implementation computes it: the subset of r
-        images is the first r rows, a linear sum runs over the class's rows, is divided by the size of both sets, and
-        addresses the subset's rows from the wrong offset. reference_index_fixed: the same with the offset put right.
+        features: float32 [n, d], of the source batch before the correction.
+        corrected: float32 [n, d], the same images after it.
+        labels: int [n], classes 0..K-1.
+        keep: bool [K, n]; for each class the subset of the corrected rows.
+        num_kernels: as for `linear_mmd`.
+        width: as for `linear_mmd`.
+        form: paper: the quadratic estimate. reference: as the reference implementation computes it: the subset of r
+            images is the first r rows, a linear sum runs over the class's rows, is divided by the size of both sets,
+            and addresses the subset's rows from the wrong offset. reference_index_fixed: the same with the offset put
+            right.
 
     Returns:
-      float32 scalar: the sum over classes, times 1/K. A class that is absent or has an empty subset contributes 0.
+        float32 scalar: the sum over classes, times 1/K. A class that is absent or has an empty subset contributes 0.
     """
     num_classes = keep.shape[0]
     members = tf.equal(tf.cast(labels, tf.int32)[tf.newaxis], tf.range(num_classes)[:, tf.newaxis])
@@ -116,14 +117,14 @@ def reference_set_mmd(
     """The reference's discrepancy of two sets of different size, kept for comparison only.
 
     Args:
-      a: float32 [n, d].
-      b: float32 [m, d].
-      num_kernels: as for `linear_mmd`.
-      width: as for `linear_mmd`.
-      fix_index: take row i mod m of `b`, where the reference takes row m + i of `a` followed by `b`.
+        a: float32 [n, d].
+        b: float32 [m, d].
+        num_kernels: as for `linear_mmd`.
+        width: as for `linear_mmd`.
+        fix_index: take row i mod m of `b`, where the reference takes row m + i of `a` followed by `b`.
 
     Returns:
-      float32 scalar; 0 if a set is empty.
+        float32 scalar; 0 if a set is empty.
     """
     n, m = tf.shape(a)[0], tf.shape(b)[0]
     rows = tf.concat([a, b], axis=0)
@@ -151,10 +152,10 @@ def entropy(probabilities: tf.Tensor) -> tf.Tensor:
     """Mean entropy in nats; 0 log 0 = 0, with zero gradient.
 
     Args:
-      probabilities: float32 [n, K], rows sum to 1.
+        probabilities: float32 [n, K], rows sum to 1.
 
     Returns:
-      float32 scalar in [0, log K].
+        float32 scalar in [0, log K].
     """
     return tf.reduce_mean(entropies(probabilities))
 
@@ -180,12 +181,12 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, class_weights: tf.Tensor
     """Mean cross entropy of softmax(logits).
 
     Args:
-      logits: float32 [n, K].
-      labels: int [n].
-      class_weights: float32 [K], a factor for the images of each class; None for 1.
+        logits: float32 [n, K].
+        labels: int [n].
+        class_weights: float32 [K], a factor for the images of each class; None for 1.
 
     Returns:
-      float32 scalar.
+        float32 scalar.
     """
     each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     if class_weights is not None:
@@ -216,14 +217,14 @@ def _masked_mmd(
     """Quadratic discrepancy for several pairs of subsets of the same rows at once.
 
     Args:
-      rows: float32 [m, d].
-      first: float32 [K, m], 1 for the rows of the first set of pair k.
-      second: float32 [K, m].
-      num_kernels: as for `linear_mmd`.
-      width: as for `linear_mmd`; None: over the rows of both sets of a pair.
+        rows: float32 [m, d].
+        first: float32 [K, m], 1 for the rows of the first set of pair k.
+        second: float32 [K, m].
+        num_kernels: as for `linear_mmd`.
+        width: as for `linear_mmd`; None: over the rows of both sets of a pair.
 
     Returns:
-      float32 [K]; 0 where a set is empty.
+        float32 [K]; 0 where a set is empty.
     """
     centred = rows - tf.reduce_mean(rows, axis=0, keepdims=True)  # keeps digits in the Gram form below
     squares = tf.reduce_sum(tf.square(centred), axis=1)

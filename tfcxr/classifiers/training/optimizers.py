@@ -26,11 +26,11 @@ class CoupledSGD(tf.keras.optimizers.Optimizer):
         """Makes the optimizer.
 
         Args:
-          learning_rate: a number or a schedule of the step.
-          momentum: in [0, 1).
-          nesterov: step along g + momentum v rather than v.
-          coupled_decay: weight decay; not Keras's `weight_decay`, which is decoupled.
-          name: of the optimizer.
+            learning_rate: a number or a schedule of the step.
+            momentum: in [0, 1).
+            nesterov: step along g + momentum v rather than v.
+            coupled_decay: weight decay; not Keras's `weight_decay`, which is decoupled.
+            name: of the optimizer.
         """
         # XLA makes training slower on CPUs, and Keras would turn it on by itself on GPUs.
         super().__init__(name=name, jit_compile=False)
@@ -123,8 +123,8 @@ class GroupedSGD(tf.Module):
     MultiOptimizer would leave them out, and tells variables apart by names, which differ on a second device.
 
     Attributes:
-      optimizers: of the groups that have something to train.
-      variables_to_train: what `apply` expects gradients of, in that order.
+        optimizers: of the groups that have something to train.
+        variables_to_train: what `apply` expects gradients of, in that order.
     """
 
     def __init__(
@@ -141,16 +141,16 @@ class GroupedSGD(tf.Module):
         """Makes the optimizers and their velocities.
 
         Args:
-          groups: disjoint groups; their layers have been built.
-          learning_rate: at step 0, of a group with multiplier 1.
-          steps: length of the schedule.
-          schedule: see `make_schedule`.
-          momentum: see CoupledSGD.
-          nesterov: see CoupledSGD.
-          weight_decay: coupled decay of a group with multiplier 1.
+            groups: disjoint groups; their layers have been built.
+            learning_rate: at step 0, of a group with multiplier 1.
+            steps: length of the schedule.
+            schedule: see `make_schedule`.
+            momentum: see CoupledSGD.
+            nesterov: see CoupledSGD.
+            weight_decay: coupled decay of a group with multiplier 1.
 
         Raises:
-          ValueError: a variable in two groups.
+            ValueError: a variable in two groups.
         """
         super().__init__(name="grouped_sgd")
         self.variables_to_train: list[tf.Variable] = []

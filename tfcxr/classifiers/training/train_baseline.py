@@ -32,23 +32,23 @@ class BaselineConfig:
     """Settings of a baseline run, besides the records.
 
     Attributes:
-      variant: one of choices.VARIANTS.
-      backbone, stem, image_size, dtype: see models.ModelConfig.
-      weights, init_from: see loading.initialise.
-      batch_size: images per step.
-      stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
-      stage2_epochs: of the whole network.
-      learning_rate: of stage 2; None for the variant's.
-      class_weights: weigh each image by N / (K n_class) in the loss.
-      balanced: draw each class equally often.
-      flip: flip half of the training images left-right.
-      labelled_per_class: train on so many images of each class, chosen by `seed` (see data.choose_per_class); None for
-        all.
-      extra_ratio: images of the extra set for each image of the records, if there is an extra set.
-      duplicate_control: repeat images of the records instead of those of the extra set (see data.Extra).
-      patience: epochs of stage 2 without a better one before it stops; 0 for never.
-      checkpoint_steps: steps between checkpoints within an epoch; 0 for none.
-      seed: of weights, order and augmentation.
+        variant: one of choices.VARIANTS.
+        backbone, stem, image_size, dtype: see models.ModelConfig.
+        weights, init_from: see loading.initialise.
+        batch_size: images per step.
+        stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
+        stage2_epochs: of the whole network.
+        learning_rate: of stage 2; None for the variant's.
+        class_weights: weigh each image by N / (K n_class) in the loss.
+        balanced: draw each class equally often.
+        flip: flip half of the training images left-right.
+        labelled_per_class: train on so many images of each class, chosen by `seed` (see data.choose_per_class); None
+            for all.
+        extra_ratio: images of the extra set for each image of the records, if there is an extra set.
+        duplicate_control: repeat images of the records instead of those of the extra set (see data.Extra).
+        patience: epochs of stage 2 without a better one before it stops; 0 for never.
+        checkpoint_steps: steps between checkpoints within an epoch; 0 for none.
+        seed: of weights, order and augmentation.
     """
 
     variant: str = "layer_lr_sched"
@@ -94,13 +94,13 @@ class Baseline:
         """Checks the input and makes the network.
 
         Args:
-          config: settings.
-          record_set: source of train and validation images.
-          extra_set: of train images mixed in.
-          load_weights: whether to load the first weights; a resumed run has its own.
+            config: settings.
+            record_set: source of train and validation images.
+            extra_set: of train images mixed in.
+            load_weights: whether to load the first weights; a resumed run has its own.
 
         Raises:
-          InputError: records or weights that cannot be used.
+            InputError: records or weights that cannot be used.
         """
         strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.record_set = config, record_set
@@ -130,7 +130,7 @@ class Baseline:
         """Trains in an open run folder, to the end; writes curves.png and result.json.
 
         Returns:
-          What result.json holds.
+            What result.json holds.
         """
         validate = inference.SplitRunner(
             self.classifier, self.record_set, "validation", path="source", batch_size=_EVALUATION_BATCH
@@ -271,8 +271,8 @@ def training_batches(
     `only` and `extra`: see data.training_stream; `context`: the devices that share a batch, and which are here.
 
     Returns:
-      Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
-      those that are here, in turn.
+        Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
+        those that are here, in turn.
     """
     stream = data.training_stream(
         record_set,

@@ -14,15 +14,15 @@ class NetworkConfig:
     """Everything that decides the shape and the initial values of both networks.
 
     Attributes:
-      resolution: side of the images, a power of two of at least 8.
-      num_labels: columns of the label matrix.
-      condition_labels: the columns the networks see; empty means all.
-      fmap_base, fmap_decay, fmap_min, fmap_max: feature maps at stage s are clip(fmap_base / 2^(s·decay), min, max).
-      arch: 'cpd' or 'prog' (see `prog`).
-      g_arch, d_arch: 'skip', 'resnet' or 'orig'; cpD-GAN is a 'skip' generator with a 'resnet' discriminator. Of no
-        meaning to 'prog'.
-      init: 'reference' or 'calm' (see `layers.ConditionalPixelNorm`).
-      seed: of the initial weights.
+        resolution: side of the images, a power of two of at least 8.
+        num_labels: columns of the label matrix.
+        condition_labels: the columns the networks see; empty means all.
+        fmap_base, fmap_decay, fmap_min, fmap_max: feature maps at stage s are clip(fmap_base / 2^(s·decay), min, max).
+        arch: 'cpd' or 'prog' (see `prog`).
+        g_arch, d_arch: 'skip', 'resnet' or 'orig'; cpD-GAN is a 'skip' generator with a 'resnet' discriminator. Of no
+            meaning to 'prog'.
+        init: 'reference' or 'calm' (see `layers.ConditionalPixelNorm`).
+        seed: of the initial weights.
     """
 
     resolution: int

@@ -117,13 +117,13 @@ def at_lod(images, lod, stage: int, stages: int):
     2x2 means down to 2^stage, crossfaded with their own version of half the resolution (Karras 2018, figure 2).
 
     Args:
-      images: [N, R, R, 1], a float type, R = 2^stages.
-      lod: a number or a scalar tensor in [n - stage, n - stage + 1], n = stages.
-      stage: resolution 2^stage of the result.
-      stages: n.
+        images: [N, R, R, 1], a float type, R = 2^stages.
+        lod: a number or a scalar tensor in [n - stage, n - stage + 1], n = stages.
+        stage: resolution 2^stage of the result.
+        stages: n.
 
     Returns:
-      [N, 2^stage, 2^stage, 1] of the images' type and range.
+        [N, 2^stage, 2^stage, 1] of the images' type and range.
     """
     side = 2 ** (stages - stage)
     images = tf.nn.avg_pool2d(images, side, side, "VALID")

@@ -31,8 +31,8 @@ class ReferenceNetwork:
     """A network as it was stored.
 
     Attributes:
-      settings: the keyword arguments it was built with (static_kwargs); empty if unknown.
-      variables: name -> array, in the reference's layout; any shape and type of number.
+        settings: the keyword arguments it was built with (static_kwargs); empty if unknown.
+        variables: name -> array, in the reference's layout; any shape and type of number.
     """
 
     settings: dict[str, Any]

@@ -34,10 +34,11 @@ class Imported:
     """Networks that fit.
 
     Attributes:
-      network: their configuration; labels in canonical order.
-      arrays: 'G', 'Gs' and, if it was stored, 'D' -> variable name -> float32 array.
-      ignored: variables that were stored and have no counterpart here, as '<network>/<variable>'.
-      uninterpreted: settings that were stored and were not looked at, since the shapes decide or nothing depends on it.
+        network: their configuration; labels in canonical order.
+        arrays: 'G', 'Gs' and, if it was stored, 'D' -> variable name -> float32 array.
+        ignored: variables that were stored and have no counterpart here, as '<network>/<variable>'.
+        uninterpreted: settings that were stored and were not looked at, since the shapes decide or nothing depends on
+            it.
     """
 
     network: network_config.NetworkConfig
@@ -52,12 +53,12 @@ def fit(
     """Checks stored networks against ours and brings them into our form.
 
     Args:
-      found: some of G, D and Gs, at least one generator. Either stands for the other if one is missing.
-      labels: names of the label columns, in the order of the stored networks; empty: all 14 in CheXpert's order.
-      settings: fields of `NetworkConfig` (resolution, fmap_...) that are known better than the file says.
+        found: some of G, D and Gs, at least one generator. Either stands for the other if one is missing.
+        labels: names of the label columns, in the order of the stored networks; empty: all 14 in CheXpert's order.
+        settings: fields of `NetworkConfig` (resolution, fmap_...) that are known better than the file says.
 
     Raises:
-      InputError: one line with everything that is missing, unknown, or of another shape, by name.
+        InputError: one line with everything that is missing, unknown, or of another shape, by name.
     """
     if "G" not in found and "Gs" not in found:
         raise InputError("--checkpoint: holds no generator (G or Gs)")

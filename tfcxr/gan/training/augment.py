@@ -64,10 +64,10 @@ def move(images, *, shifts=None, exponents=None, angles=None):
     """Images scaled about their centre by 2^exponent, turned by the angle, then shifted, in one resampling.
 
     Args:
-      images: [N, R, R, 1] float32; R static.
-      shifts: [N, 2] int32, pixels down and right; None: 0.
-      exponents: [N] float32; positive enlarges. None: 0.
-      angles: [N] float32, degrees, counter-clockwise as the image is looked at; None: 0.
+        images: [N, R, R, 1] float32; R static.
+        shifts: [N, 2] int32, pixels down and right; None: 0.
+        exponents: [N] float32; positive enlarges. None: 0.
+        angles: [N] float32, degrees, counter-clockwise as the image is looked at; None: 0.
 
     Bilinear if there are exponents or angles, by index otherwise. Where all three are 0, the image is unchanged to the
     bit. There is no low-pass filter as in ADA: factors under 3/4, where the bilinear one would show aliasing, are rare.
@@ -192,7 +192,7 @@ def parse(text: str) -> tuple[str, ...]:
     """Comma-separated policies and shorthands to the policies, each once, in the order of `POLICIES`; "" to ().
 
     Raises:
-      ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown name; the message lists the known ones.
     """
     names = [name.strip() for name in text.split(",")] if text.strip() else []
     wanted: set[str] = set()
@@ -209,15 +209,15 @@ def augment(images: tf.Tensor, policies: Sequence[str], probability, seed: tf.Te
     """Each policy applied to each image with the probability, independently (ADA, section 2.3).
 
     Args:
-      images: [n, R, R, 1] float in [-1, 1]; R static.
-      policies: names of `POLICIES`, as `parse` returns them; their order has no effect.
-      probability: scalar in [0, 1], a number or a tensor. At 0 the images come back unchanged to the bit.
-      seed: [2] int64, as of stateless operations.
-      rows: None, or (int tensor [n], total N): the images are these rows of a batch of N and are augmented as they
-        would be in the whole batch. Then `noise` costs as much as for N images.
+        images: [n, R, R, 1] float in [-1, 1]; R static.
+        policies: names of `POLICIES`, as `parse` returns them; their order has no effect.
+        probability: scalar in [0, 1], a number or a tensor. At 0 the images come back unchanged to the bit.
+        seed: [2] int64, as of stateless operations.
+        rows: None, or (int tensor [n], total N): the images are these rows of a batch of N and are augmented as they
+            would be in the whole batch. Then `noise` costs as much as for N images.
 
     Returns:
-      [n, R, R, 1] of the images' dtype, not clipped. Computed in float32.
+        [n, R, R, 1] of the images' dtype, not clipped. Computed in float32.
     """
     names = set(parse(",".join(policies)))
     result = tf.cast(images, tf.float32)
@@ -252,15 +252,15 @@ def adapt(probability, sign_mean, *, images, target: float = 0.6, images_to_full
     """ADA's controller of the probability (section 3; r_t of equation 1).
 
     Args:
-      probability: scalar in [0, 1].
-      sign_mean: r_t = E[sign(D(x))] over the reals seen since the last call: 0 for a discriminator that knows nothing,
-        1 for one that has learnt them by heart.
-      images: how many reals these were; int or scalar tensor.
-      target: of r_t; 0.6 in the paper.
-      images_to_full: how many it takes from probability 0 to 1; 500 thousand in the paper.
+        probability: scalar in [0, 1].
+        sign_mean: r_t = E[sign(D(x))] over the reals seen since the last call: 0 for a discriminator that knows
+            nothing, 1 for one that has learnt them by heart.
+        images: how many reals these were; int or scalar tensor.
+        target: of r_t; 0.6 in the paper.
+        images_to_full: how many it takes from probability 0 to 1; 500 thousand in the paper.
 
     Returns:
-      float32 scalar: up by images / images_to_full if sign_mean is over the target, down if under; in [0, 1].
+        float32 scalar: up by images / images_to_full if sign_mean is over the target, down if under; in [0, 1].
     """
     direction = tf.sign(tf.cast(sign_mean, tf.float32) - target)
     step = direction * tf.cast(images, tf.float32) / images_to_full

@@ -21,8 +21,8 @@ def diversity(fakes: np.ndarray, reals: Sequence[np.ndarray]) -> list[float | No
     """Spread of the generated images of each label combination over that of its real images.
 
     Args:
-      fakes: [C, N, R, R, 1] in [-1, 1].
-      reals: C arrays [M, R, R, 1] of the same range; a combination of fewer than two has no figure.
+        fakes: [C, N, R, R, 1] in [-1, 1].
+        reals: C arrays [M, R, R, 1] of the same range; a combination of fewer than two has no figure.
     """
     found: list[float | None] = []
     for images, others in zip(fakes, reals, strict=True):
@@ -37,10 +37,10 @@ def complaints(
     """What looks wrong in one report, kind -> one line that says what to try.
 
     Args:
-      means: measures of the steps since the last report, by the names of `steps`.
-      ratios: of `diversity`, by label combination.
-      names: of the combinations.
-      loss: one of `choices.LOSSES`.
+        means: measures of the steps since the last report, by the names of `steps`.
+        ratios: of `diversity`, by label combination.
+        names: of the combinations.
+        loss: one of `choices.LOSSES`.
     """
     found = {}
     collapsed = [name for name, ratio in zip(names, ratios, strict=True) if ratio is not None and ratio < COLLAPSED]

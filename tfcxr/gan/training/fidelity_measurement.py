@@ -25,9 +25,9 @@ class Fidelity:
     """Measures generators against one set of real images.
 
     Attributes:
-      name: of the features, part of every measure's name.
-      main: name of the measure that early stopping looks at, `fid/NAME`.
-      num_images: generated images per measurement.
+        name: of the features, part of every measure's name.
+        main: name of the measure that early stopping looks at, `fid/NAME`.
+        num_images: generated images per measurement.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class Fidelity:
         """Computes the real images' statistics, or takes them from `cache_dir`, where an earlier call kept them.
 
         Args:
-          record_set: reals are images of its train split that have one of `labels`.
-          features_name, features_weights: see `features.make_extractor`.
-          num_images: of each kind.
-          labels: indices of the labels that the GAN sees.
-          latent_size, seed: of the generated images.
-          cache_dir: made if absent.
+            record_set: reals are images of its train split that have one of `labels`.
+            features_name, features_weights: see `features.make_extractor`.
+            num_images: of each kind.
+            labels: indices of the labels that the GAN sees.
+            latent_size, seed: of the generated images.
+            cache_dir: made if absent.
 
         Raises:
-          InputError: features that cannot be used.
+            InputError: features that cannot be used.
         """
         self._extractor = features.make_extractor(
             features_name, resolution=record_set.info.resolution, weights=features_weights

@@ -59,10 +59,10 @@ def gradient_penalty(score, images, *, weight: float = WGAN_GP_WEIGHT, scale: fl
     Call it inside a gradient tape: the gradient of the penalty is of second order.
 
     Args:
-      score: function of images [N, R, R, 1] giving D's scores [N].
-      images: x̂, float32.
-      weight: of the penalty.
-      scale: of the norms (see `prog.gradient_scale`).
+        score: function of images [N, R, R, 1] giving D's scores [N].
+        images: x̂, float32.
+        weight: of the penalty.
+        scale: of the norms (see `prog.gradient_scale`).
     """
     # An exactly zero gradient (a dead network) must not give a NaN derivative of the root.
     norms = scale * tf.sqrt(tf.maximum(_square_norms(score, images), 1e-30))

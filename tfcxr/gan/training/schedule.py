@@ -22,14 +22,14 @@ class Phase:
     """A span of training with one stage, minibatch size and learning rate.
 
     Attributes:
-      stage: s of the resolution 2^s.
-      fade_from, fade_to: lod goes linearly from n - stage + fade_from to n - stage + fade_to: 1 to 0 while a block
-        fades in, 0 to 0 otherwise.
-      first_image: real images shown before it.
-      num_images: real images shown in it, a multiple of batch_size.
-      batch_size: images per step.
-      learning_rate: of both networks.
-      new_optimizer: the optimizers' state starts anew, because a new layer starts its fade or has ended it.
+        stage: s of the resolution 2^s.
+        fade_from, fade_to: lod goes linearly from n - stage + fade_from to n - stage + fade_to: 1 to 0 while a block
+            fades in, 0 to 0 otherwise.
+        first_image: real images shown before it.
+        num_images: real images shown in it, a multiple of batch_size.
+        batch_size: images per step.
+        learning_rate: of both networks.
+        new_optimizer: the optimizers' state starts anew, because a new layer starts its fade or has ended it.
     """
 
     stage: int
@@ -53,18 +53,18 @@ def growing(
     """Training at 8x8, then for each next resolution a fade and training, the last until `total_images`.
 
     Args:
-      resolution: the final one, a power of two from 8 to 512.
-      total_images: length of the run; a short one ends wherever it is, perhaps amid a fade.
-      train_kimg, fade_kimg: thousand images of each training and each fade, 1400 by default for 32 px, 1000 for 64 and
-        128 px, 600 for others. A fade of 0 adds a new block at once.
-      batch_sizes, learning_rates: by resolution; those not given are 256 at 8x8 and half at each next (4 at 512 px),
-        and 0.001.
+        resolution: the final one, a power of two from 8 to 512.
+        total_images: length of the run; a short one ends wherever it is, perhaps amid a fade.
+        train_kimg, fade_kimg: thousand images of each training and each fade, 1400 by default for 32 px, 1000 for 64
+            and 128 px, 600 for others. A fade of 0 adds a new block at once.
+        batch_sizes, learning_rates: by resolution; those not given are 256 at 8x8 and half at each next (4 at 512 px),
+            and 0.001.
 
     Returns:
-      Phases that follow each other without gaps, each of a whole number of steps (the nearest, at least one).
+        Phases that follow each other without gaps, each of a whole number of steps (the nearest, at least one).
 
     Raises:
-      ValueError: naming a bad argument.
+        ValueError: naming a bad argument.
     """
     _check_resolution("resolution", resolution)
     train_kimg, fade_kimg = (

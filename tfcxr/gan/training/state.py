@@ -36,13 +36,13 @@ class GanState(tf.train.Checkpoint):
     losses dynamically.
 
     Attributes:
-      generator, discriminator: Keras models of `networks`, computing in the given precision.
-      ema: the averaged generator, float32.
-      step: int64 [], steps of the generator.
-      images_shown: int64 [], real images that the discriminator has seen; 1000 are a kimg.
-      augment_probability: float32 [], see `augment`.
-      sign_sum: float32 [], of ADA since its last move.
-      history: what the outer loop remembers (ticks, patience, warnings).
+        generator, discriminator: Keras models of `networks`, computing in the given precision.
+        ema: the averaged generator, float32.
+        step: int64 [], steps of the generator.
+        images_shown: int64 [], real images that the discriminator has seen; 1000 are a kimg.
+        augment_probability: float32 [], see `augment`.
+        sign_sum: float32 [], of ADA since its last move.
+        history: what the outer loop remembers (ticks, patience, warnings).
     """
 
     def __init__(

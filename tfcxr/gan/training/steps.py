@@ -44,28 +44,28 @@ class StepConfig:
     """The settings of one step.
 
     Attributes:
-      batch_size: images per step of each network; at most 4 or divisible by 4.
-      loss: one of `choices.LOSSES`.
-      learning_rate: of the generator, and of the discriminator where `d_learning_rate` is None.
-      d_learning_rate: of the discriminator (Heusel 2017, two time scales).
-      lr_decay_kimg: after so many thousand images shown both rates have fallen to a half, after twice as many to a
-        third, and so on; None: they stay. Not of prog-GAN, whose schedule has rates by resolution.
-      beta2: of Adam; β1 is 0.
-      ema_decay: per step, of the averaged generator.
-      ema_rampup: the average looks back over at most this fraction of the steps so far (Karras 2020b, training
-        configuration); None: always as `ema_decay` says, so that short runs end with a mean over most of their way.
-      r1_gamma, r2_gamma: weights of the zero-centred penalties on reals and fakes ('logistic_r1').
-      reg_interval: the penalty is applied in every so many-th step, times that number (Karras 2020, section 3.1).
-      d_steps: discriminator steps, each with images of its own, per step of the generator (Gulrajani 2017: 5).
-      passes: a batch is computed in so many parts, one after another, whose gradients are added up: the same step in
-        less memory.
-      precision: Keras mixed precision policy of what networks compute; variables and scores are float32.
-      augment: policies of `augment` that the discriminator's images go through; empty: none.
-      augment_probability: of each of them, for each image.
-      ada_target: the mean of sign(D(real)) that the probability is moved towards (Karras 2020b); None: it is fixed.
-      ada_kimg: thousands of images in which the probability can go from 0 to 1.
-      mirror: flip each real image left to right with probability 1/2.
-      seed: of everything random.
+        batch_size: images per step of each network; at most 4 or divisible by 4.
+        loss: one of `choices.LOSSES`.
+        learning_rate: of the generator, and of the discriminator where `d_learning_rate` is None.
+        d_learning_rate: of the discriminator (Heusel 2017, two time scales).
+        lr_decay_kimg: after so many thousand images shown both rates have fallen to a half, after twice as many to a
+            third, and so on; None: they stay. Not of prog-GAN, whose schedule has rates by resolution.
+        beta2: of Adam; β1 is 0.
+        ema_decay: per step, of the averaged generator.
+        ema_rampup: the average looks back over at most this fraction of the steps so far (Karras 2020b, training
+            configuration); None: always as `ema_decay` says, so that short runs end with a mean over most of their way.
+        r1_gamma, r2_gamma: weights of the zero-centred penalties on reals and fakes ('logistic_r1').
+        reg_interval: the penalty is applied in every so many-th step, times that number (Karras 2020, section 3.1).
+        d_steps: discriminator steps, each with images of its own, per step of the generator (Gulrajani 2017: 5).
+        passes: a batch is computed in so many parts, one after another, whose gradients are added up: the same step in
+            less memory.
+        precision: Keras mixed precision policy of what networks compute; variables and scores are float32.
+        augment: policies of `augment` that the discriminator's images go through; empty: none.
+        augment_probability: of each of them, for each image.
+        ada_target: the mean of sign(D(real)) that the probability is moved towards (Karras 2020b); None: it is fixed.
+        ada_kimg: thousands of images in which the probability can go from 0 to 1.
+        mirror: flip each real image left to right with probability 1/2.
+        seed: of everything random.
     """
 
     batch_size: int = 64
@@ -156,8 +156,8 @@ class StepRunner:
     """Runs the steps of one phase of the schedule on a state.
 
     Attributes:
-      measures: names of what `run` sums.
-      images_per_step: real images shown per step.
+        measures: names of what `run` sums.
+        images_per_step: real images shown per step.
     """
 
     def __init__(
@@ -173,12 +173,12 @@ class StepRunner:
         """Args as follow.
 
         Args:
-          state: made in the scope of `strategy`.
-          config: settings.
-          label_table: float [M, L], the labels of the training images, from which the generator's step draws.
-          network: needed with arch 'prog'.
-          phase: of prog-GAN's schedule; its batch size replaces that of `config`.
-          strategy: shares the batch among its devices; None: the current one.
+            state: made in the scope of `strategy`.
+            config: settings.
+            label_table: float [M, L], the labels of the training images, from which the generator's step draws.
+            network: needed with arch 'prog'.
+            phase: of prog-GAN's schedule; its batch size replaces that of `config`.
+            strategy: shares the batch among its devices; None: the current one.
         """
         self._state, self._config, self._labels = state, config, tf.constant(label_table, tf.float32)
         self._strategy = strategy or tf.distribute.get_strategy()

@@ -27,9 +27,9 @@ class WarmStart:
     """Weights to start from.
 
     Attributes:
-      run: name of the run they are from.
-      kimg: thousands of real images that it had been shown.
-      weights: 'generator', 'ema', 'discriminator' -> variable name -> float32 array.
+        run: name of the run they are from.
+        kimg: thousands of real images that it had been shown.
+        weights: 'generator', 'ema', 'discriminator' -> variable name -> float32 array.
     """
 
     run: str

@@ -36,13 +36,13 @@ class DomainDiscriminator(tf.keras.Sequential):
         """Binary cross entropy of telling the domains apart; what made the inputs gets its gradient reversed.
 
         Args:
-          source: float32 [n, width].
-          target: float32 [n, width].
-          progress: scalar in [0, 1], see `reversal_strength`.
-          weights: float32 [n] of the source and of the target rows, each of mean 1; None for 1.
+            source: float32 [n, width].
+            target: float32 [n, width].
+            progress: scalar in [0, 1], see `reversal_strength`.
+            weights: float32 [n] of the source and of the target rows, each of mean 1; None for 1.
 
         Returns:
-          float32 scalar: the mean of both domains' means; log 2 = 0.693 where it cannot tell them apart.
+            float32 scalar: the mean of both domains' means; log 2 = 0.693 where it cannot tell them apart.
         """
         inputs = reverse_gradient(tf.concat([source, target], axis=0), reversal_strength(progress))
         logits = self(inputs)[:, 0]

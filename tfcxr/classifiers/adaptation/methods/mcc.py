@@ -31,10 +31,10 @@ def class_confusion(logits: tf.Tensor) -> tf.Tensor:
     batch; each row of C is divided by its sum; what lies off the diagonal is the confusion.
 
     Args:
-      logits: float32 [n, K].
+        logits: float32 [n, K].
 
     Returns:
-      float32 scalar in [0, 1): the mean over the K rows.
+        float32 scalar in [0, 1): the mean over the K rows.
     """
     probabilities = tf.nn.softmax(logits / TEMPERATURE)
     weighted = probabilities * losses.certainty_weights(probabilities)[:, tf.newaxis]

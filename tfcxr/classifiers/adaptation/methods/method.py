@@ -12,12 +12,12 @@ class Setting:
     """What a method is made for.
 
     Attributes:
-      num_classes: K.
-      feature_width: F.
-      alpha: weight of the alignment; None for the method's own.
-      beta: weight of the target entropy, in methods that have it.
-      reg: form of DCAN's regulariser, one of choices.REGULARISERS.
-      seed: of layers and of what is drawn at random.
+        num_classes: K.
+        feature_width: F.
+        alpha: weight of the alignment; None for the method's own.
+        beta: weight of the target entropy, in methods that have it.
+        reg: form of DCAN's regulariser, one of choices.REGULARISERS.
+        seed: of layers and of what is drawn at random.
     """
 
     num_classes: int
@@ -33,14 +33,14 @@ class Batch:
     """What the network made of one batch: n images of each domain.
 
     Attributes:
-      labels: int64 [n], of the source images.
-      source_features: float32 [n, F].
-      source_logits: float32 [n, K].
-      target_features: float32 [n, F]; corrected, where the network has corrections.
-      target_logits: float32 [n, K]; likewise.
-      correct: features [n, F] -> corrected features [n, F] and logits [n, K]; only where the network has corrections.
-      number: int64 scalar, the step.
-      progress: float32 scalar, step / steps, from 0 to 1.
+        labels: int64 [n], of the source images.
+        source_features: float32 [n, F].
+        source_logits: float32 [n, K].
+        target_features: float32 [n, F]; corrected, where the network has corrections.
+        target_logits: float32 [n, K]; likewise.
+        correct: features [n, F] -> corrected features [n, F] and logits [n, K]; only where the network has corrections.
+        number: int64 scalar, the step.
+        progress: float32 scalar, step / steps, from 0 to 1.
     """
 
     labels: tf.Tensor
@@ -57,12 +57,12 @@ class Method(tf.Module):
     """A method of adaptation; subclasses say what they differ in.
 
     Attributes:
-      corrected: whether the network has domain conditioned channel attention and feature corrections.
-      uses_target: whether `losses` looks at the target images; otherwise they do not go through the network.
-      default_alpha: weight of the alignment in the paper.
-      alpha: weight of the alignment.
-      weights: weight of each term in the total loss, by the names that `losses` returns.
-      layers: the method's own trainable layers, built; they belong to checkpoints, not to the classifier.
+        corrected: whether the network has domain conditioned channel attention and feature corrections.
+        uses_target: whether `losses` looks at the target images; otherwise they do not go through the network.
+        default_alpha: weight of the alignment in the paper.
+        alpha: weight of the alignment.
+        weights: weight of each term in the total loss, by the names that `losses` returns.
+        layers: the method's own trainable layers, built; they belong to checkpoints, not to the classifier.
     """
 
     corrected: ClassVar[bool] = False
