@@ -201,7 +201,7 @@ def read_salt(path: str | os.PathLike | None) -> bytes:
 
 
 def _assign_splits(frame: pd.DataFrame, used: np.ndarray, options: Options) -> None:
-    """Adds `split`: before any choice of rows, so that no later choice moves a patient (see splits.py)."""
+    """Adds `split`: before any choice of rows, so that no later choice moves a patient (see splits)."""
     policy = options.split_policy
     if (policy == "lists") != bool(options.split_lists):
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")

@@ -1,4 +1,4 @@
-"""Builds a record set from a label table and images: the library behind `build.py`.
+"""Builds a record set from a label table and images: the library behind `tfcxr build-records`.
 
 First everything that a table can tell (planning.py), then the images. Each shard is a list of rows, written to a file
 of its own before the first image is read; a worker reads it, and decodes, resizes and encodes one image after the

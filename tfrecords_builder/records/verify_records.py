@@ -1,4 +1,4 @@
-"""Checks a record set against its own description: the library behind `verify.py`."""
+"""Checks a record set against its own description: the library behind `tfcxr verify-records`."""
 
 import collections
 import csv

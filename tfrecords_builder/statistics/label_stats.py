@@ -1,4 +1,4 @@
-"""Computes, compares, draws and writes the statistics of a label table: the library behind `stats.py`."""
+"""Computes, compares, draws and writes the statistics of a label table: the library behind `tfcxr label-stats`."""
 
 import dataclasses
 import os

@@ -180,7 +180,7 @@ def test_unknown_label_version():
 
 
 def test_published_sums():
-    """What 2-labels.md of the specification says of the sums."""
+    """Sums and single counts of the published tables."""
 
     def total(*cell):
         return published.class_count(*cell, "all")
@@ -318,7 +318,7 @@ def test_number_of_frequent_combinations_is_compared_under_ones_only(chexpert, m
 
 
 def test_real_nih_table(shared_dir):
-    """The counts that the data's README and the specification name."""
+    """The counts that the README of the data names."""
     rows = _rows(shared_dir / "data" / "nih", dataset="chestxray", split_policy="official")
     stats = label_stats.compute(rows, counting.get_versions(None))
     counts = stats.frames["class_counts"].set_index(["label_version", "class", "split"])["count"].sort_index()
