@@ -3,7 +3,7 @@
 An extractor's name says what its features are and of which weights, and ends every metric's name:
 
     pixels_pca64          64 principal components of the reals' pixels: offline, sees smooth structure only
-    inception             Inception v3 of Keras with its ImageNet weights, pooled, 2048 features; see feature_networks.py
+    inception             Inception v3 of Keras with its ImageNet weights, pooled, 2048 features (feature_networks.py)
     inception-1a2b3c4d    the same network with other weights, whose SHA-256 begins so
     resnet50-1a2b3c4d     a classifier of ours, input of its last layer: backbone, and hash of weights and settings
     keras-1a2b3c4d        another Keras classifier, hash of its file or folder
