@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import pathlib
-import re
+import posixpath
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,9 @@ LEFTOVERS = ".*.[0-9]*.tmp*"
 # What a program that holds a whole folder locks, see `lock`.
 LOCK_FILE = ".lock"
 
-# In each finished output: what was written there, so that --overwrite can tell what was not.
+# In each finished output: all that was written there, so that --overwrite can tell what was not.
 _LIST_FILE = ".tfcxr.json"
+_LIST_VERSION = 2
 
 # What a desktop puts into each folder that somebody looks at.
 _OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -187,7 +188,7 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False, flag: str 
             kind = "a link" if path.is_symlink() else "a mount point"
             raise InputError(f"{flag}={path}: is {kind}; give a folder inside it")
         if path.is_dir():
-            _refuse_foreign(path, flag)
+            refuse_entries(path, foreign_entries(path), flag)
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be looked at ({error.strerror})") from error
     return path
@@ -203,9 +204,9 @@ def output_folder(
     """
     path = check_output(path, overwrite=overwrite, flag=flag)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    missing = _missing_parents(path)
+    missing = missing_parents(path)
     with contextlib.ExitStack() as stack:
-        stack.callback(_remove_empty, missing)
+        stack.callback(remove_empty, missing)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(path)
@@ -238,9 +239,9 @@ def resumable_folder(
     """
     path = check_output(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
-    missing = _missing_parents(path)
+    missing = missing_parents(path)
     with contextlib.ExitStack() as stack:
-        stack.callback(_remove_empty, missing)
+        stack.callback(remove_empty, missing)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(_lock_of(partial), temporary=True))
@@ -276,12 +277,12 @@ def naming_failures(path: pathlib.Path, flag: str) -> Iterator[None]:
         raise RunError(f"{flag}={path}: {name} cannot be read or written ({error.strerror or error})") from error
 
 
-def _missing_parents(path: pathlib.Path) -> list[pathlib.Path]:
+def missing_parents(path: pathlib.Path) -> list[pathlib.Path]:
     """The folders above `path` that have to be made, the innermost first."""
     return [parent for parent in path.parents if not parent.exists()]
 
 
-def _remove_empty(folders: Sequence[pathlib.Path]) -> None:
+def remove_empty(folders: Sequence[pathlib.Path]) -> None:
     """Removes those of the folders that are empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
@@ -293,8 +294,7 @@ def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool, 
         check_output(path, overwrite=overwrite, flag=flag)
     except InputError as error:  # written by others meanwhile
         raise RunError(str(error)) from error
-    written = sorted(entry.name for entry in temporary.iterdir())
-    write_json(temporary / _LIST_FILE, {"schema_version": 1, "written": written})
+    write_json(temporary / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": entries(temporary)})
     _sync_tree(temporary)
     # Set aside, not deleted yet: a kill meanwhile must not leave half of an output under its name.
     earlier = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
@@ -332,35 +332,39 @@ def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag:
         raise InputError(f"--output_dir={output}: holds {flag}={source}; choose another folder")
 
 
-def _refuse_foreign(path: pathlib.Path, flag: str) -> None:
-    """Raises InputError if a folder holds what no tfcxr program wrote: --overwrite would delete it."""
-    found = {entry.name for entry in path.iterdir()} - {_LIST_FILE, *_OF_DESKTOPS}
-    if (path / _LIST_FILE).is_file():
-        value = read_json(path / _LIST_FILE)
-        written = value.get("written") if isinstance(value, dict) else None
-        refuse_entries(path, found - set(written or ()), flag)
-    elif _looks_earlier(path):
-        refuse_entries(path, {name for name in found if name.startswith(".")}, flag)
-    else:
-        refuse_entries(path, found, flag)
+def entries(folder: pathlib.Path) -> list[str]:
+    """All files, links and empty folders below a folder: paths relative to it with "/", sorted."""
+    found = []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail):
+        links = [name for name in folders if pathlib.Path(root, name).is_symlink()]
+        empty = [] if folders or names or root == str(folder) else ["."]
+        found += [pathlib.Path(root, name).relative_to(folder).as_posix() for name in names + links + empty]
+    return sorted(found)
+
+
+def foreign_entries(folder: pathlib.Path) -> set[str]:
+    """Those of `entries` that are not on the list of what was written there; all, where there is no such list.
+
+    What desktops put into folders does not count.
+    """
+    written: list[str] = []
+    with contextlib.suppress(InputError):
+        value = read_json(folder / _LIST_FILE)
+        # Earlier lists held the names at the top only.
+        if isinstance(value, dict) and value.get("schema_version") == _LIST_VERSION:
+            written = [_LIST_FILE, *value.get("written", ())]
+    return {name for name in entries(folder) if posixpath.basename(name) not in _OF_DESKTOPS} - set(written)
 
 
 def refuse_entries(path: pathlib.Path, foreign: set[str], flag: str) -> None:
     """Raises InputError if there are names of `foreign` files in the folder `path` that `flag` named."""
     if foreign:
+        name = min(foreign, key=lambda name: (name.startswith("."), name))  # one that a listing shows, if there is one
         raise InputError(
-            f"{flag}={path}: --overwrite would delete {min(foreign)}, which tfcxr did not write; choose another "
-            "folder, or move that away"
+            f"{flag}={path}: --overwrite would delete {name}, which tfcxr did not write or did not list; choose "
+            "another folder, or move that away"
         )
-
-
-def _looks_earlier(path: pathlib.Path) -> bool:
-    """Whether a folder is an output from before such folders held a list of what was written."""
-    try:
-        lines = (path / "flags.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return False
-    if not all(re.match(r"--\w+(=|$)", line) for line in lines):
-        return False
-    named = [line.split("=", 1)[1] for line in lines if line.startswith(("--output_dir=", "--heatmaps="))]
-    return path.name in [pathlib.Path(value).name for value in named]

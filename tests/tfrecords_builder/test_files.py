@@ -67,22 +67,31 @@ def test_overwrites_only_what_tfcxr_wrote(tmp_path):
     assert (ours / "thesis.tex").read_text() == "x"
 
 
-def test_overwrites_an_output_from_before_there_was_a_list_of_what_was_written(tmp_path):
+@pytest.mark.parametrize("name", ["set/thesis.docx", "tables/mine", "tables/deep/er/mine.csv", "new", ".git/HEAD"])
+def test_overwrite_spares_what_others_put_into_folders_of_an_output(tmp_path, name):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "flags.txt").write_text("--nobalanced\n--output_dir=/elsewhere/out\n--seed=0\n")
-    (out / "result.json").write_text("{}")
-    write(out, overwrite=True)
-    assert sorted(p.name for p in out.iterdir()) == [".tfcxr.json", "flags.txt", "tables"]
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "flags.txt").write_text("--output_dir=/elsewhere/out\n")
-    with pytest.raises(InputError, match=r"would delete flags\.txt"):
-        write(other, overwrite=True)
-    for name in ("flags.txt", ".git"):
-        (other / name).write_text("--output_dir=other\n")
-    with pytest.raises(InputError, match=r"would delete \.git"):
-        write(other, overwrite=True)
+    for overwrite in (False, True):
+        with files.output_folder(out, overwrite=overwrite) as folder:
+            for ours in ("set/a.png", "tables/deep/b.csv", "flags.txt"):
+                files.write_text(folder / ours, "ours")
+    file = out / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for put in (lambda: file.write_text("mine"), lambda: file.symlink_to("nowhere"), file.mkdir):
+        put()
+        with pytest.raises(InputError, match=f"would delete {name}, which tfcxr did not write"):
+            write(out, overwrite=True)
+        assert (out / "set" / "a.png").read_text() == "ours"
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
+@pytest.mark.parametrize("written", [None, {"schema_version": 1, "written": ["flags.txt"]}, {"schema_version": 2}, []])
+def test_overwrite_deletes_nothing_without_a_list_of_what_was_written(tmp_path, written):
+    (tmp_path / "flags.txt").write_text(f"--output_dir={tmp_path}\n")
+    if written is not None:
+        files.write_json(tmp_path / ".tfcxr.json", written)
+    with pytest.raises(InputError, match=r"would delete flags\.txt, which tfcxr did not write or did not list"):
+        write(tmp_path, overwrite=True)
+    assert (tmp_path / "flags.txt").exists()
 
 
 def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):

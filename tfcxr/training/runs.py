@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import tempfile
@@ -25,13 +26,27 @@ _OF_RECORDS = ("aspect", "contrast")
 # Values of settings that have a new name; runs written before hold the old one.
 _RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}
 
-# All that programs write at the top of a run folder. --overwrite deletes a folder only if there is nothing else in it.
 KINDS = ("gan", "baseline", "dcan")
-ENTRIES = (
-    "config.json", "flags.txt", "result.json", "checkpoints", "best", "tensorboard", "samples", "statistics",
-    "label_combinations.json", "ticks.json", "history.json", "curves.png",
-    "evaluations",  # which a study puts there
-)  # fmt: skip
+
+# Where a study writes evaluations: each is an output with its own list of what was written there.
+_EVALUATIONS = "evaluations"
+
+# All that programs write in a run folder, and what a kill leaves. --overwrite deletes a folder only if there is nothing
+# else in it.
+_ENTRIES = re.compile(
+    "|".join(
+        (
+            r"(config|result|label_combinations|ticks|history)\.json|flags\.txt|curves\.png",
+            r"checkpoints|best|tensorboard|samples|statistics|" + _EVALUATIONS,  # while they are empty
+            r"(checkpoints|best)/(ckpt-\d+[._].*|\.?checkpoint(\..*)?)|checkpoints/best(-\d+)?\.weights\.h5",
+            r"tensorboard/(events\.out\.tfevents\..*|projector_config\.pbtxt|(features|metadata)_\d+\.tsv|plugins/profile/.*)",
+            r"samples/(reals|fakes-[\d.]+|features_\d+)\.png",
+            r"statistics/[^/]+-\d+-[0-9a-f]{16}\.npz",
+            _EVALUATIONS + r"/(\.[^/]+\.job\.json|[^/.][^/]*/.*)",
+            r"(.*/)?\.[^/]+\.\d+\.(old\.)?tmp.*|" + re.escape(files.LOCK_FILE),
+        )
+    )
+)
 
 _ADVICE = "choose another --run_dir or give --overwrite"
 
@@ -166,30 +181,50 @@ def _hint_at_versions(path: pathlib.Path) -> str:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     """Makes the folder and holds its lock."""
+    lock_file = path / files.LOCK_FILE
     with contextlib.ExitStack() as stack:
         try:
             if path.exists() and not path.is_dir():
                 raise InputError(f"--run_dir={path}: is a file, not a folder")
+            stack.callback(files.remove_empty, files.missing_parents(lock_file))
             path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(files.lock(path / files.LOCK_FILE))
+            there = lock_file.exists()
+            stack.enter_context(files.lock(lock_file))
         except files.InUse as error:
             raise InputError(f"--run_dir={path}: another program is using this run") from error
         except OSError as error:
             raise InputError(f"--run_dir={path}: cannot be made or written ({error.strerror})") from error
-        yield
+        try:
+            yield
+        except InputError:
+            if not there and not _holds_run(path):
+                lock_file.unlink(missing_ok=True)
+            raise
+
+
+def _holds_run(path: pathlib.Path) -> bool:
+    try:
+        return load_config(path)["kind"] in KINDS
+    except InputError:
+        return False
+
+
+def refuse_foreign(path: pathlib.Path) -> None:
+    """Raises InputError if there is something in a folder that does not belong to a run in it."""
+    found = set(files.entries(path))
+    if _holds_run(path):
+        found = {name for name in found if not _ENTRIES.fullmatch(name)}
+        for folder in (path / _EVALUATIONS).glob("*"):
+            if folder.is_dir() and not folder.is_symlink():
+                found |= {f"{_EVALUATIONS}/{folder.name}/{name}" for name in files.foreign_entries(folder)}
+    files.refuse_entries(path, found, "--run_dir")
 
 
 def _empty(path: pathlib.Path) -> None:
     """Deletes the run in a folder. Raises InputError, and deletes nothing, if there is something else in it."""
-    found = list(path.iterdir())
-    names = {entry.name for entry in found if not (entry.match(files.LEFTOVERS) or entry.name == files.LOCK_FILE)}
-    try:
-        ours = load_config(path)["kind"] in KINDS
-    except InputError:
-        ours = False
-    files.refuse_entries(path, names - set(ENTRIES) if ours else names, "--run_dir")
+    refuse_foreign(path)
     # The configuration last: without it nobody could tell whose the rest is, were this to be killed.
-    for entry in sorted(found, key=lambda entry: entry.name == "config.json"):
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "config.json"):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         elif entry.name != files.LOCK_FILE:

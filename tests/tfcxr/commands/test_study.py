@@ -310,7 +310,7 @@ def test_all_that_a_study_wrote_may_be_overwritten(tiny_study):
     for folder in folders:
         if (folder / "checkpoints").is_dir():
             kinds.add(runs.load_config(folder)["kind"])
-            assert {p.name for p in folder.iterdir()} <= {*runs.ENTRIES, files.LOCK_FILE}
+            runs.refuse_foreign(folder)
         else:
             files.check_output(folder, overwrite=True)
     assert kinds == set(runs.KINDS)

@@ -105,14 +105,59 @@ def test_overwrite_spares_what_others_call_config_json(tmp_path, config):
 @pytest.mark.parametrize("name", ["model.safetensors", ".git", "notes"])
 def test_overwrite_spares_a_run_with_something_else_in_it(tmp_path, name):
     with open_run(tmp_path) as run:
-        (run.checkpoints / "weights").write_text("mine")
+        (run.checkpoints / "ckpt-4.index").write_text("ours")
     (tmp_path / name).mkdir()
     assert f"would delete {name}, which" in refused(tmp_path, overwrite=True)
-    assert (tmp_path / "checkpoints" / "weights").read_text() == "mine"
+    assert (tmp_path / "checkpoints" / "ckpt-4.index").read_text() == "ours"
     (tmp_path / name).rmdir()
     (tmp_path / ".ticks.json.77.tmp").write_text("left by a kill")
     with open_run(tmp_path, overwrite=True):
         assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "samples/notes.txt",
+        "best/model.h5",
+        "checkpoints/ckpt-best/weights",
+        "tensorboard/plots/loss.pdf",
+        "statistics/.git/HEAD",
+        "evaluations/notes.txt",
+        "evaluations/mine/result.json",
+        "evaluations/b/figures/mine.png",
+    ],
+)
+def test_overwrite_spares_what_others_put_into_folders_of_a_run(tmp_path, name):
+    with open_run(tmp_path):
+        pass
+    with files.output_folder(tmp_path / "evaluations" / "b") as folder:
+        files.write_text(folder / "figures" / "roc.png", "ours")
+    (tmp_path / "evaluations" / ".b.job.json").write_text("{}")
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    assert f"would delete {name}, which" in refused(tmp_path, overwrite=True)
+    assert file.read_text() == "mine"
+    file.unlink()
+    file.symlink_to("/dev/null")
+    assert f"would delete {name}, which" in refused(tmp_path, overwrite=True)
+    file.unlink()
+    while not any(file.parent.iterdir()):
+        (file := file.parent).rmdir()
+    with open_run(tmp_path, overwrite=True):
+        assert not (tmp_path / "evaluations").exists()
+
+
+def test_a_refusal_leaves_nothing_in_a_folder_of_others(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for overwrite in (False, True):
+        refused(tmp_path, overwrite=overwrite)
+        assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    new = tmp_path / "a" / "b"
+    with pytest.raises(InputError, match="nothing to train on"), open_run(new):
+        raise InputError("nothing to train on")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_one_program_at_a_time(tmp_path):
