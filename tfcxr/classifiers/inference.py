@@ -6,7 +6,7 @@ go through its backbone and head once.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -49,12 +49,15 @@ def compute(
 class InferenceModel(tf.keras.Model):
     """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
 
-    Images of another shape, such as RGB, or type are a ValueError that says what is expected; called eagerly, so are
-    values outside [0, 1].
+    Images of another shape, such as RGB, of another type or with values outside [0, 1] are an InputError that says what
+    is expected, in a call as in `predict` and `predict_on_batch`. While a graph is traced, where values are not known,
+    it is a plain ValueError.
 
     Attributes:
         classes: names of the K classes.
     """
+
+    predict_function: Callable | None  # Keras's, of `make_predict_function`
 
     def __init__(self, classifier: models.Classifier, path: str = "target", *, ten_crop: bool = False):
         """Shares the classifier's weights, without a copy.
@@ -74,6 +77,28 @@ class InferenceModel(tf.keras.Model):
         """Checks the images, then as any Keras model."""
         pixel_ranges.check_images(inputs, "images", pixel_ranges.UNIT)
         return super().__call__(inputs, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """As of any Keras model; checks all of an array before it begins."""
+        if hasattr(x, "shape"):
+            pixel_ranges.check_images(x, "images", pixel_ranges.UNIT)
+        return super().predict(x, *args, **kwargs)
+
+    def make_predict_function(self, force: bool = False):
+        """What `predict` and `predict_on_batch` do with a batch: check it outside of the graph, then run it."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:  # a batch is then not one tensor
+            return super().make_predict_function(force)
+        if self.predict_function is None or force:
+            step = tf.function(self.predict_step, reduce_retracing=True)
+
+            def check_and_run(iterator):
+                batch = next(iterator)
+                images, _, _ = tf.keras.utils.unpack_x_y_sample_weight(batch)
+                pixel_ranges.check_images(images, "images", pixel_ranges.UNIT)
+                return step(batch)
+
+            self.predict_function = check_and_run
+        return self.predict_function
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Probabilities [N, K]; `training` changes nothing."""

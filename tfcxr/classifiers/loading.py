@@ -70,7 +70,7 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop:
 
     Returns:
         Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
-        the names. Called eagerly it raises InputError for values outside [0, 1].
+        the names. A call and `predict` raise InputError for images of another shape, type or range.
 
     Raises:
         InputError: no such run, not of a classifier, or without weights yet.

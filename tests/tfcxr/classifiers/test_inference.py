@@ -8,6 +8,7 @@ from tests import fakes
 from tfcxr import data
 from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import models, preprocessing
+from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
 
 
@@ -46,12 +47,58 @@ def test_a_split_and_the_keras_model_give_the_same_probabilities(tmp_path):
     assert found.std() > 0.01
 
 
-def test_the_keras_model_names_what_is_wrong_with_images():
-    classifier = models.Classifier(models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny"), seed=0)
-    model = inference.InferenceModel(classifier)
-    words = r"images: have shape \[(2|None), 16, 16, 3\], expected grey images \[N, H, W, 1\] with values in \[0, 1\]"
-    for call in (model, tf.function(model), lambda images: model.predict(images, verbose=0)):
-        with pytest.raises(ValueError, match=words):
-            call(np.zeros([2, 16, 16, 3], np.float32))
-    with pytest.raises(ValueError, match=r"images: values are in \[0, 255\], not \[0, 1\]; divide"):
-        model(np.linspace(0, 255, 256, dtype=np.float32).reshape([1, 16, 16, 1]))
+@pytest.fixture(scope="module")
+def model():
+    config = models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny")
+    return inference.InferenceModel(models.Classifier(config, seed=0))
+
+
+BAD_IMAGES = {
+    "rgb": np.zeros([2, 16, 16, 3], np.float32),
+    "no channel": np.zeros([2, 16, 16], np.float32),
+    "one image": np.zeros([16, 16], np.float32),
+    "8-bit": np.zeros([2, 16, 16, 1], np.uint8),
+    "0 to 255": np.linspace(0, 255, 512, dtype=np.float32).reshape([2, 16, 16, 1]),
+    "not a number": np.full([2, 16, 16, 1], np.nan, np.float32),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_every_call_of_the_keras_model_names_what_is_wrong_with_images_in_the_same_line(model, name):
+    images = BAD_IMAGES[name]
+    calls = {
+        "model": model,
+        "predict": lambda x: model.predict(x, verbose=0),
+        "predict_on_batch": model.predict_on_batch,
+        "predict of a dataset": lambda x: model.predict(tf.data.Dataset.from_tensors(x), verbose=0),
+    }
+    found = {}
+    for way, call in calls.items():
+        with pytest.raises(InputError) as raised:
+            call(images)
+        found[way] = str(raised.value)
+    assert set(found.values()) == {found["model"]}, found
+    assert found["model"].startswith("images: ") and "[0, 1]" in found["model"] and "\n" not in found["model"]
+
+
+def test_the_keras_model_says_what_to_do_about_images(model):
+    with pytest.raises(InputError, match=r"have shape \[2, 16, 16, 3\], expected grey images .*rgb_to_grayscale"):
+        model.predict(BAD_IMAGES["rgb"])
+    with pytest.raises(InputError, match=r"images: values are in \[0, 255\], not \[0, 1\]; divide"):
+        model.predict(BAD_IMAGES["0 to 255"])
+    # Of an array all is checked first: the fault is in its second batch, and the message has the whole range.
+    late = np.zeros([64, 16, 16, 1], np.float32)
+    late[40] = 2
+    with pytest.raises(InputError, match=r"images: values are in \[0, 2\]"):
+        model.predict(late, verbose=0)
+    with pytest.raises(ValueError, match=r"images: have shape \[2, 16, 16, 3\], expected grey images"):
+        tf.function(model)(BAD_IMAGES["rgb"])
+
+
+def test_predict_gives_what_a_call_gives(model):
+    images = np.random.default_rng(0).random([40, 16, 16, 1], np.float32)
+    expected = model(images).numpy()
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(7)
+    for found in (model.predict(images, verbose=0), model.predict(batches, verbose=0), model.predict_on_batch(images)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert expected.std() > 0
