@@ -31,16 +31,20 @@ def define_sets(fv: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "phantom", [], "NAME: FLAGS; the set of that name is simulated, with these flags of phantom", flag_values=fv
     )
-    flags.DEFINE_list(
-        "data", [], "NAME:FOLDER of the data of sets that are not simulated; or one FOLDER for all", flag_values=fv
-    )
+    # Multi flags, since of a list that is given twice the first would be lost.
+    flags.DEFINE_multi_string(
+        "data", [],
+        "NAME:FOLDER, ... of the data of sets that are not simulated, or one FOLDER for all; may be given more than "
+        "once",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_multi_string(
         "synthetic", [], "NAME: SET; images of a GAN that has learned the training fold of SET", flag_values=fv
     )
-    flags.DEFINE_list(
+    flags.DEFINE_multi_string(
         "generators", [],
-        "NAME:FOLDER; a GAN's run, an exported generator, or one that comes with tfcxr (nih_32), for the synthetic set "
-        "NAME, instead of training one",
+        "NAME:FOLDER, ...; a GAN's run, an exported generator, or one that comes with tfcxr (nih_32), for the "
+        "synthetic set NAME, instead of training one",
         flag_values=fv,
     )  # fmt: skip
 

@@ -99,20 +99,9 @@ def make_plan(options: Options) -> Plan:
         InputError: a bad argument, table or value, an image that is not there, a class without images.
     """
     setting = benchmark_settings.SETTINGS.get(options.label_version)
-    version = None if setting else labels.get_label_version(options.label_version, options.label_versions)
-    uncertain = options.uncertain or (setting.uncertain if setting else "zeros")
-    labels.parse_uncertain(uncertain)  # these first: they are quicker than a table
-    table = readers.read(
-        options.dataset,
-        options.data_dir,
-        labels_csv=options.labels_csv,
-        official=options.split_policy == "official",
-        columns=options.columns,
-        frontal_only=options.frontal_only,
-    )
+    _, uncertain = _find_version(options)  # first: it is quicker than a table
+    table = _read(options)
     frame = table.frame
-    if not len(frame):
-        raise InputError(f"{table.paths[0]}: all rows are lateral views; --nofrontal_only uses them")
     frame["path"] = readers.locate(table)
     exists = (frame["path"] != "").to_numpy()
     _refuse_shared_files(frame, table)
@@ -125,15 +114,8 @@ def make_plan(options: Options) -> Plan:
         )
     _assign_splits(frame, used, options)
 
+    version, vectors, certain, frame["class"] = _classify(table, options)
     extra = frame["extra"].to_numpy(object)
-    values = frame[list(labels.LABELS)].to_numpy()
-    if version:
-        labels.check_vocabulary(version, table.findings)
-        vectors, certain = labels.apply_uncertain(version, values, uncertain)
-    else:  # the classes of a setting are found in the data
-        vectors, certain = labels.apply_uncertain(labels.LABEL_VERSIONS["multilabel"], values, uncertain)
-        version = benchmark_settings.make_version(options.label_version, vectors[certain], extra[certain])
-    frame["class"] = labels.assign(version, vectors, extra)
     selected = labels.select(version, vectors, extra)
     blank = ~(vectors > 0).any(axis=1)
     reason = np.full(len(frame), "", object)
@@ -187,6 +169,28 @@ def make_plan(options: Options) -> Plan:
     return plan
 
 
+def check_classes(options: Options) -> None:
+    """Looks for rows of each class in the table alone, whatever images are there; `make_plan` would refuse the same.
+
+    Raises:
+        InputError: a bad argument, table or value, or a class of which the table has no row that may be used.
+    """
+    version, _ = _find_version(options)
+    if version is None or version.multilabel:  # the classes of a setting are found in the data
+        return
+    table = _read(options)
+    _, _, used, classes = _classify(table, options)
+    if options.view != "any":
+        used = used & (table.frame["view"] == options.view).to_numpy()
+    for i, name in enumerate(version.class_names):
+        if not (used & (classes == i)).any():
+            of_view = "" if options.view == "any" else f" of view {options.view}"
+            raise InputError(
+                f"--label_version={version.name}: no row{of_view} of {table.paths[0]} is in class {name!r}; choose "
+                "another label version"
+            )
+
+
 def read_salt(path: str | os.PathLike | None) -> bytes:
     """The secret in a file, without blanks at its ends. Raises InputError if it is absent or too short."""
     if not path:
@@ -198,6 +202,43 @@ def read_salt(path: str | os.PathLike | None) -> bytes:
     if len(salt) < MIN_SALT:
         raise InputError(f"--salt_file={path}: holds {len(salt)} bytes, give at least {MIN_SALT}")
     return salt
+
+
+def _find_version(options: Options) -> tuple[labels.LabelVersion | None, str]:
+    """The label version, None for a benchmark setting, and the policy for uncertain labels; both are checked."""
+    setting = benchmark_settings.SETTINGS.get(options.label_version)
+    version = None if setting else labels.get_label_version(options.label_version, options.label_versions)
+    uncertain = options.uncertain or (setting.uncertain if setting else "zeros")
+    labels.parse_uncertain(uncertain)
+    return version, uncertain
+
+
+def _read(options: Options) -> readers.Table:
+    table = readers.read(
+        options.dataset,
+        options.data_dir,
+        labels_csv=options.labels_csv,
+        official=options.split_policy == "official",
+        columns=options.columns,
+        frontal_only=options.frontal_only,
+    )
+    if not len(table.frame):
+        raise InputError(f"{table.paths[0]}: all rows are lateral views; --nofrontal_only uses them")
+    return table
+
+
+def _classify(table: readers.Table, options: Options) -> tuple[labels.LabelVersion, np.ndarray, np.ndarray, np.ndarray]:
+    """Of all rows: the version, the label vectors [N, 14], whether a row is certain [N], and the class [N]."""
+    version, uncertain = _find_version(options)
+    extra = table.frame["extra"].to_numpy(object)
+    values = table.frame[list(labels.LABELS)].to_numpy()
+    if version:
+        labels.check_vocabulary(version, table.findings)
+        vectors, certain = labels.apply_uncertain(version, values, uncertain)
+    else:  # the classes of a setting are found in the data
+        vectors, certain = labels.apply_uncertain(labels.LABEL_VERSIONS["multilabel"], values, uncertain)
+        version = benchmark_settings.make_version(options.label_version, vectors[certain], extra[certain])
+    return version, vectors, certain, labels.assign(version, vectors, extra)
 
 
 def _assign_splits(frame: pd.DataFrame, used: np.ndarray, options: Options) -> None:

@@ -13,11 +13,15 @@ Examples:
 import sys
 import time
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from flags import app, common, records
 from tfrecords_builder.errors import InputError
+
+if TYPE_CHECKING:
+    from tfrecords_builder import build_plan
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -27,36 +31,14 @@ def define_flags(fv: flags.FlagValues) -> None:
 
 def main(fv: flags.FlagValues) -> None:
     """Builds the record set that the flags describe."""
-    from tfrecords_builder import build_plan, build_records, files, labels, readers
+    from tfrecords_builder import build_records, files
     from tfrecords_builder.images import pictures
     from tfrecords_builder.records import writing
 
     start = time.monotonic()
-    check(fv)
+    _check_flags(fv, ())
     files.refuse_source(fv.output_dir, fv.data_dir)
-    options = build_plan.Options(
-        dataset=fv.dataset,
-        data_dir=fv.data_dir,
-        labels_csv=fv.labels_csv,
-        columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
-        label_version=fv.label_version,
-        label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
-        uncertain=fv.uncertain or "",
-        split_policy=fv.split_policy,
-        split_fractions=[float(value) for value in fv.split_fractions],
-        num_folds=fv.num_folds,
-        fold=fv.fold,
-        kfold_test=fv.kfold_test,
-        split_lists=fv.split_lists,
-        view=fv.view,
-        frontal_only=fv.frontal_only,
-        images_per_class=[int(value) for value in fv.images_per_class] or None,
-        limit=fv.limit,
-        missing_images=fv.missing_images,
-        dataset_name=fv.dataset_name or "",
-        patient_salt=build_plan.read_salt(fv.salt_file) if fv.hash_patient_ids else b"",
-        seed=fv.seed,
-    )
+    options = _options(fv)
     picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=fv.contrast)
     runner = None
     if fv.runner == "beam":
@@ -90,12 +72,21 @@ def main(fv: flags.FlagValues) -> None:
 
 
 def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
-    """Raises InputError for flags that do not fit each other, and for tables that lack a column.
+    """Raises InputError for flags that do not fit each other, and for tables that lack a column or a class.
 
     Args:
         fv: the parsed flags.
         pending: flags that name what other programs have yet to make.
     """
+    from tfrecords_builder import build_plan
+
+    _check_flags(fv, pending)
+    if "data_dir" not in pending:
+        build_plan.check_classes(_options(fv))
+
+
+def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
+    """As `check`, without reading more of a table than its header; the build itself reads the rest."""
     from tfrecords_builder import build_plan, labels, readers
     from tfrecords_builder.labels import benchmark_settings
 
@@ -112,6 +103,34 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
         readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
+
+
+def _options(fv: flags.FlagValues) -> "build_plan.Options":
+    from tfrecords_builder import build_plan, labels, readers
+
+    return build_plan.Options(
+        dataset=fv.dataset,
+        data_dir=fv.data_dir,
+        labels_csv=fv.labels_csv,
+        columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
+        label_version=fv.label_version,
+        label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
+        uncertain=fv.uncertain or "",
+        split_policy=fv.split_policy,
+        split_fractions=[float(value) for value in fv.split_fractions],
+        num_folds=fv.num_folds,
+        fold=fv.fold,
+        kfold_test=fv.kfold_test,
+        split_lists=fv.split_lists,
+        view=fv.view,
+        frontal_only=fv.frontal_only,
+        images_per_class=[int(value) for value in fv.images_per_class] or None,
+        limit=fv.limit,
+        missing_images=fv.missing_images,
+        dataset_name=fv.dataset_name or "",
+        patient_salt=build_plan.read_salt(fv.salt_file) if fv.hash_patient_ids else b"",
+        seed=fv.seed,
+    )
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:

@@ -3,8 +3,8 @@ evaluates, and puts the results in one table, the thesis's figures beside ours.
 
 Every job is a tfcxr command with a log of its own. What is done and unchanged is skipped, so that the same command
 goes on after a stop, and only what a changed flag or file affects runs again, beside what was made before. All flags
-and the columns of tables are checked before anything runs. A failed job leaves its cells empty and marked; the rest
-goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
+and the columns and classes of tables are checked before anything runs. A failed job leaves its cells empty and
+marked; the rest goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
 Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 """
 
@@ -72,10 +72,10 @@ def _definition(fv):
         label_versions=tuple(fv.label_versions),
         phantoms={name: definition.parse_tokens("phantom", text) for name, text in phantoms.items()},
         records={name: definition.parse_tokens("records", text) for name, text in records.items()},
-        data=definition.parse_folders("data", fv.data, [name for name in records if name not in phantoms]),
+        data=definition.parse_folders("data", _split(fv.data), [name for name in records if name not in phantoms]),
         synthetic=synthetic,
         generators=definition.parse_folders(
-            "generators", fv.generators, synthetic, all_needed=False, by_name=zoo.folders()
+            "generators", _split(fv.generators), synthetic, all_needed=False, by_name=zoo.folders()
         ),
         cells=tuple(definition.parse_cells(line) for line in fv.cells),
         seeds=tuple(int(seed) for seed in fv.seeds),
@@ -83,6 +83,13 @@ def _definition(fv):
         label_stats=fv.label_stats,
         flags={command: definition.parse_tokens(name, fv[name].value) for name, command in study.COMMANDS.items()},
     )
+
+
+def _split(lists):
+    """The entries of a flag that holds several with commas between them, and may be given more than once."""
+    import csv
+
+    return [entry.strip() for line in csv.reader(lists, skipinitialspace=True) for entry in line]
 
 
 def _resolve(kind, arguments):

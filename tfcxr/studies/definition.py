@@ -110,13 +110,14 @@ def parse_tokens(flag: str, text: str) -> tuple[str, ...]:
 
 def parse_named(flag: str, lines: Sequence[str]) -> dict[str, str]:
     """`NAME: TEXT` lines as a dictionary. Raises InputError for a line of another form or a name given twice."""
+    remedy = "give each name once; a preset's lines count, too, so that another set needs another name"
     found: dict[str, str] = {}
     for line in lines:
         name, colon, text = (part.strip() for part in line.partition(":"))
         if not colon or not _NAME.fullmatch(name):
             raise InputError(f"--{flag}={line}: must look like NAME: ..., NAME of letters, digits, '_', '-' and '.'")
         if name in found:
-            raise InputError(f"--{flag}={line}: {name} is there already")
+            raise InputError(f"--{flag}: {name} is given twice, as {found[name]!r} and {text!r}; {remedy}")
         found[name] = text
     return found
 
@@ -159,17 +160,27 @@ def parse_folders(
 
     A FOLDER that does not exist may be a key of `by_name`.
 
-    Raises InputError for a folder that does not exist, an unknown name, or with `all_needed` a name without a folder.
+    Raises InputError for a folder that does not exist, an unknown name, two folders for one name or for all, or with
+    `all_needed` a name without a folder.
     """
     found: dict[str, pathlib.Path] = {}
+    for_all: list[str] = []
     for entry in entries:
         name, colon, folder = entry.partition(":")
         if colon and name in names:
+            if name in found and found[name] != pathlib.Path(folder):
+                raise InputError(f"--{flag}: {name} has two folders, {found[name]} and {folder}; give one of them")
             found[name] = pathlib.Path(folder)
         elif colon and not pathlib.Path(entry).is_dir():
             raise InputError(f"--{flag}={entry}: {name} has no use for a folder; known: {', '.join(names) or 'none'}")
         else:
-            found = dict.fromkeys(names, pathlib.Path(entry)) | found
+            for_all.append(entry)
+    if len(set(for_all)) > 1:
+        raise InputError(
+            f"--{flag}: {for_all[0]} and {for_all[1]} are both given for all sets; write NAME:FOLDER for each"
+        )
+    if for_all:
+        found = dict.fromkeys(names, pathlib.Path(for_all[0])) | found
     for name in names:
         if all_needed and name not in found:
             raise InputError(f"--{flag}: has no folder for {name}; give --{flag}={name}:FOLDER")

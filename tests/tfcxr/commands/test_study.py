@@ -151,6 +151,43 @@ def test_a_table_that_lacks_a_column_is_named_before_anything_runs(dry, tmp_path
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_a_class_of_which_a_table_has_no_row_is_named_before_anything_runs(dry, tmp_path, capsys):
+    fakes.make_chestxray(tmp_path / "nih", num_patients=5)
+    [table] = (tmp_path / "nih").glob("Data_Entry*.csv")
+    table.write_text(table.read_text().replace("Cardiomegaly", "Hernia"))
+    arguments = [
+        "--name=one", "--records=nih: --dataset=chestxray", f"--data={tmp_path / 'nih'}", "--resolution=16",
+        "--cells=nih -> nih: none/plain", "--baseline_flags=--backbone=resnet_tiny --weights=none --image_size=32",
+        f"--workspace={tmp_path / 'w'}", *dry,
+    ]  # fmt: skip
+    assert call(*arguments, "--label_versions=v3_0s") == 2
+    assert (
+        f"error: build-records-nih-v3_0s: --label_version=v3_0s: no row of {table} is in class 'Cardiomegaly'; choose "
+        "another label version\n"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+    if dry:
+        assert call(*arguments, "--label_versions=v2") == 0
+
+
+def test_folders_that_are_given_again_add_up(tmp_path, capsys):
+    for name in "abc":
+        fakes.make_chestxray(tmp_path / name, num_patients=5)
+    data = {name: f"--data={name}:{tmp_path / name}" for name in "ab"}
+    arguments = [
+        "--name=two", "--records=a: --dataset=chestxray", "--records=b: --dataset=chestxray", "--label_versions=v2",
+        "--cells=a -> b: none/plain", "--baseline_flags=--backbone=resnet_tiny --weights=none --image_size=32",
+        f"--workspace={tmp_path / 'w'}", "--dry_run",
+    ]  # fmt: skip
+    assert call(*arguments, *data.values()) == 0
+    assert f"--data_dir={tmp_path / 'a'}" in (planned := capsys.readouterr().out)
+    assert call(*arguments, f"{data['a']},b:{tmp_path / 'b'}") == 0
+    assert capsys.readouterr().out == planned
+    assert call(*arguments, *data.values(), f"--data=a:{tmp_path / 'c'}") == 2
+    assert f"--data: a has two folders, {tmp_path / 'a'} and {tmp_path / 'c'}" in capsys.readouterr().err
+
+
 @pytest.fixture
 def copied(tiny_study, tmp_path):
     """The tiny study in a place where it may be damaged."""
@@ -236,6 +273,9 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
         if f"--phantom={name}:" not in text:
             layouts[name.split("-")[0]](tmp_path / name, num_patients=5)
             data.append(f"{name}:{tmp_path / name}")
+            if name.endswith("-ap"):
+                [table] = (tmp_path / name).glob("Data_Entry*.csv")
+                table.write_text(table.read_text().replace(",PA,", ",AP,"))
     given = [f"--data={','.join(data)}"] if data else []
     assert call(f"--flagfile=study/{preset}", f"--workspace={tmp_path}", *given, "--dry_run") == 0
     out = capsys.readouterr().out

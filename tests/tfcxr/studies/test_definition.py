@@ -42,7 +42,7 @@ def test_bad_cells(line, message):
 
 def test_named_lines():
     assert definition.parse_named("records", ["a: x --y=C:z", "b:"]) == {"a": "x --y=C:z", "b": ""}
-    with pytest.raises(InputError, match="--records=a: y: a is there already"):
+    with pytest.raises(InputError, match="--records: a is given twice, as 'x' and 'y'"):
         definition.parse_named("records", ["a: x", "a: y"])
     for line in ("a", "a b: x", ": x"):
         with pytest.raises(InputError, match="must look like NAME"):
@@ -55,6 +55,7 @@ def test_folders(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert definition.parse_folders("data", [str(one)], ["a", "b"]) == {"a": one, "b": one}
     assert definition.parse_folders("data", [f"b:{two}", str(one)], ["a", "b"]) == {"a": one, "b": two}
+    assert definition.parse_folders("data", [f"a:{one}", f"a:{one}"], ["a"]) == {"a": one}
     assert definition.parse_folders("generators", [], ["a"], all_needed=False) == {}
     named = {"all_needed": False, "by_name": {"nih_32": two}}
     assert definition.parse_folders("generators", ["a:nih_32"], ["a"], **named) == {"a": two}
@@ -65,6 +66,8 @@ def test_folders(tmp_path):
         ([f"a:{one}"], "has no folder for b"),
         ([str(tmp_path / "none")], "none: there is no such folder"),
         ([f"c:{one}", str(one)], "c has no use for a folder; known: a, b"),
+        ([f"a:{one}", f"b:{one}", f"a:{two}"], f"--data: a has two folders, {one} and {two}; give one of them"),
+        ([str(one), str(two)], f"--data: {one} and {two} are both given for all sets; write NAME:FOLDER for each"),
     ):
         with pytest.raises(InputError, match=message):
             definition.parse_folders("data", entries, ["a", "b"])
