@@ -94,6 +94,12 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "train on so many images of each class, chosen by --seed (more hold those of fewer); validation stays whole",
         lower_bound=1, flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_float(
+        "labelled_fraction", None,
+        "train on the images of this fraction of the patients (of each class), chosen by --seed (a larger one holds "
+        "those of a smaller one); validation stays whole",
+        lower_bound=1e-6, upper_bound=1.0, flag_values=fv,
+    )  # fmt: skip
     common.define_path(
         fv, "extra_records",
         "record set, such as a synthetic one, whose training images are mixed in; validation is that of --records",

@@ -18,6 +18,7 @@ from tfrecords_builder import records
 from tfrecords_builder.errors import InputError, RunError, reason
 from tfrecords_builder.readers import shards
 from tfrecords_builder.records import manifest
+from tfrecords_builder.splits import policies
 
 # Encoded images held for shuffling, in bytes: bounds memory whatever the data set's size.
 _SHUFFLE_BYTES = 256 * 2**20
@@ -131,6 +132,13 @@ class RecordSet:
                 array.setflags(write=False)
             self._labels[split] = table
         return self._labels[split]
+
+    def patients(self, split: str) -> np.ndarray:
+        """The patient of each image of a split in order, object [N] of str; empty where there is none.
+
+        Errors as of `labels`.
+        """
+        return manifest.read_rows(self.info, split, ["patient"])["patient"].to_numpy(object)
 
     def places(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Where each record of a split lies: the number of its shard int32 [N], and its byte offset there int64 [N].
@@ -278,6 +286,37 @@ def choose_per_class(classes: np.ndarray, number: int, num_classes: int, seed: i
             raise ValueError(f"class {k} has {len(rows)} images, fewer than {number}")
         chosen[np.random.default_rng([seed, k]).permutation(rows)[:number]] = True
     return chosen
+
+
+def choose_fraction(patients: np.ndarray, memberships: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which images to take for a set with few labels: all those of a fraction of the patients.
+
+    A patient is in the stratum of the rarest thing that one of the images has (see splits.policies.stratify). The
+    patients of each stratum are permuted by `seed`, and the first ones taken: with one seed a larger fraction holds
+    what a smaller one does.
+
+    Args:
+        patients: object [N] of str; an empty one is a patient of a single image.
+        memberships: bool [N, K], such as the classes; each image has at least one thing.
+        fraction: of the patients of each stratum, in (0, 1]; rounded to whole patients.
+        seed: of the permutations.
+
+    Returns:
+        bool [N].
+    """
+    row, _, strata = policies.stratify(_patient_numbers(patients), memberships)
+    chosen = np.zeros(len(strata), bool)
+    for k in np.unique(strata):
+        members = np.flatnonzero(strata == k)
+        number = round(fraction * len(members))
+        chosen[np.random.default_rng([seed, k]).permutation(members)[:number]] = True
+    return chosen[row]
+
+
+def _patient_numbers(patients: np.ndarray) -> np.ndarray:
+    """A number for each patient, int64 [N]; images without a patient have one each."""
+    _, numbers = np.unique(patients.astype(str), return_inverse=True)
+    return np.where(patients == "", numbers.max(initial=0) + 1 + np.arange(len(patients)), numbers)
 
 
 def has_any(vectors: np.ndarray, labels: Sequence[int]) -> np.ndarray:

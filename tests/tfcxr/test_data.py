@@ -198,6 +198,23 @@ def test_a_few_of_each_class(two_classes):
         data.choose_per_class(classes, 17, 2, seed=1)
 
 
+def test_a_fraction_of_the_patients():
+    """20 patients of two images, 4 of them with a rare finding in one; and 10 images without a patient."""
+    patients = np.array([f"p{i // 2}" for i in range(40)] + [""] * 10, object)
+    rare = np.arange(50) % 10 == 0
+    rare[40:] = False
+    memberships = np.column_stack([rare, ~rare])
+    half, more, whole = [data.choose_fraction(patients, memberships, part, seed=1) for part in (0.5, 0.75, 1.0)]
+    assert [rare[rows].sum() for rows in (half, more, whole)] == [2, 3, 4]
+    # 16 other patients and 10 images without one: 13 of 26, and of 19.5 the even number.
+    names = np.where(patients == "", [f"alone-{i}" for i in range(50)], patients)
+    assert [len(set(names[rows])) for rows in (half, more, whole)] == [2 + 13, 3 + 20, 30]
+    assert more[half].all()
+    assert whole.all()
+    np.testing.assert_array_equal(half[:40:2], half[1:40:2])  # both images of a patient or none
+    assert (half != data.choose_fraction(patients, memberships, 0.5, seed=2)).any()
+
+
 def test_filter_labels_leaves_out_rows_without_them(tmp_path):
     record_set = data.RecordSet(fakes.make_records(tmp_path / "r", label_version="multilabel", per_class=4))
     pneumonia = 7

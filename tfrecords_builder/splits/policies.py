@@ -119,7 +119,7 @@ def _kfold(frame: pd.DataFrame, num_folds: int, fold: int, test: bool, seed: int
         raise InputError(f"--num_folds={num_folds}: give at least {least}{' with a test fold' if test else ''}")
     if not 0 <= fold < num_folds:
         raise InputError(f"--fold={fold}: give one of 0 to {num_folds - 1} (--num_folds={num_folds})")
-    inverse, sizes, strata = _stratify(_groups(frame), _memberships(frame))
+    inverse, sizes, strata = stratify(_groups(frame), _memberships(frame))
     if len(sizes) < num_folds:
         raise InputError(f"--num_folds={num_folds}: the table has {len(sizes)} patients; give fewer folds")
     # Strata one after the other, large groups first, dealt out like cards, to and fro so that no fold always gets the
@@ -165,10 +165,16 @@ def _memberships(frame: pd.DataFrame) -> np.ndarray:
     return np.column_stack([positive, alone, extra, ~positive.any(axis=1) & ~extra])
 
 
-def _stratify(groups: np.ndarray, memberships: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns each row's group number int[N], and each group's number of rows and stratum, int[G].
+def stratify(groups: np.ndarray, memberships: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Puts whole groups, such as patients, into strata.
 
-    A group's stratum is the rarest thing (column of `memberships`) that one of its rows has.
+    Args:
+        groups: what must stay together, [N] of any kind.
+        memberships: what each row has, bool [N, K]; each row has at least one thing.
+
+    Returns:
+        Each row's group number int [N], and each group's number of rows and its stratum, int [G]: the rarest thing
+        (column of `memberships`) that one of its rows has.
     """
     _, inverse = np.unique(groups, return_inverse=True)
     sizes = np.bincount(inverse)
@@ -185,7 +191,7 @@ def _split_groups(groups: np.ndarray, memberships: np.ndarray, fractions: Sequen
     In each stratum the splits get their shares of the groups, dealt out in order of group size, so that each gets small
     and large ones; a stratum with enough groups gives every split one.
     """
-    inverse, sizes, stratum = _stratify(groups, memberships)
+    inverse, sizes, stratum = stratify(groups, memberships)
     rng = np.random.default_rng(seed)
     result = np.zeros(len(sizes), np.int64)
     shares = np.asarray(fractions, float)

@@ -142,12 +142,21 @@ def test_a_run_starts_from_another_with_few_labels_and_other_images(
     }
 
 
+def test_a_run_on_a_fraction_of_the_patients(records, tmp_path, capsys):
+    """10 patients of each class, two images each."""
+    assert train(records, tmp_path / "run", "--labelled_fraction=0.2", "--stage2_epochs=1") == 0
+    assert "labelled: 4 of No Finding, 4 of Pneumothorax" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/result.json").read_text())["images_per_epoch"] == {"records": 8, "extra": 0}
+
+
 def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
     other_version = fakes.make_records(tmp_path / "v2", resolution=16, label_version="v2", per_class=2)
     other_size = fakes.make_records(tmp_path / "small", resolution=8, per_class=2)
     cropped = fakes.make_records(tmp_path / "cropped", resolution=16, per_class=2, aspect="crop")
     for flags, message in [
         (["--labelled_per_class=21"], "has 20 of No Finding, 20 of Pneumothorax"),
+        (["--labelled_fraction=0.01"], "--labelled_fraction=0.01: leaves 0 of No Finding, 0 of Pneumothorax"),
+        (["--labelled_fraction=0.5", "--labelled_per_class=2"], "--labelled_fraction: chooses the images in another"),
         ([f"--extra_records={other_version}"], "its label version is v2, not v1_0s as that of --records"),
         ([f"--extra_records={other_size}"], "its resolution is 8, not 16"),
         (

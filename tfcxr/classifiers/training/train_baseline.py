@@ -44,6 +44,8 @@ class BaselineConfig:
         flip: flip half of the training images left-right.
         labelled_per_class: train on so many images of each class, chosen by `seed` (see data.choose_per_class); None
             for all.
+        labelled_fraction: train on the images of such a fraction of the patients, chosen by `seed` (see
+            data.choose_fraction); None for all.
         extra_ratio: images of the extra set for each image of the records, if there is an extra set.
         duplicate_control: repeat images of the records instead of those of the extra set (see data.Extra).
         patience: epochs of stage 2 without a better one before it stops; 0 for never.
@@ -66,6 +68,7 @@ class BaselineConfig:
     balanced: bool = False
     flip: bool = False
     labelled_per_class: int | None = None
+    labelled_fraction: float | None = None
     extra_ratio: float = 1.0
     duplicate_control: bool = False
     patience: int = 0
@@ -76,6 +79,8 @@ class BaselineConfig:
 def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
     """Raises InputError for settings without use, whatever the records; `extra_records`: the flag's value."""
     choices.check_backbone(config.backbone, config.image_size, attention=False)
+    if config.labelled_fraction and config.labelled_per_class:
+        raise InputError("--labelled_fraction: chooses the images in another way than --labelled_per_class; give one")
     if config.duplicate_control and not extra_records:
         raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
 
@@ -298,6 +303,8 @@ def training_batches(
 
 def _choose(record_set: data.RecordSet, classes: np.ndarray, config: BaselineConfig) -> np.ndarray:
     """Which training images to use: bool [N]."""
+    if config.labelled_fraction:
+        return _choose_fraction(record_set, classes, config.labelled_fraction, config.seed)
     number = config.labelled_per_class
     if number is None:
         return np.ones(len(classes), bool)
@@ -307,6 +314,21 @@ def _choose(record_set: data.RecordSet, classes: np.ndarray, config: BaselineCon
         has = ", ".join(f"{count} of {name}" for name, count in zip(names, counts, strict=True))
         raise InputError(f"--labelled_per_class={number}: the train split of {record_set.path} has {has}")
     return data.choose_per_class(classes, number, len(names), config.seed)
+
+
+def _choose_fraction(record_set: data.RecordSet, classes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """The images of a fraction of the patients: bool [N]. Raises InputError if a class is left without an image."""
+    patients, num_classes = record_set.patients("train"), record_set.num_classes
+    # Rows of no class, which are not trained on, are a stratum of their own.
+    chosen = data.choose_fraction(patients, np.eye(num_classes + 1, dtype=bool)[classes], fraction, seed)
+    counts = np.bincount(classes[chosen & (classes >= 0)], minlength=num_classes)
+    has = ", ".join(f"{count} of {name}" for name, count in zip(record_set.info.classes, counts, strict=True))
+    if not counts.all():
+        raise InputError(
+            f"--labelled_fraction={fraction:g}: leaves {has} in the train split of {record_set.path}; give a larger one"
+        )
+    print(f"labelled: {has}", flush=True)
+    return chosen
 
 
 def _make_extra(
