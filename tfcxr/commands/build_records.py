@@ -68,6 +68,11 @@ def main(fv: flags.FlagValues) -> None:
         print(f"left out: {count} ({reason})")
     for what, count in report["hierarchy"].items():
         print(f"label hierarchy: {count} images have {what}")
+    if report["hierarchy"]:
+        print(
+            "label hierarchy: by CheXpert's rules the first label implies the second. The images were written with the "
+            "labels of the table; if such pairs are not meant there, correct the table and build again"
+        )
     print(f"{report['written']} of {report['rows']} rows written to {fv.output_dir} in {seconds:.1f} s")
 
 

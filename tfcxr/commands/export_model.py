@@ -50,7 +50,7 @@ def main(fv: flags.FlagValues) -> None:
         onnx_export.check_installed()
     generator = loading.load(fv.run_dir, fv.snapshot) if is_gan else None
     if generator:
-        loading.check_trained(generator, f"--run_dir={fv.run_dir}", allow=fv.allow_untrained)
+        loading.check_trained(generator, f"--run_dir={fv.run_dir}", allow=fv.allow_untrained, run_dir=fv.run_dir)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         if generator:

@@ -106,7 +106,7 @@ def main(fv):
     version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
     generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
     named = f"--run_dir={fv.run_dir}" if fv.run_dir else f"--generator={fv.generator}"
-    loading.check_trained(generator, named, allow=fv.allow_untrained)
+    loading.check_trained(generator, named, allow=fv.allow_untrained, run_dir=fv.run_dir)
     source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}
     if fv.label_source == "balanced":
         plan = generation.plan_balanced(generator, version, fv.per_class, **source)
@@ -142,6 +142,11 @@ def check(fv, pending=()):
     del pending  # no folder is looked into
     if bool(fv.run_dir) == bool(fv.generator):
         raise InputError("--run_dir or --generator: give one of them")
+    if fv.label_source == "balanced" and fv.num_images and fv.per_class is None:
+        raise InputError(
+            f"--num_images={fv.num_images}: --label_source=balanced makes as many of each class: give --per_class "
+            "instead; or give --label_source=records, which draws labels as frequent as the GAN has seen them"
+        )
     for name, what in _NEEDED[fv.label_source].items():
         if fv[name].value in (None, ""):
             raise InputError(f"--{name} is required: {what}")

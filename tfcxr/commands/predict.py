@@ -44,8 +44,9 @@ def main(fv: flags.FlagValues) -> int:
             heatmaps = stack.enter_context(files.output_folder(fv.heatmaps, overwrite=fv.overwrite, flag="--heatmaps"))
             app.write_flags(fv, heatmaps)
         result = predict.predict_files(fv.model, image_paths, output, batch_size=fv.batch_size, heatmaps=heatmaps)
-    files.write_json(output.with_suffix(".result.json"), {"schema_version": 1, "model": fv.model, **result})
-    app.write_flags(fv, output.parent, f"{output.stem}.flags.txt")
+    result_file, flags_file = predict.written_beside(output)
+    files.write_json(result_file, {"schema_version": 1, "model": fv.model, **result})
+    app.write_flags(fv, output.parent, flags_file.name)
     print(f"{result['num_images']} images written to {output}")
     for path, reason in result["failed"].items():
         print(f"error: {path}: {reason}", file=sys.stderr)

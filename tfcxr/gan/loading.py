@@ -51,7 +51,7 @@ class Generator:
     warm_started: bool = False
 
 
-def check_trained(generator: Generator, where: str, *, allow: bool) -> None:
+def check_trained(generator: Generator, where: str, *, allow: bool, run_dir: str | os.PathLike | None = None) -> None:
     """Checks that a generator has learned something.
 
     It has if training has shown it at least MIN_KIMG thousand real images. The snapshot with the best fidelity may be
@@ -62,6 +62,7 @@ def check_trained(generator: Generator, where: str, *, allow: bool) -> None:
         generator: to check.
         where: flag and value that named it, for the message.
         allow: take it whatever it has seen.
+        run_dir: where it came from, if that is a run; its newest snapshot is proposed if that has seen more.
 
     Raises:
         InputError: it has been shown fewer images.
@@ -69,10 +70,14 @@ def check_trained(generator: Generator, where: str, *, allow: bool) -> None:
     imported = not generator.combinations
     if generator.kimg >= MIN_KIMG or imported or generator.warm_started or allow:
         return
+    remedy = "train it further"
+    if run_dir:
+        shown = tf.Variable(0, dtype=tf.int64)
+        restore(run_dir, "latest", images_shown=shown)
+        remedy += ", try --snapshot=latest" if int(shown) >= 1000 * MIN_KIMG else ""
     raise InputError(
         f"{where}: the generator is untrained: it has been shown {1000 * generator.kimg:.0f} real images, and with "
-        f"fewer than {1000 * MIN_KIMG:.0f} its images are noise; train it further, try --snapshot=latest, or give "
-        "--allow_untrained"
+        f"fewer than {1000 * MIN_KIMG:.0f} its images are noise; {remedy}, or give --allow_untrained"
     )
 
 

@@ -17,6 +17,8 @@ from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures, pixel_ranges
 from tfrecords_builder.progress import progress
 
+# How the files begin that predict writes: predictions, result, flags.
+_STARTS = (b"image,prediction,", b'{\n  "schema_version": 1,\n  "model": ', b"--")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
 
 
@@ -46,13 +48,29 @@ def find_images(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     return list(dict.fromkeys(found))
 
 
+def written_beside(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The files of the result and of the flags, which are written beside a CSV."""
+    return path.with_suffix(".result.json"), path.with_name(f"{path.stem}.flags.txt")
+
+
 def check_output(path: pathlib.Path, *, overwrite: bool) -> None:
-    """Makes the folder of a CSV that is to be written. Raises InputError if that fails, or the CSV is there."""
+    """Makes the folder of a CSV that is to be written.
+
+    Raises InputError if that fails, or if one of the files to write is there; with `overwrite` only if `predict` did
+    not write it.
+    """
     try:
         if path.is_dir():
             raise InputError(f"--output={path}: is a folder; name a CSV file")
-        if path.exists() and not overwrite:
-            raise InputError(f"--output={path}: exists; choose another file or give --overwrite")
+        for file, start in zip((path, *written_beside(path)), _STARTS, strict=True):
+            if not file.exists():
+                continue
+            if not overwrite:
+                raise InputError(f"--output={path}: {file.name} exists; choose another file or give --overwrite")
+            if not _begins_with(file, start):
+                raise InputError(
+                    f"--output={path}: would replace {file.name}, which predict did not write; choose another file"
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output={path}: cannot be written ({error.strerror})") from error
@@ -117,6 +135,13 @@ def predict_files(
         # Six digits: the seventh of a float32 may differ between a run and its export.
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return {"num_images": len(paths), "failed": failed, "classes": classes}
+
+
+def _begins_with(file: pathlib.Path, start: bytes) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(start)) == start
 
 
 class _Overlays:

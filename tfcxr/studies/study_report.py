@@ -58,7 +58,7 @@ def write(
     newest = max((_finished(workspace / job["output"]) for job in study["jobs"]), default="")
     pages.write(
         folder,
-        title=study["question"],
+        title=study["question"] or f"Study {study['name']}",
         subtitle=f"Study {study['name']}, tfcxr {study['versions']['tfcxr']}, newest result of {newest or 'no job'}",
         program="tfcxr study",
         sections=sections,

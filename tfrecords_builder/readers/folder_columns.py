@@ -1,6 +1,7 @@
 """Which columns of a user's own table mean what, and the flags that say so."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 from tfrecords_builder.errors import InputError
@@ -103,4 +104,9 @@ def to_canonical(name: str) -> str | None:
 def _to_finding(name: str, flag: str) -> str:
     if not name or EXTRA_SEPARATOR in name:
         raise InputError(f"{flag}: {name!r} is no name of a finding")
-    return to_canonical(name) or name
+    label = to_canonical(name)
+    # `No_Finding` would be a finding outside the 14 labels, and no class would have such an image.
+    meant = to_canonical(re.sub(r"[\W_]+", " ", name).strip())
+    if meant and not label:
+        raise InputError(f"{flag}: {name!r} is no label; did you mean {meant!r}?")
+    return label or name

@@ -442,7 +442,21 @@ def test_predict_names_bad_flags(baseline, tmp_path, capsys):
     assert call_predict(f"--model={export}", f"--images={image}", f"--output={out}") == 2
     assert "exists; choose another file" in capsys.readouterr().err
     assert out.read_text() == "mine"
-    assert call_predict(f"--model={export}", f"--images={image},{image}", f"--output={out}", "--overwrite") == 0
+    arguments = [f"--model={export}", f"--images={image},{image}", f"--output={out}"]
+    assert call_predict(*arguments, "--overwrite") == 2
+    assert f"--output={out}: would replace out.csv, which predict did not write" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    out.unlink()
+    for name in ("out.result.json", "out.flags.txt"):
+        (tmp_path / name).write_text("mine")
+        assert call_predict(*arguments) == 2
+        assert f"--output={out}: {name} exists" in capsys.readouterr().err
+        assert call_predict(*arguments, "--overwrite") == 2
+        assert f"would replace {name}" in capsys.readouterr().err
+        (tmp_path / name).unlink()
+    assert call_predict(*arguments) == 0
+    assert call_predict(*arguments) == 2
+    assert call_predict(*arguments, "--overwrite") == 0
     assert len(pd.read_csv(out)) == 1
 
 

@@ -1,6 +1,7 @@
 """Synthetic record sets: the right labels, numbers, splits and latents, and errors that say what to do."""
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,9 @@ from flags import app
 from tests import fakes, gan_runs
 from tfcxr import data, read_records
 from tfcxr.commands import export_model, generate, verify_records
+from tfcxr.gan import loading
 from tfrecords_builder import labels as labels_lib
+from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
 NO_FINDING, PNEUMOTHORAX = LABELS.index("No Finding"), LABELS.index("Pneumothorax")
@@ -185,7 +188,8 @@ def test_an_untrained_gan_is_refused(tmp_path, capsys, how):
     arguments = [f"--{how}={folder}", "--label_version=v1_0s", "--per_class=2", f"--output_dir={tmp_path / 'out'}"]
     assert call(*arguments) == 2
     error = capsys.readouterr().err
-    assert f"--{how}={folder}: the generator is untrained" in error and "--allow_untrained" in error
+    assert f"--{how}={folder}: the generator is untrained" in error
+    assert error.endswith("its images are noise; train it further, or give --allow_untrained\n")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert call(*arguments, "--allow_untrained") == 0
@@ -231,12 +235,21 @@ def test_a_gan_that_began_from_the_weights_of_another_is_trained(tmp_path):
     assert call(*arguments, f"--output_dir={tmp_path / 'out'}") == 0
 
 
+def test_the_newest_snapshot_is_proposed_only_where_it_has_seen_more(tmp_path):
+    for shown, words in ((2000, "train it further, try --snapshot=latest, or give"), (32, "train it further, or give")):
+        run = gan_runs.make_gan_run(tmp_path / str(shown), images_shown=shown)
+        best = dataclasses.replace(loading.load(run), kimg=0.0)
+        with pytest.raises(InputError, match=f"x: the generator is untrained: .* {words} --allow_untrained"):
+            loading.check_trained(best, "x", allow=False, run_dir=run)
+
+
 def test_bad_calls_exit_2_in_one_line(run, tmp_path, capsys):
     out = f"--output_dir={tmp_path / 'out'}"
     version = "--label_version=v1_0s"
     for arguments, expected in [
         ([version, "--per_class=2"], "--run_dir or --generator"),
         ([version, f"--run_dir={run}"], "--per_class is required"),
+        ([version, f"--run_dir={run}", "--num_images=9"], "--num_images=9: --label_source=balanced makes as many of"),
         ([version, f"--run_dir={run}", "--per_class=0"], "per_class"),
         ([version, f"--run_dir={run}", "--label_source=records", "--per_class=2"], "--per_class"),
         ([version, f"--run_dir={tmp_path}", "--per_class=2"], "is not a run folder"),

@@ -87,8 +87,11 @@ def test_what_a_run_could_not_measure_is_a_dash(study):
     result = json.loads(gan.read_text())
     result["fidelity"] |= {"value": None, "best": None, "best_kimg": None}
     gan.write_text(json.dumps(result))
+    described = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**described, "question": ""}))
     study_report.write(folder, workspace)
     page = (folder / "report.md").read_text()
+    assert page.startswith("# Study tiny\n")  # its name, where there is no question
     assert "target –" in page
     assert "Its best value was –, after – thousand images." in page
 

@@ -44,6 +44,15 @@ def test_class_values_may_stand_for_several_findings_or_none(tmp_path):
     assert frame["Edema"].dtype == np.float32
 
 
+def test_a_label_that_is_written_another_way_is_named():
+    for name, meant in (("No_Finding", "No Finding"), ("pleural-effusion", "Pleural Effusion")):
+        with pytest.raises(InputError, match=f"--class_values=x:{name}: '{name}' is no label; did you mean '{meant}'"):
+            readers.parse_columns(["class:c"], [f"x:{name}"])
+        with pytest.raises(InputError, match=f"--columns={name}:c: '{name}' is no label; did you mean '{meant}'"):
+            readers.parse_columns([f"{name}:c"])
+    assert readers.parse_class_values(["x:Lung_Cyst"]) == {"x": ("Lung_Cyst",)}
+
+
 def test_cells_are_split_with_class_values_too(tmp_path):
     """As NIH's: names that --class_values maps beside canonical ones; a value that holds "|" counts as a whole."""
     _write(tmp_path, "path,patient,c", "a.png,1,TB|Edema", "b.png,1,TB | infiltrat|TB", "c.png,2,x|y")

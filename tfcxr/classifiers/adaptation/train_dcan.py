@@ -196,6 +196,7 @@ class Adaptation:
             evaluate=evaluate,
             select=self.config.select,
             checkpoint_steps=self.config.checkpoint_steps,
+            records=f"{self.source.path} or {self.target.path}",
             patience=self.config.patience,
             describe=self._describe,
         )

@@ -101,6 +101,7 @@ class Trainer:
         evaluate: Callable[[], dict[str, float | None]],
         select: str,
         checkpoint_steps: int,
+        records: str,
         patience: int = 0,
         describe: Callable[[dict[str, Any]], str] = str,
     ):
@@ -113,6 +114,7 @@ class Trainer:
             evaluate: returns numbers by name; those called `select/<criterion>` choose weights, higher is better.
             select: the criterion that chooses.
             checkpoint_steps: steps between checkpoints, besides those at evaluations; 0 for none.
+            records: the record sets that are read, for the message about damaged ones.
             patience: evaluations of the last phase without a better one before it stops; 0 for never.
             describe: history row -> line to print.
 
@@ -122,7 +124,7 @@ class Trainer:
         self._strategy = tf.distribute.get_strategy()
         self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
         self._measure, self._select, self._describe = evaluate, f"select/{select}", describe
-        self._checkpoint_steps, self._patience = checkpoint_steps, patience
+        self._checkpoint_steps, self._patience, self._records = checkpoint_steps, patience, records
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._means = [{name: _Mean() for name in phase.log_names} for phase in self.phases]
         checkpoint = tf.train.Checkpoint(
@@ -272,7 +274,7 @@ class Trainer:
 
         def run(most: int) -> int:
             before = time.monotonic()
-            with data.naming_damage("records"):
+            with data.naming_damage(self._records):
                 self._waited += float(run_steps(iterator, tf.constant(most)))
             self._busy += time.monotonic() - before
             self._step.assign_add(most)

@@ -112,6 +112,7 @@ class Baseline:
         loop.check_classes(record_set, flag="--records", split="train")
         classes = record_set.labels("train")["class"]
         self._only = _choose(record_set, classes, config)
+        self._folders = [str(read.path) for read in (record_set, extra_set) if read]
         self._extra = _make_extra(config, record_set, extra_set, int(self._only.sum()))
         # Images of each class in an epoch.
         self._counts = np.bincount(classes[self._only], minlength=record_set.num_classes)
@@ -147,6 +148,7 @@ class Baseline:
             evaluate=lambda: self._evaluate(validate()),
             select="source",
             checkpoint_steps=self.config.checkpoint_steps,
+            records=" or ".join(self._folders),
             patience=self.config.patience,
             describe=lambda row: _describe(row, self._steps_per_epoch),
         )

@@ -1,5 +1,6 @@
 """The training loop with a network of one weight: best weights, patience, divergence."""
 
+import dataclasses
 import json
 import re
 import time
@@ -58,6 +59,7 @@ def make_trainer(
         evaluate=lambda: {f"select/{select}": left.pop(0)},
         select=select,
         checkpoint_steps=0,
+        records="a or b",
         patience=patience,
         describe=lambda row: f"step {row['step']}",
     )
@@ -262,6 +264,15 @@ def test_a_run_of_earlier_versions_goes_on(run, monkeypatch):
         assert trainer.step == (6 if best == 4 else 8)
         trainer.fit()
         assert (trainer.best["step"], kept_weight(run)) == (best, best)
+
+
+def test_damaged_records_are_named_with_their_folders(run, tmp_path):
+    (tmp_path / "broken").write_bytes(bytes(100))
+    trainer = make_trainer(run, SCORES)
+    [phase] = trainer.phases
+    trainer.phases = [dataclasses.replace(phase, stream=lambda *_: tf.data.TFRecordDataset(str(tmp_path / "broken")))]
+    with pytest.raises(RunError, match=r"^a or b: damaged records \(.*\); see verify-records$"):
+        trainer.fit()
 
 
 def test_each_evaluation_is_in_tensorboard_once(run, monkeypatch):
