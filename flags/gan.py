@@ -13,7 +13,7 @@ from tfrecords_builder import labels
 def define_network(fv: flags.FlagValues) -> None:
     """What decides the shape and the start of the networks."""
     flags.DEFINE_enum(
-        "arch", "cpd", network_config.ARCHS,
+        "arch", "cpd", list(network_config.ARCHS),
         "cpd: class-conditional GAN of the benchmark; prog: progressive growing with label losses", flag_values=fv,
     )  # fmt: skip
     for name, default, what in (("g_arch", "skip", "generator"), ("d_arch", "resnet", "discriminator")):

@@ -27,7 +27,7 @@ def define_data_set(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "dataset",
         None,
-        choices.DATASETS,
+        list(choices.DATASETS),
         "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, or a record set",
         flag_values=fv,
     )

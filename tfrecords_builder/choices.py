@@ -1,6 +1,7 @@
 """Values that flags and libraries agree on; imports nothing, so that `--help` answers at once."""
 
-DATASETS = ("chexpert", "chestxray", "folder", "records")
+# name: module of tfrecords_builder.readers, with `read` and `check_header`
+DATASETS = {"chexpert": "chexpert", "chestxray": "chestxray", "folder": "folder", "records": "record_set"}
 VIEWS = ("PA", "AP", "any")
 SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
 SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test

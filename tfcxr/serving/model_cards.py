@@ -10,6 +10,7 @@ import jinja2
 
 from tfcxr import percentages
 from tfcxr.classifiers.adaptation import methods
+from tfcxr.gan.networks import network_config
 from tfrecords_builder.records import datasheet
 
 
@@ -49,7 +50,7 @@ def generator_card(description: Mapping[str, Any], seen: Sequence[str]) -> str:
         seen: the labels that it was conditioned on.
     """
     network = description["network"]
-    kind = "prog-GAN" if network["arch"] == "prog" else f"cpD-GAN ({network['g_arch']} architecture)"
+    kind = network_config.ARCHS[network["arch"]][1].format(**network)
     return _render("generator_card.md.j2", about=description, kind=kind, seen=seen)
 
 

@@ -4,8 +4,10 @@
 """
 
 import dataclasses
+import importlib
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,6 @@ import pandas as pd
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
-from tfrecords_builder.readers import chestxray, chexpert, folder, record_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -74,16 +75,7 @@ def read(
         if data_dir.is_file():
             raise InputError(f"--data_dir={data_dir}: is a file; give the images' folder, a table by --labels_csv")
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
-    if dataset == "chexpert":
-        table = chexpert.read(data_dir, table_path, official)
-    elif dataset == "chestxray":
-        table = chestxray.read(data_dir, table_path, official)
-    elif dataset == "folder":
-        table = folder.read(data_dir, table_path, official, columns or FolderColumns())
-    else:
-        if table_path:
-            raise InputError("--labels_csv: a record set has its own table; leave it out with --dataset=records")
-        table = record_set.read(data_dir)
+    table = _module(dataset).read(data_dir, table_path, official, columns)
     _refuse_duplicates(table)
     return _skip_laterals(table) if frontal_only else table
 
@@ -105,12 +97,11 @@ def check_header(
     """
     data_dir = pathlib.Path(data_dir)
     table_path = pathlib.Path(labels_csv) if labels_csv else None
-    if dataset == "chexpert":
-        chexpert.check_header(data_dir, table_path, official)
-    elif dataset == "chestxray":
-        chestxray.check_header(data_dir, table_path)
-    elif dataset == "folder":
-        folder.check_header(data_dir, table_path, official, columns or FolderColumns())
+    _module(dataset).check_header(data_dir, table_path, official, columns)
+
+
+def _module(dataset: str) -> Any:
+    return importlib.import_module(f"{__name__}.{choices.DATASETS[dataset]}")
 
 
 def _refuse_duplicates(table: Table) -> None:

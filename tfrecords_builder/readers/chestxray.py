@@ -9,6 +9,7 @@ import pandas as pd
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 from tfrecords_builder.readers import csv_files, table
+from tfrecords_builder.readers.folder_columns import FolderColumns
 
 # NIH's findings -> canonical labels; those mapped to None have no CheXpert counterpart and stay extra findings.
 NIH_FINDINGS: dict[str, str | None] = {
@@ -37,12 +38,14 @@ _TABLES = (
 _REQUIRED = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 
 
-def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> table.Table:
+def read(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+) -> table.Table:
     """Reads NIH's Data_Entry_2017.csv or _v2020.csv, plain or gzipped, and, if `official`, its lists.
 
     Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/` or `data_dir` itself.
     """
-    path = check_header(data_dir, labels_csv)
+    path = _find_table(data_dir, labels_csv)
     raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
     frame = table.make_frame(
         raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
@@ -79,7 +82,15 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
     )
 
 
-def check_header(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pathlib.Path:
+def check_header(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+) -> None:
+    """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
+    del official  # the lists have no columns
+    _find_table(data_dir, labels_csv)
+
+
+def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pathlib.Path:
     """The table; raises InputError, as `read`, if it is absent or lacks a column, by its first line."""
     path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
     if path is None:

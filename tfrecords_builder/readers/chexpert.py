@@ -9,6 +9,7 @@ import pandas as pd
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import LABELS
 from tfrecords_builder.readers import csv_files, table
+from tfrecords_builder.readers.folder_columns import FolderColumns
 
 _REQUIRED = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
 _PATIENT = re.compile(r"patient\d+")
@@ -16,7 +17,9 @@ _PATIENT = re.compile(r"patient\d+")
 _SIDEWAYS = (table.LATERAL, "RL")
 
 
-def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> table.Table:
+def read(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+) -> table.Table:
     """Reads CheXpert's train.csv and, if `official`, valid.csv; full and -small layouts.
 
     Whether an image is frontal is what `Frontal/Lateral` says, as in the published counts. A frontal image whose
@@ -48,7 +51,9 @@ def read(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
     )
 
 
-def check_header(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> None:
+def check_header(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at first lines only."""
     for path in _find_paths(data_dir, labels_csv, official)[1]:
         table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chexpert")

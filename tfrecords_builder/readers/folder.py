@@ -18,7 +18,7 @@ _SPLITS = {"train": "train", "test": "test", "": ""} | dict.fromkeys(("val", "va
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
 ) -> table.Table:
     """Reads a user's own table.
 
@@ -26,8 +26,9 @@ def read(
         data_dir: folder of the images, at any depth.
         labels_csv: the table; None: the only CSV file in `data_dir`.
         official: whether the table must have a column of splits; `fold` is filled wherever there is one.
-        columns: what the columns mean.
+        columns: what the columns mean; None: their default names.
     """
+    columns = columns or FolderColumns()
     path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
     warnings = []
     if not patient:
@@ -68,10 +69,10 @@ def read(
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
-    _choose_columns(data_dir, labels_csv, official, columns)
+    _choose_columns(data_dir, labels_csv, official, columns or FolderColumns())
 
 
 def _choose_columns(

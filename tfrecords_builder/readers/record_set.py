@@ -7,19 +7,28 @@ import numpy as np
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
 from tfrecords_builder.readers import csv_files, shards, table
+from tfrecords_builder.readers.folder_columns import FolderColumns
 
 _COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")
 
 
-def read(data_dir: pathlib.Path) -> table.Table:
+def read(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool = False, _: FolderColumns | None = None
+) -> table.Table:
     """Reads the manifest of a record set, built or synthetic; its classes are ignored.
 
     The labels are 0 or 1, as the uncertain policy of the set left them; `fold` is the set's split. Labels that no image
     has are not in `labelled`: the set cannot tell whether they were looked for.
 
+    Args:
+        data_dir: the record set.
+        labels_csv: must be None.
+        official: of no meaning here.
+
     Raises:
-        InputError: no record set, or one whose shards do not fit its manifest.
+        InputError: another table is given, no record set, or one whose shards do not fit its manifest.
     """
+    check_header(data_dir, labels_csv, official)
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
 
     info = records.load_info(data_dir)
@@ -49,6 +58,15 @@ def read(data_dir: pathlib.Path) -> table.Table:
         findings=tuple(sorted(findings)),
         labelled=tuple(label for label in LABELS if (frame[label] == 1).any()),
     )
+
+
+def check_header(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+) -> None:
+    """Raises InputError if another table is given: a record set has its own, whose columns are always the same."""
+    del data_dir, official
+    if labels_csv:
+        raise InputError("--labels_csv: a record set has its own table; leave it out with --dataset=records")
 
 
 def _find_offsets(raw: csv_files.RawTable, offsets: dict[str, np.ndarray]) -> np.ndarray:

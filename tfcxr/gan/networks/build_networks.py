@@ -1,9 +1,11 @@
 """Both networks of a GAN by their configuration: cpD-GAN's or prog-GAN's."""
 
+import importlib
+from typing import Any
+
 import tensorflow as tf
 
-from tfcxr.gan.networks import cpd_gan, prog_gan
-from tfcxr.gan.networks.network_config import NetworkConfig
+from tfcxr.gan.networks.network_config import ARCHS, NetworkConfig
 
 
 def build_generator(config: NetworkConfig | None = None, policy: str = "float32", **settings) -> tf.keras.Model:
@@ -15,8 +17,7 @@ def build_generator(config: NetworkConfig | None = None, policy: str = "float32"
     always. Raises ValueError naming a bad field.
     """
     config = config or NetworkConfig(**settings)
-    module = prog_gan if config.arch == "prog" else cpd_gan
-    return module.build_generator(config, policy)
+    return _module(config).build_generator(config, policy)
 
 
 def build_discriminator(config: NetworkConfig | None = None, policy: str = "float32", **settings) -> tf.keras.Model:
@@ -27,5 +28,8 @@ def build_discriminator(config: NetworkConfig | None = None, policy: str = "floa
     With arch 'prog' inputs and outputs are those of `prog.build_discriminator`.
     """
     config = config or NetworkConfig(**settings)
-    module = prog_gan if config.arch == "prog" else cpd_gan
-    return module.build_discriminator(config, policy)
+    return _module(config).build_discriminator(config, policy)
+
+
+def _module(config: NetworkConfig) -> Any:
+    return importlib.import_module(f"{__package__}.{ARCHS[config.arch][0]}")

@@ -2,7 +2,11 @@
 
 import dataclasses
 
-ARCHS = ("cpd", "prog")
+# name: (module here, with `build_generator` and `build_discriminator`; what model cards call it, by the settings)
+ARCHS = {
+    "cpd": ("cpd_gan", "cpD-GAN ({g_arch} architecture)"),
+    "prog": ("prog_gan", "prog-GAN"),
+}
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 
