@@ -13,10 +13,10 @@ from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import models
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.records import manifest
 
 FILE = "predictions.csv"
 _PROBABILITY = "probability "  # in front of a class's name: its column
-_KEYS = {"id": "image/id", "patient": "patient/id", "view": "image/view", "sex": "patient/sex", "age": "patient/age"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +55,10 @@ def read_images(record_set: data.RecordSet, split: str) -> pd.DataFrame:
 
     Columns: id, patient, view, sex (strings), age (years, -1 unknown), class (int64).
 
-    Raises RunError if a record is damaged.
+    They are those of the manifest; errors as of `manifest.read_rows`.
     """
-    keys = {**_KEYS, "class": "label/class"}
-    dataset = record_set.dataset(split, decode=False).map(lambda record: {k: record[v] for k, v in keys.items()})
-    with data.naming_damage(record_set.path):
-        batches = list(dataset.batch(4096).as_numpy_iterator())
-    table = pd.DataFrame({key: np.concatenate([batch[key] for batch in batches]) for key in keys})
-    texts = table.select_dtypes(object).columns
-    table[texts] = table[texts].map(bytes.decode)
-    return table
+    table = manifest.read_rows(record_set.info, split, ["id", "patient", "view", "sex", "age"])
+    return table.assign(**{"class": record_set.labels(split)["class"]})
 
 
 def predict(

@@ -8,11 +8,11 @@ import numpy as np
 
 from tfcxr.gan import loading
 from tfcxr.generation import conditions, plans
+from tfrecords_builder import csv_files
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS, LabelVersion, combinations
 from tfrecords_builder.labels.canonical import SPLITS
-from tfrecords_builder.readers import csv_files
 
 COUNT, CLASS, SPLIT = "count", "class", "split"
 COLUMNS = (*LABELS, COUNT, CLASS, SPLIT)

@@ -105,7 +105,9 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         variables = variable_names.reference_variables(generator.model)
         np.savez(assets / "weights.npz", **{name: variable.numpy() for name, variable in variables.items()})
         files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in LABELS))
-        files.write_text(assets / "model_card.md", model_cards.generator_card(description, served.seen))
+        files.write_text(
+            assets / "model_card.md", model_cards.generator_card(description, generator.network.kind, served.seen)
+        )
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
     warmed = warmup_requests.write_requests(folder, "generator", _requests(served, generator.network.latent_size))

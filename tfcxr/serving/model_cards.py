@@ -10,7 +10,6 @@ import jinja2
 
 from tfcxr import percentages
 from tfcxr.classifiers.adaptation import methods
-from tfcxr.gan.networks import network_config
 from tfrecords_builder.records import datasheet
 
 
@@ -42,15 +41,14 @@ def classifier_card(
     )
 
 
-def generator_card(description: Mapping[str, Any], seen: Sequence[str]) -> str:
+def generator_card(description: Mapping[str, Any], kind: str, seen: Sequence[str]) -> str:
     """Markdown about a generator.
 
     Args:
         description: see `gan.loading.description`.
+        kind: of network, in words.
         seen: the labels that it was conditioned on.
     """
-    network = description["network"]
-    kind = network_config.ARCHS[network["arch"]][1].format(**network)
     return _render("generator_card.md.j2", about=description, kind=kind, seen=seen)
 
 

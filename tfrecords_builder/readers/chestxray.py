@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
-from tfrecords_builder.readers import csv_files, table
+from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
 # NIH's findings -> canonical labels; those mapped to None have no CheXpert counterpart and stay extra findings.

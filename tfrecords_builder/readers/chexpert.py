@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pandas as pd
 
+from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import LABELS
-from tfrecords_builder.readers import csv_files, table
+from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
 _REQUIRED = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)

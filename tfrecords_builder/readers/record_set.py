@@ -4,9 +4,10 @@ import pathlib
 
 import numpy as np
 
+from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
-from tfrecords_builder.readers import csv_files, shards, table
+from tfrecords_builder.readers import shards, table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
 _COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from tfrecords_builder import files
+from tfrecords_builder.csv_files import RawTable, read_header, shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import LABELS
-from tfrecords_builder.readers.csv_files import RawTable, read_header, shorten
 
 PHANTOM_MARKER = "phantom.json"
 LATERAL = "LL"

@@ -1,14 +1,13 @@
 """Lists that say which patients or images are in which split: a CSV of any tool, or a record set's manifest.csv."""
 
-import csv
 import dataclasses
-import io
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import SPLITS
 
@@ -49,8 +48,8 @@ def read_lists(path: str | os.PathLike) -> Lists:
 
     Args:
         path: a CSV, or a record set's folder, which stands for its manifest.csv. Its header names `split`, and
-            `patient` or `id` or both; other columns are ignored. Comma or semicolon, with or without a BOM, any line
-            end. A split is train, validation (or val, valid) or test. A row with a patient is about the whole patient.
+            `patient` or `id` or both; other columns are ignored. A split is train, validation (or val, valid) or
+            test. A row with a patient is about the whole patient. What a CSV may be says `csv_files.read_table`.
 
     Raises:
         InputError: an unreadable file, a missing column, a row without split, patient and id, an unknown split, a
@@ -65,7 +64,7 @@ def read_lists(path: str | os.PathLike) -> Lists:
     found: dict[str, dict[str, str]] = {"patient": {}, "id": {}}
     alone = set()
     twice: dict[tuple[str, str], str] = {}
-    for line, row in _read_rows(path, where):
+    for line, row in _read_rows(path):
         split = _NAMES.get(row["split"].lower())
         if split is None:
             raise InputError(f"{where}: line {line}: unknown split {row['split']!r}; give one of {', '.join(SPLITS)}")
@@ -84,35 +83,23 @@ def read_lists(path: str | os.PathLike) -> Lists:
             f"{where}: {next(iter(twice.values()))}{more}; keep each in one split, or let --split_policy=patient make "
             "splits by patient"
         )
-    if not found["patient"] and not found["id"]:
-        raise InputError(f"{where}: has no row; give a CSV with columns split, and patient or id")
     return Lists(path, found["patient"], found["id"], frozenset(alone))
 
 
-def _read_rows(path: pathlib.Path, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields line number and cells by column name, of the columns that matter, without blanks at their ends."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: is not a UTF-8 text; give a CSV") from error
-    header = text.partition("\n")[0]
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    try:
-        names = [name.strip().lower() for name in next(reader, [])]
-        columns = {name: names.index(name) for name in ("split", "patient", "id") if name in names}
+        header = csv_files.read_header(path)
+        names = [name.lower() for name in header]
+        columns = {name: header[names.index(name)] for name in ("split", "patient", "id") if name in names}
         twice = next((name for name in columns if names.count(name) > 1), "")
         if twice:
-            raise InputError(f"{where}: has two columns {twice!r}; keep one")
+            raise InputError(f"{path}: has two columns {twice!r}; keep one")
         if "split" not in columns or len(columns) < 2:
-            raise InputError(f"{where}: its header must name the columns split, and patient or id")
-        for cells in reader:
-            if not any(cells):
-                continue
-            if len(cells) <= max(columns.values()):
-                raise InputError(f"{where}: line {reader.line_num}: has {len(cells)} cells, too few for the header")
-            yield reader.line_num, {name: cells[column].strip() for name, column in columns.items()}
-    except csv.Error as error:
-        raise InputError(f"{where}: line {reader.line_num}: is no CSV ({error})") from error
+            raise InputError(f"{path}: its header must name the columns split, and patient or id")
+        raw = csv_files.read_table(path, list(columns.values()))
+    except InputError as error:
+        raise InputError(f"--split_lists={error}") from error
+    cells = [raw.convert(column, str) for column in columns.values()]
+    for line, *row in zip(raw.lines.tolist(), *cells, strict=True):
+        yield line, dict(zip(columns, row, strict=True))

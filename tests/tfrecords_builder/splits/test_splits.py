@@ -263,10 +263,10 @@ def test_a_patient_whom_the_lists_do_not_know_does_not_go_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "header must name the columns split"),
+        ("", "is empty"),
         ("patient,id\np,a\n", "header must name the columns split"),
         ("split,name\ntrain,a\n", "header must name the columns split"),
-        ("split,id\n", "has no row"),
+        ("split,id\n", "has no rows, only a header"),
         ("split,id\ntrain,a\ndev,b\n", "line 3: unknown split 'dev'; give one of train, validation, test"),
         ("split,id\ntrain,a\n,b\n", "line 3: unknown split ''"),
         ("id,split\na,train\nb\n", "line 3: has 1 cells"),
@@ -277,8 +277,8 @@ def test_a_patient_whom_the_lists_do_not_know_does_not_go_by_id(tmp_path):
             "line 3: patient p1 is in train and in test, and 2 others are in two",
         ),
         ("id,split\na,train\na,val\n", "line 3: id a is in train and in validation"),
-        (b"id,split\n\xff,train\n", "is not a UTF-8 text"),
-        ("id,split\n" + "a" * 200000 + ",train\n", "line 2: is no CSV"),
+        (b"id,split\n\xff,train\n", "line 2: is not UTF-8 text"),
+        ("id,split\n" + "a" * 200000 + ",train\n", "line 2: is no row of a table"),
     ],
 )
 def test_bad_lists(tmp_path, text, message):

@@ -64,6 +64,11 @@ class NetworkConfig:
         return min(max(int(self.fmap_base / 2.0 ** (stage * self.fmap_decay)), self.fmap_min), self.fmap_max)
 
     @property
+    def kind(self) -> str:
+        """The kind of network in words, such as `cpD-GAN (skip architecture)`."""
+        return ARCHS[self.arch][1].format(**dataclasses.asdict(self))
+
+    @property
     def latent_size(self) -> int:
         """Length of a latent vector."""
         return self.feature_maps(0)

@@ -3,8 +3,8 @@ import pathlib
 
 import pytest
 
+from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.readers import csv_files
 
 
 def _read(folder, data, *columns, name="t.csv"):
