@@ -39,17 +39,27 @@ def read_rows(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.Dat
     path = info.folder / MANIFEST_FILE
     if not path.is_file():
         return _read_shards(info, split, columns)
+    if _NEW_COLUMNS.intersection(columns) - set(read_file(path, num_rows=0)):
+        return _read_shards(info, split, columns)
+    needed = [*columns, "split", "shard", "position", *(["class"] if info.classes else []), *LABELS]
+    table = read_file(path, list(dict.fromkeys(needed)))
+    table = table[table["split"] == split]
     try:
-        header = list(pd.read_csv(path, nrows=0).columns)
-        if _NEW_COLUMNS.intersection(columns) - set(header):
-            return _read_shards(info, split, columns)
-        needed = [*columns, "split", "shard", "position", *(["class"] if info.classes else []), *LABELS]
-        table = pd.read_csv(path, usecols=list(dict.fromkeys(needed)), dtype=object, na_filter=False)
-        table = table[table["split"] == split]
         table = table.astype({name: dtype for name, dtype in _NUMBERS.items() if name in table})
-    except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
-        raise _refuse(path, f"cannot be read ({' '.join(str(error).split())})") from error
+    except (ValueError, OverflowError) as error:
+        raise _unreadable(path, error) from error
     return _order(info, split, path, table)[list(columns)]
+
+
+def read_file(path: pathlib.Path, columns: Sequence[str] | None = None, num_rows: int | None = None) -> pd.DataFrame:
+    """The first `num_rows` (None: all) rows of a manifest as they stand there: objects (str) [N, columns].
+
+    Raises InputError if the file cannot be read or lacks one of `columns` (None: all that there are).
+    """
+    try:
+        return pd.read_csv(path, usecols=columns, nrows=num_rows, dtype=object, na_filter=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise _unreadable(path, error) from error
 
 
 def _order(info: RecordSetInfo, split: str, path: pathlib.Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -71,6 +81,10 @@ def _order(info: RecordSetInfo, split: str, path: pathlib.Path, table: pd.DataFr
 
 def _refuse(path: pathlib.Path, problem: str) -> InputError:
     return InputError(f"{path}: {problem}; copy or build the records again, or delete the file to do without it")
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
+    return _refuse(path, f"cannot be read ({' '.join(str(error).split())})")
 
 
 def _check_size(info: RecordSetInfo, split: str) -> None:

@@ -1,7 +1,6 @@
 """Checks a record set against its own description: the library behind `tfcxr verify-records`."""
 
 import collections
-import csv
 import dataclasses
 import os
 import pathlib
@@ -15,6 +14,7 @@ import tensorflow as tf
 from tfrecords_builder import files, labels, records
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.progress import progress
+from tfrecords_builder.records import manifest
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NODE = re.compile(r"\{\{.*?\}\}|\[Op:.*|name:\s*$")  # which op failed, in TensorFlow's messages
@@ -201,12 +201,14 @@ class _Checker:
 def _read_manifest(path: pathlib.Path, faults: list[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Rows of the manifest by shard and position."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-            named = {(row["shard"], row["position"]): row for row in rows}
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        faults.append(f"manifest.csv: cannot be read ({error})")
+        table = manifest.read_file(path)
+        if not {"split", "shard", "position"} <= set(table):
+            raise InputError(f"{path}: has no columns split, shard and position")
+    except InputError as error:
+        faults.append(str(error).removeprefix(f"{path.parent}{os.sep}"))
         return {}
+    rows = table.to_dict("records")
+    named = {(row["shard"], row["position"]): row for row in rows}
     if len(named) < len(rows):
         faults.append(f"manifest.csv: names {len(rows) - len(named)} records more than once")
     return named

@@ -113,6 +113,19 @@ def test_exchanged_record(folder):
     assert "digest is" in _faults(folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "manifest.csv: cannot be read (No columns to parse from file)"),
+        ("id,split\na,train\n", "manifest.csv: has no columns split, shard and position"),
+        ("id,split,shard,position\na,train,x,0\nb,train,x,0\n", "manifest.csv: names 1 records more than once"),
+    ],
+)
+def test_a_manifest_that_is_none(folder, text, message):
+    (folder / "manifest.csv").write_text(text)
+    assert message in _faults(folder)
+
+
 def test_wrong_description(folder):
     (folder / "manifest.csv").write_text(
         (folder / "manifest.csv").read_text().replace("No Finding,PA", "Pneumonia,PA", 1)
