@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfcxr import data
 from tfcxr.classifiers import choices, inference
 from tfcxr.classifiers.networks import models, se_resnet_weights, weight_files
-from tfcxr.training import devices, runs
+from tfcxr.training import devices, runs, strategies
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
@@ -152,12 +152,15 @@ def make_classifier(
         **network,
     )
     classifier = models.Classifier(config, settings.seed)
-    devices.check_batch(
-        settings.batch_size,
-        num_images=record_set.num_examples("train"),
-        pixels=config.image_size**2,
-        graphs=lambda number: [models.trace_features(classifier, number)],
-    )
+    strategy = tf.distribute.get_strategy()
+    with strategies.together(strategy):
+        devices.check_batch(
+            settings.batch_size,
+            num_images=record_set.num_examples("train"),
+            pixels=config.image_size**2,
+            graphs=lambda number: [models.trace_features(classifier, number)],
+            strategy=strategy,
+        )
     if load_weights:
         loaded = initialise(classifier, weights=settings.weights, init_from=settings.init_from)
         print(f"start: {', '.join(loaded)} loaded, the rest random" if loaded else "start: random weights", flush=True)

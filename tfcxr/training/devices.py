@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent import futures
 
 import tensorflow as tf
 
@@ -49,6 +50,7 @@ def check_batch(
     graphs: Callable[[int], Iterable[tf.Graph]],
     passes: int | None = None,
     flag: str = "--batch_size",
+    strategy: tf.distribute.Strategy | None = None,
 ) -> None:
     """Refuses a batch that cannot fit into memory, before anything is made; warns of one that hardly will.
 
@@ -56,26 +58,29 @@ def check_batch(
     refused may still be too large.
 
     Args:
-        batch_size: images of a step, on all devices of the current strategy.
+        batch_size: images of a step, on all devices of the strategy.
         num_images: training images.
         pixels: of an image as the network sees it.
         graphs: traces the networks for a number of images: graphs whose results a step keeps at the same time.
         passes: parts in which a step goes through its batch; None if it has no --passes.
         flag: that gave the batch size.
+        strategy: that trains; None: the current one. Of several workers each looks at its own memory, so that one may
+            refuse what others do not.
 
     Raises:
         InputError: the device has less memory than a step keeps.
     """
     if batch_size > num_images:
         _warn(f"{flag}={batch_size}: there are {num_images} training images, so a batch holds some more than once")
-    if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-        return  # tracing would wait for the other workers, whose memory may differ
     memory = _gpu_memory() if tf.config.list_physical_devices("GPU") else _host_memory()
-    share = max(1, batch_size // (tf.distribute.get_strategy().num_replicas_in_sync * (passes or 1)))
+    replicas = (strategy or tf.distribute.get_strategy()).num_replicas_in_sync
+    share = max(1, batch_size // (replicas * (passes or 1)))
     if memory is None or share * pixels * 4 * _MOST_KEPT <= memory[1]:
         return
     total, free = memory
-    need = sum(_kept_bytes(graph) for graph in graphs(share))
+    # In a thread there is no strategy, which would have the tracing wait for other workers.
+    with futures.ThreadPoolExecutor(1) as thread:
+        need = thread.submit(lambda: sum(_kept_bytes(graph) for graph in graphs(share))).result()
     helps = "give a smaller one" if passes is None else "give a smaller one or more --passes"
     text = f"{flag}={batch_size}: a step keeps at least {need / 2**30:.1f} GiB for its gradients"
     if need > total:

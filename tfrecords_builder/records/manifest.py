@@ -51,7 +51,7 @@ def read_rows(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.Dat
     return _order(info, split, path, table)[list(columns)]
 
 
-def read_file(path: pathlib.Path, columns: Sequence[str] | None = None, num_rows: int | None = None) -> pd.DataFrame:
+def read_file(path: pathlib.Path, columns: list[str] | None = None, num_rows: int | None = None) -> pd.DataFrame:
     """The first `num_rows` (None: all) rows of a manifest as they stand there: objects (str) [N, columns].
 
     Raises InputError if the file cannot be read or lacks one of `columns` (None: all that there are).

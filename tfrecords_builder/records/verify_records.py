@@ -207,7 +207,7 @@ def _read_manifest(path: pathlib.Path, faults: list[str]) -> dict[tuple[str, str
     except InputError as error:
         faults.append(str(error).removeprefix(f"{path.parent}{os.sep}"))
         return {}
-    rows = table.to_dict("records")
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
     named = {(row["shard"], row["position"]): row for row in rows}
     if len(named) < len(rows):
         faults.append(f"manifest.csv: names {len(rows) - len(named)} records more than once")

@@ -85,6 +85,25 @@ def test_devices_share_a_batch(network, monkeypatch):
         check(network, 2002)
 
 
+def test_the_strategy_that_trains_counts_not_the_current_one(network, monkeypatch):
+    give_memory(monkeypatch, 1000 * BYTES, 1000 * BYTES)
+    check(network, 2000, strategy=Strategy(2))
+    with pytest.raises(InputError):
+        check(network, 2000, strategy=Strategy(1))
+
+
+def test_tracing_knows_no_strategy(monkeypatch):
+    """Under that of several workers it would wait for the others, which may have nothing to trace."""
+    give_memory(monkeypatch, 1, 1)
+    found = []
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        devices.check_batch(
+            2, num_images=9, pixels=64, graphs=lambda _: found.append(tf.distribute.has_strategy()) or []
+        )
+        assert tf.distribute.has_strategy()
+    assert found == [False]
+
+
 def test_more_images_than_there_are_is_a_warning(network, capsys):
     check(network, 64, num_images=40)
     assert capsys.readouterr().err == (

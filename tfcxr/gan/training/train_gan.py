@@ -169,15 +169,17 @@ class _Training:
         self._num_skipped = len(vectors) - len(self._kept)
         with strategy.scope():
             self._state = steps.make_state(config.network, config.step)
-        devices.check_batch(
-            self._batch_size(self._phases[-1]),
-            num_images=len(self._kept),
-            pixels=config.network.resolution**2,
-            graphs=lambda number: [
-                devices.trace(network, number) for network in (self._state.generator, self._state.discriminator)
-            ],
-            passes=config.step.passes,
-        )
+        with strategies.together(strategy):
+            devices.check_batch(
+                self._batch_size(self._phases[-1]),
+                num_images=len(self._kept),
+                pixels=config.network.resolution**2,
+                graphs=lambda number: [
+                    devices.trace(network, number) for network in (self._state.generator, self._state.discriminator)
+                ],
+                passes=config.step.passes,
+                strategy=strategy,
+            )
         self._early_stop = early_stop.EarlyStop("fidelity", config.patience, maximize=False, not_before=config.min_kimg)
         best = tf.train.Checkpoint(**{part: getattr(self._state, part) for part in loading.BEST_PARTS})
         with strategies.together(strategy):

@@ -1,6 +1,7 @@
 """train-baseline and train-dcan on several workers: they end as one program does, and stop and fail together."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_what_one_worker_refuses_ends_both(sets, two_devices, tmp_path):
     codes, lines = workers.ended(start_two(sets, tmp_path / "run", second=["--seed=3"]))
     assert codes == [1, 2], lines
     assert "holds a run with seed=0, not 3" in lines[1]
+
+
+@pytest.mark.large
+def test_each_worker_looks_at_its_own_memory(sets, tmp_path):
+    codes, lines = workers.ended(start_two(sets, tmp_path / "run", "--batch_size=40000000"))
+    assert codes == [2, 2], lines
+    for line in lines:
+        assert re.match(r"error: --batch_size=40000000: a step keeps at least [0-9.]+ GiB for its gradients, and", line)
 
 
 @pytest.mark.large
