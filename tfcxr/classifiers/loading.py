@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfcxr import data
 from tfcxr.classifiers import choices, inference
-from tfcxr.classifiers.networks import models, se_resnet_weights, weight_files
+from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
 from tfcxr.training import devices, runs, strategies
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
@@ -173,7 +173,7 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
     Args:
         classifier: changed in place.
         weights: imagenet; none; or a path, for the backbone only: a file of Keras or a SavedModel (see weight_files),
-            the reference's `.pth` (see reference_weights) for se_resnet50, or a run folder or export of ours.
+            a `.pth` for se_resnet50 and efficientnet_lite0, or a run folder or export of ours.
         init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
 
     Returns:
@@ -191,6 +191,9 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
         return models.copy_backbone(load_network(path), classifier, f"--weights={weights}")
     if path.suffix != ".pth":
         weight_files.load(classifier.base, path)
+        return ["backbone"]
+    if classifier.config.backbone == choices.EFFICIENTNET_LITE0:
+        efficientnet_lite0.load(classifier.base, path)
         return ["backbone"]
     se_resnet_weights.assign(classifier.backbone, se_resnet_weights.read(path), path)
     return ["backbone", "attention"]

@@ -1,8 +1,10 @@
 """Names of features that need no path, and of measures; imports no TensorFlow."""
 
+from tfcxr.classifiers import choices
+
 PIXELS_PCA = "pixels_pca64"
 INCEPTION = "inception"
-WITHOUT_PATH = (PIXELS_PCA, INCEPTION)
+WITHOUT_PATH = (PIXELS_PCA, INCEPTION, choices.EFFICIENTNET_LITE0)
 
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 

@@ -1,4 +1,4 @@
-"""Features of networks: Inception v3, classifiers of ours, and other Keras classifiers.
+"""Features of networks: Inception v3, EfficientNet-Lite0, classifiers of ours, and other Keras classifiers.
 
 Inception v3 (Szegedy et al. 2016, arXiv 1512.00567) is that of keras.applications, fed with the grey channel three
 times, resized to 299 px by the project's one resize, in [-1, 1]. Published FIDs use another copy of the network (with
@@ -16,13 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.classifiers import choices, inference, loading
-from tfcxr.classifiers.networks import seeding
+from tfcxr.classifiers.networks import backbones, efficientnet_lite0, preprocessing, seeding
 from tfcxr.fidelity.extractor import Extractor
-from tfcxr.fidelity.feature_names import INCEPTION
+from tfcxr.fidelity.feature_names import INCEPTION, PIXELS_PCA
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pixel_ranges
 
 _INCEPTION_SIZE = 299
+_LITE0_SIZE = 224  # that it was trained with
 
 _INCEPTION_URL = f"{choices.KERAS_URL}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # MD5 of that file, as keras.applications checks it.
@@ -57,7 +58,7 @@ def make_inception(weights: str, resolution: int) -> NetworkFeatures:
         InputError: no such file, or a damaged one, or of another network.
     """
     if weights == "imagenet":
-        path = choices.find_cached(_INCEPTION_URL, "--features_weights", "--features=pixels_pca64")
+        path = choices.find_cached(_INCEPTION_URL, "--features_weights", f"--features={PIXELS_PCA}")
         if _digest(path, "md5") != _INCEPTION_MD5:
             raise InputError(f"--features_weights=imagenet: {path} is damaged or another file; fetch it again")
     else:
@@ -81,6 +82,27 @@ def make_inception(weights: str, resolution: int) -> NetworkFeatures:
         return network(tf.repeat(resized, 3, axis=-1), training=False)
 
     return NetworkFeatures(INCEPTION if original else f"{INCEPTION}-{_short(path)}", resolution, compute)
+
+
+def make_efficientnet_lite0(resolution: int) -> NetworkFeatures:
+    """EfficientNet-Lite0 with its ImageNet weights, average-pooled: 1280 features of images resized to 224 px.
+
+    Args:
+        resolution: side of the images in pixels.
+
+    Raises:
+        InputError: the package with the weights is not installed, or holds another file.
+    """
+    path = choices.find_lite0(f"--features={choices.EFFICIENTNET_LITE0}", f"--features={PIXELS_PCA}")
+    network = backbones.build(choices.EFFICIENTNET_LITE0)
+    efficientnet_lite0.load(network, path)
+    normalise = preprocessing.Normalise(choices.BACKBONES[choices.EFFICIENTNET_LITE0].normalisation)
+
+    def compute(images: tf.Tensor) -> tf.Tensor:
+        resized = image_ops.resize(pixel_ranges.signed_to_unit(images), _LITE0_SIZE, _LITE0_SIZE)
+        return network(normalise(resized), training=False)
+
+    return NetworkFeatures(choices.EFFICIENTNET_LITE0, resolution, compute)
 
 
 def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures:

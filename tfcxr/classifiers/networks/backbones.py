@@ -1,4 +1,4 @@
-"""Feature extractors: ResNet-50, DenseNet-121 (both of Keras), SE-ResNet-50, and a small network for quick looks.
+"""Feature extractors: ResNet-50, DenseNet-121 (both of Keras), SE-ResNet-50, EfficientNet-Lite0, a small network.
 
 ResNet: He et al. 2016, arXiv 1512.03385; squeeze-and-excitation (SE): Hu et al. 2018, arXiv 1709.01507; DenseNet: Huang
 et al. 2017, arXiv 1608.06993.
@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr.classifiers import choices
-from tfcxr.classifiers.networks import seeding
+from tfcxr.classifiers.networks import efficientnet_lite0, seeding
 
 layers = tf.keras.layers
 
@@ -22,6 +22,7 @@ MAKERS: dict[str, Callable[[], tf.keras.Model]] = {
     "se_resnet50": lambda: residual_network(
         "se_resnet50", 64, ((64, 3), (128, 4), (256, 6), (512, 3)), torch_style=True
     ),
+    choices.EFFICIENTNET_LITE0: efficientnet_lite0.make,
     "resnet_tiny": lambda: residual_network("resnet_tiny", 32, ((16, 2), (32, 2), (64, 2))),
 }
 # PyTorch's 0.1, seen from the other side. Keras's 0.99 needs some 500 steps before the stored statistics are those of
@@ -58,7 +59,7 @@ def build(name: str, stem: str = "imagenet", *, seed: int = 0, dtype: str = "flo
             config["momentum"] = BATCH_NORM_MOMENTUM
         if isinstance(layer, layers.ZeroPadding2D):
             pads.append(layer.name)
-        if stem == "small" and layer.name in ("conv1_conv", "conv1/conv"):
+        if stem == "small" and layer.name in ("conv1_conv", "conv1/conv", "stem_conv"):
             config["strides"] = (1, 1)
         # In all these networks the second padding belongs to the stem's pooling; DenseNet's has no fixed name.
         if stem == "small" and (layer.name in ("pool1_pool", "pool1") or layer.name in pads[1:2]):

@@ -8,13 +8,15 @@ import tensorflow as tf
 
 from tfrecords_builder.images import image_ops
 
-NORMALISATIONS = ("caffe", "torch")
+NORMALISATIONS = ("caffe", "torch", "lite")
 NUM_CROPS = 10
 
 # Keras's ImageNet statistics. Caffe's ResNet-50 was trained on BGR in 0..255 less the mean; "torch" is RGB in 0..1.
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_STD = (0.229, 0.224, 0.225)
+# What EfficientNet-Lite was trained with, of 0..255.
+_LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
 def framed_size(image_size: int) -> int:
@@ -97,7 +99,13 @@ class Normalise(tf.keras.layers.Layer):
     """Grey images [N, H, W, 1] in [0, 1] -> three channels as a backbone's ImageNet weights expect them."""
 
     def __init__(self, mode: str, **kwargs):
-        """`mode`: caffe (BGR, 0..255 less the mean: ResNet-50 of Keras) or torch (RGB, standardised: DenseNet)."""
+        """Makes the layer.
+
+        Args:
+            mode: caffe (BGR, 0..255 less the mean: ResNet-50 of Keras), torch (RGB, standardised: DenseNet) or lite
+                ((x - 127) / 128 of 0..255: EfficientNet-Lite).
+            **kwargs: of any Keras layer.
+        """
         # Pixel values keep all their digits whatever the policy of the network behind.
         super().__init__(**{**kwargs, "dtype": "float32"})
         if mode not in NORMALISATIONS:
@@ -109,6 +117,8 @@ class Normalise(tf.keras.layers.Layer):
         images = tf.repeat(tf.cast(images, tf.float32), 3, axis=-1)
         if self.mode == "caffe":
             return images * 255.0 - tf.constant(_CAFFE_MEAN)
+        if self.mode == "lite":
+            return (images * 255.0 - _LITE_MEAN) / _LITE_STD
         return (images - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_STD)
 
     def get_config(self) -> dict:

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# Of a layer's configuration.
+_KERNEL_INITIALIZERS = {"kernel_initializer", "depthwise_initializer"}
+
 
 def layer_seed(seed: int, name: str) -> int:
     """The seed in 0..2^31 - 1 of a layer's initialiser, by the network's seed and the layer's name in it."""
@@ -45,8 +48,8 @@ def rebuild(
 
     def clone(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
         config = {**layer.get_config(), "dtype": dtype}
-        if "kernel_initializer" in config:
-            config["kernel_initializer"] = tf.keras.initializers.GlorotUniform(layer_seed(seed, layer.name))
+        for initializer in _KERNEL_INITIALIZERS & config.keys():
+            config[initializer] = tf.keras.initializers.GlorotUniform(layer_seed(seed, layer.name))
         instead = change(layer, config) if change else None
         return type(layer).from_config(config) if instead is None else instead
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfcxr.gan.reference import pickles
+from tfcxr import pickles
 from tfrecords_builder.errors import InputError
 
 NETWORKS = ("G", "D", "Gs")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.tfcxr.gan.reference import reference_pickles
-from tfcxr.gan.reference import pickles
+from tfcxr import pickles
 
 CLASSES = ("tfutil.Network",)
 

@@ -14,15 +14,15 @@ import pickle
 import pickletools
 import re
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-_NAMES = {
+_NAMES = frozenset({
     "numpy.ndarray", "numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar",
     "numpy.core.numeric._frombuffer", "_codecs.encode", "builtins.bytes", "copyreg._reconstructor", "builtins.object",
-}  # fmt: skip
+})  # fmt: skip
 _ORDERED = "collections.OrderedDict"
 # Types of numbers, such as numpy.float32, may stand as values.
 _NUMBER_TYPE = re.compile(r"numpy\.(bool_|u?int(8|16|32|64)|float(16|32|64))")
@@ -39,8 +39,9 @@ _INSTRUCTIONS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
     *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"),
+    "BINPERSID",  # see `refer`
 }
-_MAX_DIMENSIONS = 32
+MAX_DIMENSIONS = 32
 
 
 class Refused(ValueError):
@@ -75,33 +76,48 @@ class _Type:
 
 
 @dataclasses.dataclass(eq=False)
-class _Name:
+class Name:
     """Stands for a class or function of the allow-list; calling it does what `_Reader.call` says of that name."""
 
     name: str
     reader: "_Reader" = dataclasses.field(repr=False)
 
     def __call__(self, *arguments: Any) -> Any:
+        """What the allow-list says of such a call. Raises Refused."""
         return self.reader.call(self.name, arguments)
 
 
 def load(data: bytes, *, classes: Collection[str] = (), mappings: Collection[str] = ()) -> Any:
-    """The value of a pickle of protocol 0 to 5.
+    """The value of a pickle of protocol 0 to 5; arguments, value and errors as of `load_next`."""
+    return load_next(io.BytesIO(data), classes=classes, mappings=mappings)
+
+
+def load_next(
+    stream: io.BytesIO,
+    *,
+    classes: Collection[str] = (),
+    mappings: Collection[str] = (),
+    calls: Mapping[str, Callable[..., Any]] | None = None,
+    refer: Callable[[Any], Any] | None = None,
+) -> Any:
+    """The value of the pickle at which a stream stands; leaves the stream after it.
 
     Args:
-        data: the pickle. What is read takes memory in proportion to its length, whatever it declares.
-        classes: 'module.Name' of classes whose objects become an `Instance`.
+        stream: what is read takes memory in proportion to its length, whatever it declares.
+        classes: 'module.Name' of classes whose objects become an `Instance`; the class itself is a `Name`.
         mappings: the same of classes derived from dict, which become a dict.
+        calls: 'module.name' of further functions, and what is called in the place of each.
+        refer: gives the value of a persistent identifier, of which formats with pickles in them make use.
 
     Returns:
-        Nested dict, list, tuple, str, bytes, int, float, bool, None, `Array` and `Instance`. Arrays are read-only views
-        of bool, integers or floats.
+        Nested dict, list, tuple, str, bytes, int, float, bool, None, `Array`, `Instance`, `Name`, and what `calls` and
+        `refer` gave. Arrays are read-only views of bool, integers or floats.
 
     Raises:
         Refused: any other class, function or kind of array, named; or a damaged file.
     """
     try:
-        return _Reader(data, frozenset(classes), frozenset(mappings)).load()
+        return _Reader(stream, frozenset(classes), frozenset(mappings), calls or {}, refer).load()
     except Refused:
         raise
     except _DAMAGE as error:
@@ -109,7 +125,7 @@ def load(data: bytes, *, classes: Collection[str] = (), mappings: Collection[str
 
 
 class _Reader(pickle._Unpickler):
-    """The unpickler; its stack is `self.stack`, an instruction's method `load_<name>`."""
+    """The unpickler, of one pickle; its stack is `self.stack`, an instruction's method `load_<name>`."""
 
     # What Python's type stubs do not tell of it: the stack, the items since the last mark, and the next bytes.
     stack: list[Any]
@@ -117,30 +133,38 @@ class _Reader(pickle._Unpickler):
     read: Callable[[int], bytes]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]]
 
-    def __init__(self, data: bytes, classes: frozenset[str], mappings: frozenset[str]):
-        super().__init__(io.BytesIO(data), encoding="latin-1")
-        self._classes, self._mappings, self._budget = classes, mappings | {_ORDERED}, len(data)
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        classes: frozenset[str],
+        mappings: frozenset[str],
+        calls: Mapping[str, Callable[..., Any]],
+        refer: Callable[[Any], Any] | None,
+    ):
+        super().__init__(stream, encoding="latin-1")
+        self._classes, self._mappings, self._calls, self._refer = classes, mappings | {_ORDERED}, calls, refer
+        self._budget = stream.getbuffer().nbytes
 
-    def find_class(self, module: str, name: str) -> _Name:
+    def find_class(self, module: str, name: str) -> Name:
         """Refuses all but the names of the allow-list, whichever Python or NumPy wrote them."""
         plain = _MODULES.get(module, module)
         if plain.startswith("numpy._core."):  # NumPy 2
             plain = "numpy.core." + plain.removeprefix("numpy._core.")
         full = f"{plain}.{name}"
-        if not (full in _NAMES | self._classes | self._mappings or _NUMBER_TYPE.fullmatch(full)):
+        if not (full in _NAMES | self._classes | self._mappings | self._calls.keys() or _NUMBER_TYPE.fullmatch(full)):
             shown = ascii(f"{module}.{name}")[1:-1][:120]
             raise Refused(
                 f"refers to {shown} (module {ascii(module)[:60]}, name {ascii(name)[:60]}): only arrays and plain "
                 "containers are read, nothing is run"
             )
-        return _Name(full, self)
+        return Name(full, self)
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """The value of a call of a name of the allow-list."""
         match name, arguments:
             case "numpy.dtype", (str(code), *_) if _TYPE_CODE.fullmatch(code):
                 return _Type(np.dtype(code))
-            case "numpy.core.multiarray._reconstruct", (_Name("numpy.ndarray"), *_):
+            case "numpy.core.multiarray._reconstruct", (Name("numpy.ndarray"), *_):
                 return Array()
             case "numpy.core.multiarray.scalar", (_Type(kind), data):
                 return self._array((), kind, "C", data)[()].item()
@@ -151,11 +175,18 @@ class _Reader(pickle._Unpickler):
                 return text.encode("latin-1")
             case "builtins.bytes", ():
                 return b""
-            case "copyreg._reconstructor", (_Name(made), _Name("builtins.object"), None) if made in self._classes:
+            case "copyreg._reconstructor", (Name(made), Name("builtins.object"), None) if made in self._classes:
                 return Instance(made)
             case _, () if name in self._mappings:
                 return {}
+            case _ if name in self._calls:
+                return self._calls[name](*arguments)
         raise Refused(f"calls {name} in a way that arrays and plain containers do not need")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._refer is None:
+            raise Refused("refers to an object outside of the pickle")
+        return self._refer(pid)
 
     def load_proto(self) -> None:
         (version,) = self.read(1)
@@ -164,7 +195,7 @@ class _Reader(pickle._Unpickler):
 
     def load_newobj(self) -> None:
         arguments, made = self.stack.pop(), self.stack.pop()
-        name = made.name if isinstance(made, _Name) else None
+        name = made.name if isinstance(made, Name) else None
         if arguments != () or name not in self._classes | self._mappings:
             raise Refused(f"makes a new object of {_show(made)}")
         self.stack.append(Instance(name) if name in self._classes else {})
@@ -174,6 +205,8 @@ class _Reader(pickle._Unpickler):
         match target, state:
             case Instance(), dict():
                 target.state = state
+            case dict(), dict():
+                pass  # attributes of a class derived from dict
             case Array(), (int(), shape, _Type(kind), int(fortran), data):
                 target.value = self._array(shape, kind, "F" if fortran else "C", data)
             case _Type(), (int(), "<" | ">" | "=" | "|" as order, None, None, None, *_):
@@ -233,7 +266,7 @@ class _Reader(pickle._Unpickler):
             data = data.encode("latin-1")
         if type(data) not in (bytes, bytearray):
             raise Refused("holds an array whose values are no bytes")
-        sizes = type(shape) is tuple and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
+        sizes = type(shape) is tuple and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
         if not sizes or math.prod(shape) * kind.itemsize != len(data):
             # Shown only if it is flat: the text of tuples within tuples can be endless.
             shown = ascii(shape)[:60] if sizes else "of something that is no size"
@@ -260,4 +293,4 @@ _Reader.dispatch = {
 
 
 def _show(value: Any) -> str:
-    return value.name if isinstance(value, _Name) else f"a {type(value).__name__.strip('_').lower()}"
+    return value.name if isinstance(value, Name) else f"a {type(value).__name__.strip('_').lower()}"
