@@ -8,6 +8,17 @@ from tfcxr import data
 from tfcxr.training import runs
 
 
+def shrink_resnet_tiny() -> None:
+    """Lets `resnet_tiny` have one block in each stage instead of two, in this process.
+
+    What a test of a classifier costs is the tracing of its graphs, which goes by the number of layers.
+    """
+    from tfcxr.classifiers.networks import backbones
+
+    stages = ((16, 1), (32, 1), (64, 1))
+    backbones.MAKERS["resnet_tiny"] = lambda: backbones.residual_network("resnet_tiny", 32, stages)
+
+
 def make_classifier_run(
     folder: pathlib.Path, records: pathlib.Path, *, kind: str = "baseline", backbone: str = "resnet_tiny", seed: int = 0
 ) -> pathlib.Path:

@@ -8,6 +8,8 @@ import pytest
 from flags import app
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The suite has a worker for each core. One thread costs no more processor time, and always adds in the same order.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -173,8 +173,10 @@ TWO_DEVICES = """
 import sys
 import tensorflow as tf
 from flags import app
+from tests import classifier_runs
 from tfcxr.commands import train_dcan
 
+classifier_runs.shrink_resnet_tiny()
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))

@@ -1,6 +1,7 @@
 """Extractors: what they compute, what they are called, what they refuse; reading the chosen images of a split."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_classifier_of_ours_gives_what_its_last_layer_sees(tmp_path, kind):
     np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
     # Named by network, weights and settings: a copy has the same name, another classifier has not.
     assert extractor.name.startswith("resnet_tiny-")
-    other = classifier_runs.make_classifier_run(tmp_path / "other", records, kind=kind)
+    other = shutil.copytree(run, tmp_path / "other")
     assert features.make_extractor(str(other), resolution=16).name == extractor.name
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"image_size": 32', '"image_size": 48'))
