@@ -8,14 +8,14 @@ from tfcxr import data
 from tfcxr.training import runs
 
 
-def shrink_resnet_tiny() -> None:
-    """Lets `resnet_tiny` have one block in each stage instead of two, in this process.
+def set_blocks_of_resnet_tiny(blocks: int) -> None:
+    """Lets `resnet_tiny` have so many blocks in each stage, in this process; users have 2.
 
     What a test of a classifier costs is the tracing of its graphs, which goes by the number of layers.
     """
     from tfcxr.classifiers.networks import backbones
 
-    stages = ((16, 1), (32, 1), (64, 1))
+    stages = tuple((filters, blocks) for filters in (16, 32, 64))
     backbones.MAKERS["resnet_tiny"] = lambda: backbones.residual_network("resnet_tiny", 32, stages)
 
 

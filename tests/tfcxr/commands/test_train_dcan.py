@@ -176,7 +176,7 @@ from flags import app
 from tests import classifier_runs
 from tfcxr.commands import train_dcan
 
-classifier_runs.shrink_resnet_tiny()
+classifier_runs.set_blocks_of_resnet_tiny(1)
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))

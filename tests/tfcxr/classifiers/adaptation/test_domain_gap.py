@@ -8,6 +8,7 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug import test as werkzeug_test
 
+from tests import classifier_runs
 from tfcxr.classifiers import inference
 from tfcxr.classifiers.adaptation import domain_gap, embeddings
 from tfcxr.classifiers.networks import models
@@ -19,7 +20,9 @@ CONFIG = models.ModelConfig(CLASSES, "v1_0s", 16, 16, "resnet_tiny", attention=T
 
 @pytest.fixture(scope="module")
 def classifier():
-    return models.Classifier(CONFIG, seed=0)
+    classifier_runs.set_blocks_of_resnet_tiny(2)
+    yield models.Classifier(CONFIG, seed=0)
+    classifier_runs.set_blocks_of_resnet_tiny(1)
 
 
 def make_outputs(count, offset=0.0, seed=0):

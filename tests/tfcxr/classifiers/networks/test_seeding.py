@@ -27,7 +27,7 @@ def test_weights_are_a_function_of_the_seed_alone():
     for a, b in ((first, again_first), (second, again_second)):
         assert all(np.array_equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
     kernels = [i for i, name in enumerate(first) if "kernel" in name]
-    assert len(kernels) > 30
+    assert len(kernels) > 20
     for i in kernels:
         assert not np.array_equal(list(first.values())[i], list(second.values())[i])
     # No two layers draw the same numbers.
