@@ -1,4 +1,4 @@
-"""The classifier: normalise -> backbone (with channel attention) -> dense head, with DCAN's feature correction.
+"""The encoder: normalise -> backbone (with channel attention). The classifier: with a dense head and DCAN's correction.
 
 Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717, sections 3.2 and 3.3.
 """
@@ -27,10 +27,10 @@ _HDF5_OVERHEAD = 4096  # bytes for each variable, about
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What decides a classifier's shape and what its output means.
+    """What decides a network's shape and what its output means.
 
     Attributes:
-        classes: names, in the order of the outputs.
+        classes: names, in the order of the outputs; none of an encoder alone.
         label_version: of the records it was trained on.
         resolution: side of those records' images in pixels.
         aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
@@ -60,10 +60,6 @@ class ModelConfig:
 
     def __post_init__(self):
         """Raises InputError naming a value that cannot be used."""
-        if len(self.classes) < 2:
-            raise InputError(
-                f"label version {self.label_version} has {len(self.classes)} classes; a classifier needs 2"
-            )
         choices.check_backbone(self.backbone, self.image_size, attention=self.attention)
         if self.dtype not in choices.DTYPES:
             raise InputError(f"--dtype={self.dtype}: must be one of {', '.join(choices.DTYPES)}")
@@ -83,22 +79,19 @@ class ModelConfig:
         return cls(**{name: values[name] for name in names} | {"classes": tuple(values["classes"])})
 
 
-class Classifier(tf.keras.Model):
-    """Images float [N, S, S, 1] in [0, 1], framed -> logits float32 [N, K].
+class Encoder(tf.keras.Model):
+    """Images float [N, S, S, 1] in [0, 1], framed -> pooled features float32 [N, F].
 
     Attributes:
         config: ModelConfig.
         backbone: the Keras network (with its attention, if any) of normalised images.
-        head: the dense classifier.
-        feature_correction, logit_correction: DCAN's correction blocks, or None.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0):
+    def __init__(self, config: ModelConfig, seed: int = 0, name: str = "encoder"):
         """Makes all weights, at random by `seed`; neither uses nor changes Keras's global seed and policy."""
-        super().__init__(name="classifier", dtype="float32")
+        super().__init__(name=name, dtype="float32")
         self.config = config
         known = choices.BACKBONES[config.backbone]
-        num_classes = len(config.classes)
         self.normalise = preprocessing.Normalise(known.normalisation)
         base = backbones.build(config.backbone, config.stem, seed=seed, dtype=config.dtype)
         self.backbone = base
@@ -106,14 +99,11 @@ class Classifier(tf.keras.Model):
             self.backbone = attention.AttendedBackbone(
                 base, reduction=config.reduction, per_domain=config.attention, seed=seed, dtype=config.dtype
             )
-        self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head", seed)
-        self.feature_correction: tf.keras.Model | None = None
-        self.logit_correction: tf.keras.Model | None = None
-        if config.correction:
-            width = int(base.output_shape[-1])
-            self.feature_correction = _correction(_CORRECTION_WIDTH, width, "feature_correction", seed)
-            self.logit_correction = _correction(num_classes, num_classes, "logit_correction", seed)
+        self._add_parts(seed)
         self(tf.zeros([2, config.image_size, config.image_size, 1]))
+
+    def _add_parts(self, seed: int) -> None:
+        """Makes what a network has besides."""
 
     @property
     def base(self) -> tf.keras.Model:
@@ -124,6 +114,11 @@ class Classifier(tf.keras.Model):
     def is_attended(self) -> bool:
         """Whether the backbone is an attention.AttendedBackbone."""
         return isinstance(self.backbone, attention.AttendedBackbone)
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return int(self.base.output_shape[-1])
 
     def features(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
         """Pooled features before correction.
@@ -142,6 +137,40 @@ class Classifier(tf.keras.Model):
         else:
             features = self.backbone(normalised, training=training)
         return tf.cast(features, tf.float32)
+
+    def call(self, images: tf.Tensor, path: str = "target", training: bool = False) -> tf.Tensor:
+        """As `features`."""
+        return self.features(images, path, training)
+
+    def get_config(self) -> dict:
+        """The fields of `config`."""
+        return dataclasses.asdict(self.config)
+
+
+class Classifier(Encoder):
+    """Images float [N, S, S, 1] in [0, 1], framed -> logits float32 [N, K].
+
+    Attributes:
+        head: the dense classifier.
+        feature_correction, logit_correction: DCAN's correction blocks, or None.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        """As an encoder. Raises InputError for less than two classes."""
+        if len(config.classes) < 2:
+            raise InputError(
+                f"label version {config.label_version} has {len(config.classes)} classes; a classifier needs 2"
+            )
+        super().__init__(config, seed, name="classifier")
+
+    def _add_parts(self, seed: int) -> None:
+        config, num_classes = self.config, len(self.config.classes)
+        self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head", seed)
+        self.feature_correction: tf.keras.Model | None = None
+        self.logit_correction: tf.keras.Model | None = None
+        if config.correction:
+            self.feature_correction = _correction(_CORRECTION_WIDTH, self.width, "feature_correction", seed)
+            self.logit_correction = _correction(num_classes, num_classes, "logit_correction", seed)
 
     def correct(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Corrected features f' = f + D(f), float32 [N, F], and corrected logits g' = C(f') + D'(C(f')), [N, K].
@@ -164,24 +193,20 @@ class Classifier(tf.keras.Model):
         """Logits [N, K]; `path` is source or target."""
         return self.classify(self.features(images, path, training), path)
 
-    def get_config(self) -> dict:
-        """The fields of `config`."""
-        return dataclasses.asdict(self.config)
 
-
-def trace_features(classifier: Classifier, number: int) -> tf.Graph:
-    """The graph of a classifier's features for so many images."""
-    size = classifier.config.image_size
-    run = tf.function(lambda images: classifier.features(images))
+def trace_features(encoder: Encoder, number: int) -> tf.Graph:
+    """The graph of a network's features for so many images."""
+    size = encoder.config.image_size
+    run = tf.function(lambda images: encoder.features(images))
     return run.get_concrete_function(tf.TensorSpec([number, size, size, 1], tf.float32)).graph
 
 
-def save_weights(classifier: Classifier, path: str | os.PathLike) -> None:
+def save_weights(network: Encoder, path: str | os.PathLike) -> None:
     """Writes all weights as one Keras `.weights.h5` file, atomically."""
     with files.atomic_path(path, ending=".weights.h5") as temporary:  # Keras chooses the format by the name's end
-        sizes = [weight.shape.num_elements() * weight.dtype.size for weight in classifier.weights]
+        sizes = [weight.shape.num_elements() * weight.dtype.size for weight in network.weights]
         _check_space(temporary, sum(sizes) + len(sizes) * _HDF5_OVERHEAD)
-        classifier.save_weights(str(temporary))
+        network.save_weights(str(temporary))
 
 
 def _check_space(path: pathlib.Path, size: int) -> None:
@@ -194,18 +219,18 @@ def _check_space(path: pathlib.Path, size: int) -> None:
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def load_weights(classifier: Classifier, path: str | os.PathLike) -> None:
+def load_weights(network: Encoder, path: str | os.PathLike) -> None:
     """Reads what `save_weights` wrote. Raises InputError naming the file if it cannot be used."""
     if not pathlib.Path(path).is_file():
         raise InputError(f"{path}: there is no such file; the run has no weights yet")
     try:
-        classifier.load_weights(str(path))
+        network.load_weights(str(path))
     except (ValueError, OSError, KeyError) as error:
         raise InputError(f"{path}: does not fit the run's configuration ({str(error).splitlines()[0]})") from error
 
 
-def copy_weights(source: Classifier, target: Classifier) -> list[str]:
-    """Copies what both classifiers have: backbone always; head and corrections if the classes agree.
+def copy_weights(source: Encoder, target: Encoder) -> list[str]:
+    """Copies what both networks have: backbone always; of classifiers head and corrections if the classes agree.
 
     Returns:
         Names of the parts copied.
@@ -215,7 +240,8 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
     """
     copied = copy_backbone(source, target, "--init_from")
     parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
-    if source.config.classes == target.config.classes:
+    both = isinstance(source, Classifier) and isinstance(target, Classifier)
+    if both and source.config.classes == target.config.classes:
         parts.append((source.head, target.head))
         copied.append("head")
         if source.config.correction and target.config.correction:
@@ -227,7 +253,7 @@ def copy_weights(source: Classifier, target: Classifier) -> list[str]:
     return copied
 
 
-def copy_backbone(source: Classifier, target: Classifier, flag: str) -> list[str]:
+def copy_backbone(source: Encoder, target: Encoder, flag: str) -> list[str]:
     """Copies the backbone, and its channel attention if both have one of the same reduction.
 
     Returns:
