@@ -36,8 +36,8 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
     )  # fmt: skip
     common.define_path(
         fv, "init_from",
-        "classifier run to start from, such as one trained on synthetic images: backbone, and head if the classes are "
-        "the same; wins over --weights",
+        "run to start from, such as one of pretrain or a classifier of synthetic images: backbone, and head if the "
+        "classes are the same; wins over --weights",
     )  # fmt: skip
     flags.DEFINE_enum(
         "dtype",
@@ -50,16 +50,21 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
 
 def define_training(fv: flags.FlagValues, *, flip: bool) -> None:
     """What baseline and adaptation share; `flip` is the default of --flip."""
+    define_loop(fv, flip=flip)
+    flags.DEFINE_boolean("balanced", False, "draw each class equally often from the labelled images", flag_values=fv)
+
+
+def define_loop(fv: flags.FlagValues, *, flip: bool) -> None:
+    """What all trainings on the classifiers' loop share; `flip` is the default of --flip."""
     flags.DEFINE_enum(
         "strategy", "default", training_choices.STRATEGIES,
         "who shares each batch; mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs "
-        "this command; batch statistics and discrepancies are those of a share",
+        "this command; batch statistics, discrepancies and negatives are those of a share",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean(
         "flip", flip, "flip half of the training images left-right (mirrors the anatomy)", flag_values=fv
     )
-    flags.DEFINE_boolean("balanced", False, "draw each class equally often from the labelled images", flag_values=fv)
     flags.DEFINE_integer(
         "checkpoint_steps",
         500,

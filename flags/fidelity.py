@@ -13,8 +13,9 @@ def define_features(fv: flags.FlagValues) -> None:
         fv,
         "features",
         f"what is compared: {feature_names.PIXELS_PCA} (64 principal components of the pixels; offline), "
-        f"{feature_names.INCEPTION}, {choices.EFFICIENTNET_LITE0} (ImageNet weights from a package), a run folder or "
-        "export of a classifier, or a Keras model of images in [0, 1]. Part of every metric's name",
+        f"{feature_names.INCEPTION}, {choices.EFFICIENTNET_LITE0} (ImageNet weights from a package), a run folder of a "
+        "classifier or of pretrain, an export of a classifier, or a Keras model of images in [0, 1]. Part of every "
+        "metric's name",
         default=feature_names.PIXELS_PCA,
         words=feature_names.WITHOUT_PATH,
     )

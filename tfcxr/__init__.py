@@ -18,10 +18,11 @@ _WHERE = {
     "load_generator": "tfcxr.gan.loading",
     "load_discriminator": "tfcxr.gan.loading",
     "load_classifier": "tfcxr.classifiers.loading",
+    "load_encoder": "tfcxr.classifiers.loading",
     "read_records": "tfcxr.data",
 }
 
-__all__ = ["load_classifier", "load_discriminator", "load_generator", "read_records"]
+__all__ = ["load_classifier", "load_discriminator", "load_encoder", "load_generator", "read_records"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ COMMANDS = {
     "verify-records": ("tfcxr.commands.verify_records", "check every shard of a record set"),
     "train-gan": ("tfcxr.commands.train_gan", "train the class-conditional GAN"),
     "generate": ("tfcxr.commands.generate", "draw a labelled synthetic record set from a GAN"),
+    "pretrain": ("tfcxr.commands.pretrain", "train a classifier's backbone on images without labels"),
     "train-baseline": ("tfcxr.commands.train_baseline", "train the classifier without adaptation"),
     "train-dcan": ("tfcxr.commands.train_dcan", "train the classifier with domain adaptation (DCAN, DANN, ...)"),
     "evaluate": ("tfcxr.commands.evaluate", "recall per class and balanced accuracy, with intervals"),

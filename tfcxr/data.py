@@ -243,10 +243,7 @@ def training_stream(
         counted = counted.batch(batch_size, drop_remainder=True)
         counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
         counted = counted.unbatch()
-    if shares > 1:
-        rows = share_rows(batch_size, shares, group)[list(own)].reshape(-1)
-        counted = counted.batch(batch_size, drop_remainder=True)
-        counted = counted.map(lambda index, serialized: (tf.gather(index, rows), tf.gather(serialized, rows))).unbatch()
+    counted = _keep_own(counted, batch_size, shares, own, group)
 
     def to_training_example(index, serialized):
         record = record_set.parse(serialized)
@@ -259,6 +256,59 @@ def training_stream(
 
     dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def unlabelled_stream(
+    record_set: RecordSet,
+    splits: Sequence[str],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    same_patient: bool = False,
+    shares: int = 1,
+    own: Sequence[int] = (0,),
+) -> tf.data.Dataset:
+    """An endless shuffled stream of images without labels, a deterministic function of (records, seed, start).
+
+    Splits are drawn from evenly, each in the share of its images. Arguments that are not named here are those of
+    `training_stream`.
+
+    Args:
+        record_set: what to read.
+        splits: at least one with an image.
+        batch_size: images per batch.
+        seed: of all orders.
+        start: images already drawn.
+        same_patient: give each image a partner: another image of the same patient and split, drawn anew each time; the
+            image itself where there is no other one.
+        shares: devices that share a batch.
+        own: the shares wanted.
+
+    Returns:
+        Dataset of {"image": uint8 [B, R, R, 1], "index": int64 [B]}, and with `same_patient` "partner", as "image".
+    """
+    draw = _draw_pairs if same_patient else _draw_alone
+    parts = [
+        (record_set.num_examples(split), functools.partial(draw, record_set, split, seed + number))
+        for number, split in enumerate(splits)
+        if record_set.num_examples(split)
+    ]
+    counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), _in_turn(parts, start)))
+    counted = _keep_own(counted, batch_size, shares, own, group=1)
+    names = ("image", "partner") if same_patient else ("image",)
+
+    def decode(index, serialized):
+        images = {name: record_set.parse(serialized[i])["image"] for i, name in enumerate(names)}
+        return {**images, "index": index}
+
+    dataset = counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def count_paired(record_set: RecordSet, splits: Sequence[str]) -> int:
+    """Images of these splits that have a partner in `unlabelled_stream`: another one of their patient."""
+    return sum(int((_Patients(record_set.patients(split)).counts_of_rows > 1).sum()) for split in splits)
 
 
 def choose_per_class(classes: np.ndarray, number: int, num_classes: int, seed: int) -> np.ndarray:
@@ -317,6 +367,30 @@ def _patient_numbers(patients: np.ndarray) -> np.ndarray:
     """A number for each patient, int64 [N]; images without a patient have one each."""
     _, numbers = np.unique(patients.astype(str), return_inverse=True)
     return np.where(patients == "", numbers.max(initial=0) + 1 + np.arange(len(patients)), numbers)
+
+
+class _Patients:
+    """The images of each patient of a split.
+
+    Attributes:
+        counts_of_rows: images of the patient of each image, int64 [N].
+    """
+
+    def __init__(self, patients: np.ndarray):
+        _, number = np.unique(_patient_numbers(patients), return_inverse=True)
+        counts = np.bincount(number, minlength=1)
+        firsts = np.cumsum(counts) - counts
+        self._order = np.argsort(number, kind="stable")
+        self._first = firsts[number]
+        self._place = np.empty(len(number), np.int64)
+        self._place[self._order] = np.arange(len(number)) - firsts[number[self._order]]
+        self.counts_of_rows = counts[number]
+
+    def draw_partner(self, row: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Another row of the same patient, each as likely, int64 []; `row` itself where there is none."""
+        count, first, place = (tf.gather(a, row) for a in (self.counts_of_rows, self._first, self._place))
+        ahead = 1 + tf.random.stateless_uniform([], seed, 0, tf.maximum(count - 1, 1), tf.int64)
+        return tf.gather(self._order, first + (place + ahead) % count)
 
 
 def has_any(vectors: np.ndarray, labels: Sequence[int]) -> np.ndarray:
@@ -416,6 +490,36 @@ def _draw(
     return _in_turn(parts, start)
 
 
+def _draw_alone(record_set: RecordSet, split: str, seed: int, start: int) -> tf.data.Dataset:
+    """Serialized examples as string [1]."""
+    everything = np.ones(record_set.num_examples(split), bool)
+    return _epochs(record_set, split, everything, seed, start).map(lambda serialized: serialized[tf.newaxis])
+
+
+def _draw_pairs(record_set: RecordSet, split: str, seed: int, start: int) -> tf.data.Dataset:
+    """Serialized examples of an image and its partner, string [2]."""
+    patients = _Patients(record_set.patients(split))
+    everything = np.ones(record_set.num_examples(split), bool)
+    rows = _epochs(record_set, split, everything, seed, start, by_row=True)
+
+    def pair(index, row):
+        return tf.stack([row, patients.draw_partner(row, tf.stack([tf.constant(seed, tf.int64), index]))])
+
+    pairs = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), rows)).map(pair)
+    return _fetch(record_set, split, pairs.unbatch()).batch(2, drop_remainder=True)
+
+
+def _keep_own(
+    counted: tf.data.Dataset, batch_size: int, shares: int, own: Sequence[int], group: int
+) -> tf.data.Dataset:
+    """Of each batch of numbered draws those of the shares wanted, in their order."""
+    if shares == 1:
+        return counted
+    rows = share_rows(batch_size, shares, group)[list(own)].reshape(-1)
+    batches = counted.batch(batch_size, drop_remainder=True)
+    return batches.map(lambda index, serialized: (tf.gather(index, rows), tf.gather(serialized, rows))).unbatch()
+
+
 def _draw_extra(extra: Extra, draw_main: Callable[..., tf.data.Dataset], class_shares: np.ndarray | None) -> _Draws:
     classes = extra.record_set.labels("train")["class"]
     if extra.duplicate:
@@ -445,8 +549,12 @@ def _in_turn(parts: Sequence[tuple[int, Callable[[int], tf.data.Dataset]]], star
     return tf.data.Dataset.choose_from_datasets(streams, choice)
 
 
-def _epochs(record_set: RecordSet, split: str, keep: np.ndarray, seed: int, start: int) -> tf.data.Dataset:
+def _epochs(
+    record_set: RecordSet, split: str, keep: np.ndarray, seed: int, start: int, *, by_row: bool = False
+) -> tf.data.Dataset:
     """Serialized examples of one shuffled epoch of the images `keep` after the other, from draw number `start` on.
+
+    With `by_row`, their rows in the split, int64, instead.
 
     All images of a split are read shard by shard, which disks like best. Of some of them (a class, a few labels) only
     the numbers of the rows are shuffled, in the order in which the shards would give them; then each chosen record is
@@ -457,7 +565,7 @@ def _epochs(record_set: RecordSet, split: str, keep: np.ndarray, seed: int, star
     num_examples = int(keep.sum())
     mean_bytes = info.num_bytes / max(info.num_examples, 1)
     buffer = int(max(_MIN_SHUFFLE, min(num_examples, _SHUFFLE_BYTES / max(mean_bytes, 1))))
-    everything = bool(keep.all())
+    everything = bool(keep.all()) and not by_row
 
     def rows_of(order: np.ndarray) -> np.ndarray:
         rows = interleave_rows(info.shard_lengths, order, _READ_SHARDS_AT_ONCE)
@@ -484,7 +592,7 @@ def _epochs(record_set: RecordSet, split: str, keep: np.ndarray, seed: int, star
 
     first = start // num_examples
     stream = tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch).skip(start - first * num_examples)
-    return stream if everything else _fetch(record_set, split, stream)
+    return stream if everything or by_row else _fetch(record_set, split, stream)
 
 
 def interleave_rows(lengths: Sequence[int], order: np.ndarray, cycle: int) -> np.ndarray:

@@ -405,3 +405,71 @@ def test_a_step_that_fails_on_sound_records_is_no_damage(two_classes):
     kept = pytest.raises(tf.errors.InvalidArgumentError, match="the batch is too large")
     with kept, data.naming_damage(two_classes.path):
         step(stream)
+
+
+def take_unlabelled(record_set, steps, **arguments):
+    arguments = {"splits": ("train", "validation"), "batch_size": 6, "seed": 7, **arguments}
+    return list(itertools.islice(data.unlabelled_stream(record_set, **arguments).as_numpy_iterator(), steps))
+
+
+@pytest.fixture(scope="module")
+def of_patients(tmp_path_factory):
+    """6 + 6 images of 8 px in each split; two of each patient, but the last image of a class in validation is alone."""
+    record_set = data.RecordSet(fakes.make_records(tmp_path_factory.mktemp("p"), per_class=6, num_shards=2))
+    patients = {split: record_set.patients(split).copy() for split in ("train", "validation")}
+    patients["validation"][-1] = "alone"
+    patients["validation"][0] = ""
+    record_set.patients = patients.get
+    return record_set
+
+
+@pytest.mark.parametrize("same_patient", [False, True])
+def test_an_unlabelled_epoch_shows_every_image_of_all_splits_once(of_patients, same_patient):
+    rows = {r["image"].numpy().tobytes() for split in ("train", "validation") for r in of_patients.dataset(split)}
+    batches = take_unlabelled(of_patients, 8, same_patient=same_patient)
+    shown = fingerprints(batches)
+    assert sorted(shown[:24]) == sorted(shown[24:]) == sorted(rows)
+    assert shown[:24] != shown[24:]
+    assert "vector" not in batches[0] and "class" not in batches[0]
+    only = fingerprints(take_unlabelled(of_patients, 2, splits=("test",), same_patient=False))
+    assert sorted(only) == sorted(record["image"].numpy().tobytes() for record in of_patients.dataset("test"))
+
+
+def test_partners_are_other_images_of_the_same_patient(of_patients):
+    patient_of, images = {}, {}
+    for split in ("train", "validation"):
+        for record, patient in zip(of_patients.dataset(split), of_patients.patients(split), strict=True):
+            image = record["image"].numpy().tobytes()
+            patient_of[image] = patient or image
+            images.setdefault(patient or image, set()).add(image)
+    assert data.count_paired(of_patients, ("train", "validation")) == sum(len(i) for i in images.values() if len(i) > 1)
+    pairs = [
+        (image.tobytes(), partner.tobytes())
+        for batch in take_unlabelled(of_patients, 8, same_patient=True)
+        for image, partner in zip(batch["image"], batch["partner"], strict=True)
+    ]
+    for image, partner in pairs:
+        assert patient_of[image] == patient_of[partner]
+        assert (image == partner) == (len(images[patient_of[image]]) == 1)
+    assert sum(image == partner for image, partner in pairs) == 2 * sum(len(i) == 1 for i in images.values()) > 0
+
+
+def test_partners_are_drawn_anew_and_equally_often():
+    patients = data._Patients(np.array(["b", "a", "b", "a", "b", "b"], object))
+    drawn = [int(patients.draw_partner(tf.constant(2, tf.int64), [1, i])) for i in range(300)]
+    counts = np.bincount(drawn, minlength=6)
+    assert counts[[1, 2, 3]].sum() == 0
+    assert counts[[0, 4, 5]].min() > 75
+
+
+@pytest.mark.parametrize("same_patient", [False, True])
+@pytest.mark.parametrize("start", [1, 5])
+def test_an_unlabelled_stream_started_late_goes_on_as_the_unbroken_one(of_patients, same_patient, start):
+    whole = take_unlabelled(of_patients, start + 3, same_patient=same_patient)
+    late = take_unlabelled(of_patients, 3, same_patient=same_patient, start=6 * start)
+    for a, b in zip(whole[start:], late, strict=True):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+    shares = [take_unlabelled(of_patients, 1, same_patient=same_patient, shares=2, own=[i])[0] for i in range(2)]
+    for key, value in whole[0].items():
+        np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), value)

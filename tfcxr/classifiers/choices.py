@@ -98,6 +98,50 @@ VARIANTS = {
     "layer_lr_sched": Variant(1e-4, 5e-4, True, 10.0, 2.0, "cosine"),
 }
 
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingMethod:
+    """A method of self-supervised learning; `pretraining.methods` has them.
+
+    Attributes:
+        projection: length of the vectors that its loss compares.
+        optimizer: one of PRETRAINING_OPTIMIZERS.
+        what: for the flag's help.
+    """
+
+    projection: int
+    optimizer: str
+    what: str
+
+
+PRETRAINING_METHODS = {
+    "simclr": PretrainingMethod(128, "lars", "views of one image attract, those of others repel each other (NT-Xent)"),
+    "simsiam": PretrainingMethod(2048, "sgd", "one view predicts the other, without negatives"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingOptimizer:
+    """Settings of an optimizer of pretraining.
+
+    Attributes:
+        learning_rate: its peak for a batch of 256 images.
+        weight_decay: see optimizers.CoupledSGD; of LAMB see addons.make_lamb.
+    """
+
+    learning_rate: float
+    weight_decay: float
+
+
+PRETRAINING_OPTIMIZERS = {
+    "lars": PretrainingOptimizer(0.3, 1e-6),  # SimCLR's
+    "lamb": PretrainingOptimizer(0.005, 1e-6),
+    "sgd": PretrainingOptimizer(0.05, 1e-4),  # SimSiam's
+}
+
+# Of what the two views of a pair are made.
+POSITIVES = ("image", "patient")
+
 # What else --weights may name.
 WEIGHT_FORMS = (
     "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file (se_resnet50, efficientnet_lite0) or a run "

@@ -36,7 +36,7 @@ def compute(
     """
     size = classifier.config.image_size
     if not ten_crop:
-        features = classifier.features(preprocessing.frame(images, size), path=path)
+        features = compute_features(classifier, images, path=path)
         return features, classifier.classify(features, path=path)
     crops = preprocessing.NUM_CROPS
     features = classifier.features(preprocessing.ten_crops(images, size), path=path)
@@ -46,32 +46,20 @@ def compute(
     return tf.reduce_mean(tf.reshape(features, [-1, crops, features.shape[1]]), axis=1), mean
 
 
-class InferenceModel(tf.keras.Model):
-    """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K].
+def compute_features(encoder: models.Encoder, images: tf.Tensor, *, path: str = "target") -> tf.Tensor:
+    """Features float32 [N, F] of the centre of images, as `compute` gives them."""
+    return encoder.features(preprocessing.frame(images, encoder.config.image_size), path=path)
+
+
+class ImageModel(tf.keras.Model):
+    """Keras model of images float [N, H, W, 1] in [0, 1] of any size.
 
     Images of another shape, such as RGB, of another type or with values outside [0, 1] are an InputError that says what
     is expected, in a call as in `predict` and `predict_on_batch`. While a graph is traced, where values are not known,
     it is a plain ValueError.
-
-    Attributes:
-        classes: names of the K classes.
     """
 
     predict_function: Callable | None  # Keras's, of `make_predict_function`
-
-    def __init__(self, classifier: models.Classifier, path: str = "target", *, ten_crop: bool = False):
-        """Shares the classifier's weights, without a copy.
-
-        Args:
-            classifier: the network.
-            path: source or target.
-            ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the
-                centre.
-        """
-        super().__init__(name=f"{classifier.config.backbone}_{path}", dtype="float32")
-        self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
-        self.classes = classifier.config.classes
-        self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
 
     def __call__(self, inputs, *args, **kwargs):
         """Checks the images, then as any Keras model."""
@@ -99,6 +87,46 @@ class InferenceModel(tf.keras.Model):
 
             self.predict_function = check_and_run
         return self.predict_function
+
+
+class FeatureModel(ImageModel):
+    """Keras model of images float [N, H, W, 1] in [0, 1] of any size -> pooled features float32 [N, F]."""
+
+    def __init__(self, encoder: models.Encoder):
+        """Shares the encoder's weights, without a copy."""
+        super().__init__(name=f"{encoder.config.backbone}_features", dtype="float32")
+        self.encoder = encoder
+        self(tf.zeros([1, encoder.config.image_size, encoder.config.image_size, 1]))
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Features [N, F]; `training` changes nothing."""
+        return compute_features(self.encoder, images)
+
+    def get_config(self) -> dict:
+        """Settings, for display: `tfcxr.load_encoder` is what rebuilds the model."""
+        return dataclasses.asdict(self.encoder.config)
+
+
+class InferenceModel(ImageModel):
+    """A classifier as Keras model: images -> probabilities float32 [N, K].
+
+    Attributes:
+        classes: names of the K classes.
+    """
+
+    def __init__(self, classifier: models.Classifier, path: str = "target", *, ten_crop: bool = False):
+        """Shares the classifier's weights, without a copy.
+
+        Args:
+            classifier: the network.
+            path: source or target.
+            ten_crop: whether probabilities are the mean over preprocessing.ten_crops; else they are those of the
+                centre.
+        """
+        super().__init__(name=f"{classifier.config.backbone}_{path}", dtype="float32")
+        self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
+        self.classes = classifier.config.classes
+        self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Probabilities [N, K]; `training` changes nothing."""

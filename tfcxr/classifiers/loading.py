@@ -13,13 +13,15 @@ from tfcxr import data
 from tfcxr.classifiers import choices, inference
 from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
 from tfcxr.training import devices, runs, strategies
-from tfrecords_builder import files, labels
+from tfrecords_builder import files, labels, records
 from tfrecords_builder.errors import InputError
 
 # Of a finished run, and of an export; a run in progress has weights_of_step, see `weights_path`.
 WEIGHTS = "checkpoints/best.weights.h5"
 HISTORY = "history.json"
 KINDS = ("baseline", "dcan")
+# Of runs that have an encoder: those of classifiers, and of pretraining, which have no head.
+ENCODER_KINDS = (*KINDS, "pretrain")
 
 # What predict and exports took for granted before runs recorded it.
 _EARLIER = {"aspect": "stretch", "contrast": "none"}
@@ -78,18 +80,34 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop:
     return inference.InferenceModel(load_network(path), which, ten_crop=ten_crop)
 
 
-def load_classifier_config(path: str | os.PathLike) -> dict[str, Any]:
-    """What is known about a trained classifier.
+def load_encoder(path: str | os.PathLike) -> tf.keras.Model:
+    """Loads what a pretrained network or a trained classifier sees in an image, as one vector.
+
+    Args:
+        path: folder of a pretraining, baseline or DCAN run, or of a classifier's export.
 
     Returns:
-        The run's settings, and: kind (baseline or dcan), classes, label_version, resolution (of its records), aspect
-        and contrast (with which their images were made; empty if unknown), image_size (what the backbone sees), labels
-        (the 14, in order), records (flag -> digest).
+        Keras model of images float [N, H, W, 1] in [0, 1] of any size -> pooled features float32 [N, F], before any
+        correction. A call and `predict` raise InputError for images of another shape, type or range.
+
+    Raises:
+        InputError: no such run, of another kind, or without weights yet.
+    """
+    return inference.FeatureModel(load_encoder_network(path))
+
+
+def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
+    """What is known about a trained classifier, or other runs of `kinds`.
+
+    Returns:
+        The run's settings, and: kind (one of `kinds`), classes, label_version, resolution (of its records),
+        aspect and contrast (with which their images were made; empty if unknown), image_size (what the backbone sees),
+        labels (the 14, in order), records (flag -> digest).
 
     Raises:
         InputError: no such run, or not of a classifier.
     """
-    config = runs.load_config(path, kind=KINDS)
+    config = runs.load_config(path, kind=kinds)
     return {
         **_EARLIER,
         **config["config"],
@@ -117,6 +135,15 @@ def load_network(path: str | os.PathLike) -> models.Classifier:
     return classifier
 
 
+def load_encoder_network(path: str | os.PathLike) -> models.Encoder:
+    """As `load_network`, also of a pretraining run, whose network has no head. Raises InputError as `load_encoder`."""
+    known = load_classifier_config(path, ENCODER_KINDS)
+    make = models.Classifier if known["kind"] in KINDS else models.Encoder
+    network = make(models.ModelConfig.from_dict(known))
+    models.load_weights(network, weights_path(path))
+    return network
+
+
 def make_classifier(
     settings: Any,
     record_set: data.RecordSet,
@@ -138,9 +165,33 @@ def make_classifier(
     Raises:
         InputError: a setting or weights that cannot be used, or a batch that cannot fit into memory.
     """
-    info = record_set.info
-    config = models.ModelConfig(
-        classes=tuple(info.classes),
+    config = _model_config(settings, record_set.info, pictures, classes=tuple(record_set.info.classes), **network)
+    classifier = models.Classifier(config, settings.seed)
+    _prepare(classifier, settings, record_set.num_examples("train"), load_weights)
+    return classifier
+
+
+def make_encoder(
+    settings: Any, record_set: data.RecordSet, *, num_images: int, views: int, load_weights: bool
+) -> models.Encoder:
+    """A new encoder for pretraining on a record set, with its first weights; errors and settings as above.
+
+    Args:
+        settings: pretrain.PretrainingConfig.
+        record_set: images to train on.
+        num_images: how many of them are for training.
+        views: of each image of a batch, which go through the network together.
+        load_weights: as of `make_classifier`.
+    """
+    encoder = models.Encoder(_model_config(settings, record_set.info, [record_set], classes=()), settings.seed)
+    _prepare(encoder, settings, num_images, load_weights, views=views)
+    return encoder
+
+
+def _model_config(
+    settings: Any, info: records.RecordSetInfo, pictures: Sequence[data.RecordSet], **network: Any
+) -> models.ModelConfig:
+    return models.ModelConfig(
         label_version=info.label_version,
         resolution=info.resolution,
         image_size=settings.image_size,
@@ -151,27 +202,29 @@ def make_classifier(
         contrast=next((made.info.contrast for made in pictures if made.info.contrast), ""),
         **network,
     )
-    classifier = models.Classifier(config, settings.seed)
+
+
+def _prepare(network: models.Encoder, settings: Any, num_images: int, load_weights: bool, *, views: int = 1) -> None:
+    """Checks that a batch of `views` of each image can fit into memory, and loads the first weights."""
     strategy = tf.distribute.get_strategy()
     with strategies.together(strategy):
         devices.check_batch(
             settings.batch_size,
-            num_images=record_set.num_examples("train"),
-            pixels=config.image_size**2,
-            graphs=lambda number: [models.trace_features(classifier, number)],
+            num_images=num_images,
+            pixels=views * network.config.image_size**2,
+            graphs=lambda number: [models.trace_features(network, views * number)],
             strategy=strategy,
         )
     if load_weights:
-        loaded = initialise(classifier, weights=settings.weights, init_from=settings.init_from)
+        loaded = initialise(network, weights=settings.weights, init_from=settings.init_from)
         print(f"start: {', '.join(loaded)} loaded, the rest random" if loaded else "start: random weights", flush=True)
-    return classifier
 
 
-def initialise(classifier: models.Classifier, *, weights: str, init_from: str | None = None) -> list[str]:
-    """Gives a new classifier its first weights.
+def initialise(network: models.Encoder, *, weights: str, init_from: str | None = None) -> list[str]:
+    """Gives a new classifier or encoder its first weights.
 
     Args:
-        classifier: changed in place.
+        network: changed in place.
         weights: imagenet; none; or a path, for the backbone only: a file of Keras or a SavedModel (see weight_files),
             a `.pth` for se_resnet50 and efficientnet_lite0, or a run folder or export of ours.
         init_from: run folder; backbone, and head and other parts where they fit. Wins over `weights`.
@@ -183,17 +236,30 @@ def initialise(classifier: models.Classifier, *, weights: str, init_from: str | 
         InputError: a file or run that is not there or does not fit.
     """
     if init_from:
-        return models.copy_weights(load_network(init_from), classifier)
-    path = choices.find_weights(classifier.config.backbone, weights)
+        return models.copy_weights(_load_start(init_from, "--init_from", network.config), network)
+    path = choices.find_weights(network.config.backbone, weights)
     if path is None:
         return []
     if (path / "config.json").is_file():
-        return models.copy_backbone(load_network(path), classifier, f"--weights={weights}")
+        return models.copy_backbone(_load_start(path, "--weights", network.config), network, f"--weights={weights}")
     if path.suffix != ".pth":
-        weight_files.load(classifier.base, path)
+        weight_files.load(network.base, path)
         return ["backbone"]
-    if classifier.config.backbone == choices.EFFICIENTNET_LITE0:
-        efficientnet_lite0.load(classifier.base, path)
+    if network.config.backbone == choices.EFFICIENTNET_LITE0:
+        efficientnet_lite0.load(network.base, path)
         return ["backbone"]
-    se_resnet_weights.assign(classifier.backbone, se_resnet_weights.read(path), path)
+    se_resnet_weights.assign(network.backbone, se_resnet_weights.read(path), path)
     return ["backbone", "attention"]
+
+
+def _load_start(path: str | os.PathLike, flag: str, config: models.ModelConfig) -> models.Encoder:
+    """The network of a run to start from. Raises InputError that begins with `flag`; says where sizes differ."""
+    try:
+        network = load_encoder_network(path)
+    except InputError as error:
+        raise InputError(f"{flag}={error}") from error
+    for name in ("image_size", "stem"):
+        was, now = getattr(network.config, name), getattr(config, name)
+        if was != now:
+            print(f"note: {flag}={path}: was trained with --{name}={was}, here it is {now}", flush=True)
+    return network

@@ -10,7 +10,7 @@ from tfrecords_builder.records import RecordSetInfo, load_info
 from tfrecords_builder.records.overlap import Overlap, find_overlap
 
 MARK = "leakage:"
-# The folds that a training is given: one to learn, one to choose the weights.
+# The folds that a training is given: one to learn, one to choose the weights. Pretraining may learn from others.
 GIVEN = ("train", "validation")
 
 _RECORDS = ("records", "source_records", "target_records", "extra_records")
@@ -33,12 +33,12 @@ def find_leakage(model_path: str | os.PathLike, tested: RecordSetInfo, split: st
     """
     patients: set[str] = set()
     images: set[str] = set()
-    for info in _find_sets(pathlib.Path(model_path), set()):
+    for info, learned in _find_sets(pathlib.Path(model_path), set()):
         same = info.digest == tested.digest
-        if same and split == "train":
+        if same and split in learned:
             return [f"{MARK} these are the images that the model was trained on, so that the score is too good"]
         # That a validation fold chose the weights is said elsewhere.
-        folds = [fold for fold in GIVEN if not (same and fold == split)]
+        folds = [fold for fold in dict.fromkeys([*learned, *GIVEN]) if not (same and fold == split)]
         try:
             found = find_overlap(tested, split, info, folds)
         except (InputError, RunError) as error:
@@ -67,16 +67,20 @@ def describe_failure(error: Exception) -> str:
     return f"{MARK} whether images of the test were given to the training cannot be found out ({error})"
 
 
-def _find_sets(folder: pathlib.Path, seen: set[pathlib.Path]) -> Iterator[RecordSetInfo]:
-    """The record sets that a run, and the runs it began with, were given, where they are unchanged."""
+def _find_sets(folder: pathlib.Path, seen: set[pathlib.Path]) -> Iterator[tuple[RecordSetInfo, tuple[str, ...]]]:
+    """The record sets that a run, and the runs it began with, were given, where they are unchanged.
+
+    With each the folds that were learned from.
+    """
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
     flags = _read_flags(folder)
     try:
-        digests = set(runs.load_config(folder)["records"].values())
+        config = runs.load_config(folder)
     except InputError:
         return
+    digests, learned = set(config["records"].values()), tuple(config["config"].get("splits", ("train",)))
     for name in _RECORDS:
         if name in flags:
             try:
@@ -84,7 +88,7 @@ def _find_sets(folder: pathlib.Path, seen: set[pathlib.Path]) -> Iterator[Record
             except InputError:  # moved or deleted since
                 continue
             if info.digest in digests:
-                yield info
+                yield info, learned
     for name in _MODELS:
         if name in flags and (pathlib.Path(flags[name]) / "config.json").is_file():
             yield from _find_sets(pathlib.Path(flags[name]), seen)

@@ -108,14 +108,16 @@ def make_efficientnet_lite0(resolution: int) -> NetworkFeatures:
 def make_classifier(path: str | os.PathLike, resolution: int) -> NetworkFeatures:
     """A classifier of ours: what its last dense layer sees (of DCAN the corrected features of the target path).
 
-    Raises InputError if `path` is no run folder or export of a classifier, or has no weights yet.
+    Or a pretrained network, which has no such layer: its pooled features.
+
+    Raises InputError if `path` is no run folder of either or export of a classifier, or has no weights yet.
     """
-    classifier = loading.load_network(path)
-    config = classifier.config
+    network = loading.load_encoder_network(path)
+    config = network.config
 
     def compute(images: tf.Tensor) -> tf.Tensor:
-        features, _ = inference.compute(classifier, pixel_ranges.signed_to_unit(images), path="target")
-        return classifier.correct(features)[0] if config.correction else features
+        features = inference.compute_features(network, pixel_ranges.signed_to_unit(images))
+        return network.correct(features)[0] if config.correction else features
 
     # The same weights see something else behind another stem or at another size, so the name tells these apart too.
     settings = json.dumps(dataclasses.asdict(config), sort_keys=True)

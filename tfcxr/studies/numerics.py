@@ -12,6 +12,7 @@ VERSIONS = {
     "build-records": 2,  # likewise
     "train-gan": 2,  # fidelity, which chooses the best weights, is measured as compare-sets does
     "generate": 1,
+    "pretrain": 1,
     "train-baseline": 2,  # random first weights have seeds of their own
     "train-dcan": 2,  # likewise
     "evaluate": 1,

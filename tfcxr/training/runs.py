@@ -26,7 +26,7 @@ _OF_RECORDS = ("aspect", "contrast")
 # Values of settings that have a new name; runs written before hold the old one.
 _RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}
 
-KINDS = ("gan", "baseline", "dcan")
+KINDS = ("gan", "pretrain", "baseline", "dcan")
 
 # Where a study writes evaluations: each is an output with its own list of what was written there.
 _EVALUATIONS = "evaluations"
@@ -40,7 +40,7 @@ _ENTRIES = re.compile(
             r"checkpoints|best|tensorboard|samples|statistics|" + _EVALUATIONS,  # while they are empty
             r"(checkpoints|best)/(ckpt-\d+[._].*|\.?checkpoint(\..*)?)|checkpoints/best(-\d+)?\.weights\.h5",
             r"tensorboard/(events\.out\.tfevents\..*|projector_config\.pbtxt|(features|metadata)_\d+\.tsv|plugins/profile/.*)",
-            r"samples/(reals|fakes-[\d.]+|features_\d+)\.png",
+            r"samples/(reals|pairs|fakes-[\d.]+|features_\d+)\.png",
             r"statistics/[^/]+-\d+-[0-9a-f]{16}\.npz",
             _EVALUATIONS + r"/(\.[^/]+\.job\.json|[^/.][^/]*/.*)",
             r"(.*/)?\.[^/]+\.\d+\.(old\.)?tmp.*|" + re.escape(files.LOCK_FILE),
@@ -83,7 +83,7 @@ class RunFolder:
 
         Args:
             path: the run's folder.
-            kind: which program makes the run: gan, baseline or dcan.
+            kind: which program makes the run, one of KINDS.
             config: settings that determine the result, JSON values; also written to config.json.
             records_digests: flag name -> digest of the record set it names.
             overwrite: delete an earlier run in that folder first.

@@ -1,5 +1,6 @@
 """Warnings of a test on what was trained on, found by what a run says of its record sets."""
 
+import json
 import shutil
 
 import pytest
@@ -55,6 +56,19 @@ def test_what_the_run_began_with_and_what_an_export_was_made_of_count(tmp_path, 
     for model in (second, export):
         assert "the images that the model was trained on" in find(model, trained, "train")[0]
         assert find(model, trained, "test") == []
+
+
+def test_all_folds_that_a_pretraining_learned_from_count(tmp_path, trained):
+    run = make_run(tmp_path, "pretrained", trained)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["splits"] = ["train", "test"]
+    (run / "config.json").write_text(json.dumps(config))
+    other = classifier_runs.make_records(tmp_path / "other", dataset_name="b", seed=1)
+    second = make_run(tmp_path, "second", other, f"--init_from={run}")
+    for model in (run, second):
+        assert "the images that the model was trained on" in find(model, trained, "test")[0]
+    copied = classifier_runs.make_records(tmp_path / "copied", dataset_name="c", per_class=5)
+    assert "10 images were also given" in find(second, copied, "test")[0]
 
 
 def test_sets_that_were_built_again_or_are_gone_are_left_out(tmp_path, trained):

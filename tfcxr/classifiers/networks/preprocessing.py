@@ -4,6 +4,8 @@ Training resizes to round(8/7 S) and crops S at random (256 and 224 in the refer
 the same size, so that anatomy has one scale in both.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tfrecords_builder.images import image_ops
@@ -80,10 +82,7 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, 
     side = framed_size(image_size)
     resized = image_ops.resize(images, side, side)
 
-    def draw(number: tf.Tensor) -> tf.Tensor:
-        return tf.random.stateless_uniform([3], tf.stack([tf.constant(seed, tf.int64), number]))
-
-    drawn = tf.map_fn(draw, index, fn_output_signature=tf.TensorSpec([3], tf.float32))
+    drawn = draw_uniform(index, seed, [3])
     start = tf.cast(drawn[:, :2] * float(side - image_size + 1), tf.int32)
     window = tf.range(image_size)
     columns = start[:, 1, tf.newaxis] + window
@@ -92,6 +91,15 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, 
     cropped = tf.gather(resized, start[:, 0, tf.newaxis] + window, axis=1, batch_dims=1)
     cropped = tf.transpose(tf.gather(tf.transpose(cropped, (0, 2, 1, 3)), columns, axis=1, batch_dims=1), (0, 2, 1, 3))
     return tf.ensure_shape(cropped, [None, image_size, image_size, 1])
+
+
+def draw_uniform(index: tf.Tensor, seed: int, shape: Sequence[int]) -> tf.Tensor:
+    """Random numbers in [0, 1) for each image, a function of (seed, index) alone: float32 [N, *shape]."""
+
+    def draw(number: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape, tf.stack([tf.constant(seed, tf.int64), number]))
+
+    return tf.map_fn(draw, index, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
 @tf.keras.utils.register_keras_serializable(package="tfcxr")

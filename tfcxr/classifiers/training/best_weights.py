@@ -6,13 +6,13 @@ from tfcxr.training import runs
 
 
 class BestWeights:
-    """Best weights of a classifier's run, by the step of their evaluation.
+    """Best weights of a run of a classifier or an encoder, by the step of their evaluation.
 
     They count once history.json has a row of their step (see loading.weights_path), so that a kill between the two
     cannot mix the weights of one step with the history of another.
     """
 
-    def __init__(self, run: runs.RunFolder, classifier: models.Classifier):
+    def __init__(self, run: runs.RunFolder, classifier: models.Encoder):
         """Removes what a kill amid a save has left there."""
         self._run, self._classifier = run, classifier
         for leftover in run.checkpoints.glob(".*.weights.h5"):

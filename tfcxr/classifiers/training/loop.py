@@ -1,4 +1,4 @@
-"""The training that baseline and adaptation share: phases, their steps, a history row at each evaluation."""
+"""The training that all of classifiers and encoders share: phases, their steps, a history row at each evaluation."""
 
 import contextlib
 import dataclasses
@@ -95,7 +95,7 @@ class Trainer:
     def __init__(
         self,
         run: runs.RunFolder,
-        classifier: models.Classifier,
+        classifier: models.Encoder,
         phases: Sequence[Phase],
         *,
         evaluate: Callable[[], dict[str, float | None]],
@@ -109,7 +109,7 @@ class Trainer:
 
         Args:
             run: open run folder.
-            classifier: with its first weights.
+            classifier: with its first weights; or an encoder alone.
             phases: in order.
             evaluate: returns numbers by name; those called `select/<criterion>` choose weights, higher is better.
             select: the criterion that chooses.

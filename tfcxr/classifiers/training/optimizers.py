@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -47,11 +48,15 @@ class CoupledSGD(tf.keras.optimizers.Optimizer):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Updates one variable."""
-        rate = tf.cast(self.learning_rate, variable.dtype)
-        velocity = self.velocities[self._index_dict[self._var_key(variable)]]
         gradient = tf.convert_to_tensor(gradient)
         if self.coupled_decay:
             gradient += self.coupled_decay * variable
+        self._step(gradient, variable)
+
+    def _step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Updates velocity and variable along a gradient that holds the decay."""
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        velocity = self.velocities[self._index_dict[self._var_key(variable)]]
         # One fused pass over memory in just this form; written out, the update takes longer than ResNet-50's gradients
         # of a small batch at 32 px.
         tf.raw_ops.ResourceApplyMomentum(
@@ -72,6 +77,34 @@ class CoupledSGD(tf.keras.optimizers.Optimizer):
             "nesterov": self.nesterov,
             "coupled_decay": self.coupled_decay,
         }
+
+
+class Lars(CoupledSGD):
+    """LARS (You et al., "Large Batch Training of Convolutional Networks", arXiv 1708.03888, algorithm 1).
+
+    Each variable's step is in proportion to its length: g += decay w; r = trust ||w|| / (||gradient|| + decay ||w||);
+    v = momentum v + r g; w -= lr v. Vectors, such as biases and those of BatchNorm, get neither the decay nor r, as in
+    Chen et al. 2020 (SimCLR, appendix B.6). The learning rate is outside the velocity, as in CoupledSGD.
+    """
+
+    def __init__(self, learning_rate: Any, *, trust: float = 0.001, name: str = "Lars", **arguments: Any):
+        """`trust`: the coefficient of r; others as of CoupledSGD, without nesterov."""
+        super().__init__(learning_rate, name=name, **arguments)
+        self.trust = trust
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Updates one variable."""
+        gradient = tf.convert_to_tensor(gradient)
+        if variable.shape.rank > 1:
+            length, slope = tf.norm(variable), tf.norm(gradient)
+            ratio = tf.math.divide_no_nan(self.trust * length, slope + self.coupled_decay * length)
+            ratio = tf.where((length > 0) & (slope > 0), ratio, 1.0)
+            gradient = ratio * (gradient + self.coupled_decay * variable)
+        self._step(gradient, variable)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "trust": self.trust}
 
 
 class InverseDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -101,14 +134,18 @@ class Group:
 
 
 def make_schedule(
-    kind: str, learning_rate: float, steps: int
+    kind: str, learning_rate: float, steps: int, warmup: int = 0
 ) -> float | tf.keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate over `steps`: constant, cosine (to 0) or inverse (DCAN's).
 
-    Raises ValueError for another kind.
+    `warmup`: of cosine, the first so many of the steps, over which it rises from 0. Raises ValueError for another kind.
     """
     if kind == "constant":
         return learning_rate
+    if kind == "cosine" and warmup:
+        return tf.keras.optimizers.schedules.CosineDecay(
+            0.0, decay_steps=max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+        )
     if kind == "cosine":
         return tf.keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=max(1, steps))
     if kind == "inverse":
@@ -116,16 +153,70 @@ def make_schedule(
     raise ValueError(f"kind={kind!r}: must be constant, cosine or inverse")
 
 
-class GroupedSGD(tf.Module):
-    """One CoupledSGD for each group.
+class GroupedOptimizer(tf.Module):
+    """One optimizer of Keras for each group.
 
-    A `tf.train.Checkpoint` of this object holds the velocities and step counts of all groups. tensorflow-addons'
+    A `tf.train.Checkpoint` of this object holds the slots and step counts of all groups. tensorflow-addons'
     MultiOptimizer would leave them out, and tells variables apart by names, which differ on a second device.
 
     Attributes:
         optimizers: of the groups that have something to train.
         variables_to_train: what `apply` expects gradients of, in that order.
     """
+
+    def __init__(self, groups: Sequence[Group], make: Callable[[Group], Any]):
+        """Makes the optimizers and their slots.
+
+        Args:
+            groups: disjoint groups; their layers have been built.
+            make: makes the optimizer of a group, of tf.keras.optimizers or tf.keras.optimizers.legacy.
+
+        Raises:
+            ValueError: a variable in two groups.
+        """
+        super().__init__(name="grouped_optimizer")
+        self.variables_to_train: list[tf.Variable] = []
+        self.optimizers = []
+        self._sizes = []
+        for group in groups:
+            variables = [v for layer in group.layers for v in layer.trainable_variables]
+            if not variables:
+                continue
+            optimizer = make(group)
+            if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+                optimizer._create_all_weights(variables)  # it has no other way; a checkpoint needs them
+            else:
+                optimizer.build(variables)
+            self.optimizers.append(optimizer)
+            self.variables_to_train += variables
+            self._sizes.append(len(variables))
+        places = [id(v) for v in self.variables_to_train]
+        if len(set(places)) < len(places):
+            twice = sorted({v.name for v in self.variables_to_train if places.count(id(v)) > 1})
+            raise ValueError(f"groups: in two of them: {', '.join(twice[:3])}")
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Takes one step; `gradients` belong to `variables_to_train`.
+
+        On several devices, each gives the gradients of the mean loss of its share, and the step is along their mean.
+        """
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        if devices > 1:
+            gradients = [gradient / devices for gradient in gradients]  # Keras sums over the devices
+        pairs = zip(gradients, self.variables_to_train, strict=True)
+        for optimizer, size in zip(self.optimizers, self._sizes, strict=True):
+            optimizer.apply_gradients(list(itertools.islice(pairs, size)))
+
+    @property
+    def rate(self) -> tf.Tensor:
+        """Current learning rate of the first group."""
+        rate = self.optimizers[0].learning_rate
+        # Legacy optimizers give the schedule itself.
+        return tf.convert_to_tensor(rate(self.optimizers[0].iterations) if callable(rate) else rate)
+
+
+class GroupedSGD(GroupedOptimizer):
+    """One CoupledSGD for each group."""
 
     def __init__(
         self,
@@ -152,38 +243,9 @@ class GroupedSGD(tf.Module):
         Raises:
             ValueError: a variable in two groups.
         """
-        super().__init__(name="grouped_sgd")
-        self.variables_to_train: list[tf.Variable] = []
-        self.optimizers = []
-        self._sizes = []
-        for group in groups:
-            variables = [v for layer in group.layers for v in layer.trainable_variables]
-            if not variables:
-                continue
+
+        def make(group: Group) -> CoupledSGD:
             rate = make_schedule(schedule, learning_rate * group.rate, steps)
-            optimizer = CoupledSGD(rate, momentum=momentum, nesterov=nesterov, coupled_decay=weight_decay * group.decay)
-            optimizer.build(variables)
-            self.optimizers.append(optimizer)
-            self.variables_to_train += variables
-            self._sizes.append(len(variables))
-        places = [id(v) for v in self.variables_to_train]
-        if len(set(places)) < len(places):
-            twice = sorted({v.name for v in self.variables_to_train if places.count(id(v)) > 1})
-            raise ValueError(f"groups: in two of them: {', '.join(twice[:3])}")
+            return CoupledSGD(rate, momentum=momentum, nesterov=nesterov, coupled_decay=weight_decay * group.decay)
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Takes one step; `gradients` belong to `variables_to_train`.
-
-        On several devices, each gives the gradients of the mean loss of its share, and the step is along their mean.
-        """
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
-        if devices > 1:
-            gradients = [gradient / devices for gradient in gradients]  # Keras sums over the devices
-        pairs = zip(gradients, self.variables_to_train, strict=True)
-        for optimizer, size in zip(self.optimizers, self._sizes, strict=True):
-            optimizer.apply_gradients(list(itertools.islice(pairs, size)))
-
-    @property
-    def rate(self) -> tf.Tensor:
-        """Current learning rate of the first group."""
-        return tf.convert_to_tensor(self.optimizers[0].learning_rate)
+        super().__init__(groups, make)

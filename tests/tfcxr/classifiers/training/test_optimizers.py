@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcxr import addons
 from tfcxr.classifiers.training import optimizers
 
 
@@ -89,3 +90,66 @@ def test_a_variable_in_two_groups_is_refused():
     layer = make_layers()[0]
     with pytest.raises(ValueError, match="layer0/kernel"):
         optimizers.GroupedSGD([optimizers.Group([layer]), optimizers.Group([layer])], learning_rate=0.1, steps=1)
+
+
+def test_warm_up_rises_from_zero_and_then_the_cosine_falls():
+    schedule = optimizers.make_schedule("cosine", 0.4, 12, warmup=4)
+    found = [float(schedule(step)) for step in range(13)]
+    np.testing.assert_allclose(found[:5], [0, 0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(found[4:], [0.2 * (1 + np.cos(np.pi * i / 8)) for i in range(9)], atol=1e-7)
+
+
+def test_lars_steps_by_hand():
+    """Two steps with a rate that changes; a vector is trained as by SGD without decay."""
+    layer = tf.keras.layers.Dense(2)
+    layer(tf.zeros([1, 3]))
+    rate, trust, decay, momentum = (0.5, 0.25), 0.02, 0.1, 0.9
+    schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0], list(rate))
+    optimizer = optimizers.GroupedOptimizer(
+        [optimizers.Group([layer])],
+        lambda _: optimizers.Lars(schedule, trust=trust, momentum=momentum, coupled_decay=decay),
+    )
+    layer.set_weights([np.array([[1.0, -2], [3, 0], [0.5, 1]]), np.array([0.3, -0.4])])
+    kernel, bias = layer.get_weights()
+    velocities = [0.0, 0.0]
+    for step in range(2):
+        gradients = gradients_at(step, [kernel, bias])
+        optimizer.apply([tf.constant(g) for g in gradients])
+        length = np.linalg.norm(kernel)
+        ratio = trust * length / (np.linalg.norm(gradients[0]) + decay * length)
+        velocities[0] = momentum * velocities[0] + ratio * (gradients[0] + decay * kernel)
+        velocities[1] = momentum * velocities[1] + gradients[1]
+        kernel, bias = kernel - rate[step] * velocities[0], bias - rate[step] * velocities[1]
+    np.testing.assert_allclose(layer.get_weights()[0], kernel, rtol=1e-5)
+    np.testing.assert_allclose(layer.get_weights()[1], bias, rtol=1e-5)
+
+
+def test_weights_of_zero_length_take_a_step_of_lars():
+    layer = tf.keras.layers.Dense(1, kernel_initializer="zeros")
+    layer(tf.zeros([1, 1]))
+    optimizer = optimizers.GroupedOptimizer([optimizers.Group([layer])], lambda _: optimizers.Lars(0.5))
+    optimizer.apply([tf.constant([[2.0]]), tf.constant([0.0])])
+    np.testing.assert_allclose(layer.get_weights()[0], [[-1.0]])
+
+
+def test_lamb_in_a_group_tells_its_rate_and_keeps_its_slots(tmp_path):
+    def make():
+        layer = tf.keras.layers.Dense(2, name="dense")
+        layer(tf.zeros([1, 3]))
+        schedule = optimizers.make_schedule("cosine", 0.4, 12, warmup=4)
+        make = lambda _: addons.make_lamb(schedule, exclude=["/bias"])  # noqa: E731
+        return layer, optimizers.GroupedOptimizer([optimizers.Group([layer])], make)
+
+    layer, optimizer = make()
+    gradients = [tf.constant(g) for g in gradients_at(0, layer.get_weights())]
+    assert float(optimizer.rate) == 0
+    optimizer.apply(gradients)
+    optimizer.apply(gradients)
+    assert float(optimizer.rate) == pytest.approx(0.2)
+    path = tf.train.Checkpoint(layer=layer, optimizer=optimizer).write(str(tmp_path / "c"))
+    optimizer.apply(gradients)
+    other, restored = make()
+    tf.train.Checkpoint(layer=other, optimizer=restored).restore(path).expect_partial()
+    restored.apply(gradients)
+    for a, b in zip(layer.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
