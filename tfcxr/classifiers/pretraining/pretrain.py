@@ -196,6 +196,7 @@ class Pretraining:
             self.encoder,
             [self._phase()],
             evaluate=evaluate,
+            records=str(self.record_set.path),
             select=self.config.select,
             checkpoint_steps=self.config.checkpoint_steps,
             patience=self.config.patience,
