@@ -130,8 +130,10 @@ def define_dcan(fv: flags.FlagValues) -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "select", "source", choices.CRITERIA,
-        "keep the weights best on: source validation; low entropy, or dense soft neighbourhoods (Saito 2021), of what "
-        "is predicted for target validation, without labels; or target labels (marked so)",
+        "keep the weights best on: source validation; what is predicted for target validation, without labels: low "
+        "entropy, dense soft neighbourhoods (density, Saito 2021), or, which do not reward one class for everything, "
+        "mutual information (infomax), nuclear norm (bnm, Cui 2020), low entropy near the expected class shares "
+        "(balance); or target labels (marked so)",
         flag_values=fv,
     )  # fmt: skip
     define_ten_crop(fv)
@@ -143,6 +145,23 @@ def define_dcan(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "reg", "paper", choices.REGULARISERS,
         "form of dcan's regulariser; reference repeats the reference implementation for comparison", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "mmd", None, choices.MMDS,
+        "estimate of the discrepancy (dan, dcan, dcan_noreg): linear takes n pairs of a batch of n images, quadratic "
+        "all n^2 and varies less; default: quadratic",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "threshold", 0.95, "probability from which on a target prediction is certain (fixmatch, mean_teacher)",
+        lower_bound=0.0, upper_bound=1.0, flag_values=fv,
+    )  # fmt: skip
+    common.define_path(
+        fv, "target_prior",
+        "class shares of the target: source (taken to be those of the source), estimate (from the predictions of "
+        "--init_from and its errors on source validation), or a JSON file {class: share}; source images are drawn in "
+        "these shares, and weighed in the classification loss so that classes count as before",
+        default="source", words=("source", "estimate"),
     )  # fmt: skip
     flags.DEFINE_integer(
         "batch_size", 36, "source images per step, and as many target images", lower_bound=2, flag_values=fv

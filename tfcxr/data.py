@@ -188,6 +188,7 @@ def training_stream(
     seed: int,
     start: int = 0,
     balanced: bool = False,
+    class_counts: np.ndarray | None = None,
     filter_labels: Sequence[int] | None = None,
     only: np.ndarray | None = None,
     extra: Extra | None = None,
@@ -206,6 +207,7 @@ def training_stream(
         seed: of all orders.
         start: images already drawn: the stream goes on exactly as an unbroken one would.
         balanced: draw each class equally often (each class is shuffled on its own).
+        class_counts: int [K]; draw the classes in this ratio instead, none of a class with 0.
         filter_labels: label indices; leaves out images whose vector is zero in all of them.
         only: bool [N]; the images to draw from, in the order of `RecordSet.labels`.
         extra: images drawn besides; with `balanced`, each class equally often as well.
@@ -227,7 +229,7 @@ def training_stream(
     if not keep.any():
         raise InputError(f"{record_set.path}: the {split} split has no image to train on")
     draw = functools.partial(_draw, record_set, split, table["class"], keep)
-    shares_of_classes = np.ones(record_set.num_classes, np.int64) if balanced else None
+    shares_of_classes = np.ones(record_set.num_classes, np.int64) if balanced else class_counts
     if extra is None:
         stream = draw(shares_of_classes, seed, start)
     else:
@@ -238,7 +240,7 @@ def training_stream(
         ]
         stream = _in_turn(parts, start)
     counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), stream))
-    if balanced:
+    if shares_of_classes is not None:
         # Classes come in turn: shuffling the batch keeps a loss that pairs neighbours from pairing classes.
         counted = counted.batch(batch_size, drop_remainder=True)
         counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))

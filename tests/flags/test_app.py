@@ -174,7 +174,7 @@ def test_a_former_name_stands_for_the_present_one():
     where = ["--source_records=.", "--target_records=.", "--run_dir=x"]
     for flag in ("--alignment=ours", "--flagfile=thesis/ours", "--flagfile=flags/presets/thesis/ours.flags"):
         assert app.parse(train_dcan.define_flags, ["train-dcan", flag, *where]).alignment == "dcan_noreg"
-    with pytest.raises(InputError, match=r"should be one of <none\|dan"):
+    with pytest.raises(InputError, match=r"should be one of <none\|continued"):
         app.parse(train_dcan.define_flags, ["train-dcan", "--alignment=theirs", *where])
 
 

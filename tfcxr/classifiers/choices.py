@@ -149,10 +149,13 @@ WEIGHT_FORMS = (
 )
 
 # By what the weights of an adapted classifier are chosen, see adaptation.selection.
-CRITERIA = ("source", "entropy", "density", "target")
+CRITERIA = ("source", "entropy", "density", "infomax", "bnm", "balance", "target")
 
 # Forms of DCAN's regulariser, see training.losses.
 REGULARISERS = ("paper", "reference", "reference_index_fixed")
+
+# Estimates of the maximum mean discrepancy, see training.losses.
+MMDS = ("linear", "quadratic")
 
 
 def check_backbone(name: str, image_size: int, *, attention: bool) -> None:

@@ -36,7 +36,7 @@ _EVALUATIONS = "evaluations"
 _ENTRIES = re.compile(
     "|".join(
         (
-            r"(config|result|label_combinations|ticks|history)\.json|flags\.txt|curves\.png",
+            r"(config|result|label_combinations|target_shares|ticks|history)\.json|flags\.txt|curves\.png",
             r"checkpoints|best|tensorboard|samples|statistics|" + _EVALUATIONS,  # while they are empty
             r"(checkpoints|best)/(ckpt-\d+[._].*|\.?checkpoint(\..*)?)|checkpoints/best(-\d+)?\.weights\.h5",
             r"tensorboard/(events\.out\.tfevents\..*|projector_config\.pbtxt|(features|metadata)_\d+\.tsv|plugins/profile/.*)",

@@ -1,5 +1,6 @@
 """train-dcan through its flags: files, criteria, exact resume, bad input."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -87,8 +88,10 @@ def assert_same_end(first, second):
 def test_a_run_reports_all_criteria_and_losses(run_dir):
     result = json.loads((run_dir / "result.json").read_text())
     assert [row["step"] for row in result["evaluations"]] == [4, 8]
-    assert all(row.keys() == {"step", "source", "entropy", "density", "target"} for row in result["evaluations"])
-    assert result["best_by"].keys() == {"source", "entropy", "density", "target"}
+    criteria = {"source", "entropy", "density", "infomax", "bnm", "balance", "target"}
+    assert all(row.keys() == {"step", *criteria} for row in result["evaluations"])
+    assert result["best_by"].keys() == criteria
+    assert result["expected_target_shares"] == {"No Finding": 0.5, "Pneumothorax": 0.5}
     assert all(chosen in result["evaluations"] for chosen in result["best_by"].values())
     assert result["select"] == "source"
     assert not result["selected_on_target_labels"]
@@ -169,6 +172,69 @@ def test_a_stopped_run_goes_on_with_its_domain_discriminator(sets, cdan_run, tmp
     assert not any((cdan_run / "samples").iterdir())
 
 
+# Both learn from their own predictions, of which a random network is certain from a low threshold on.
+TEACHER = (
+    "--alignment=mean_teacher", "--threshold=0.5", "--target_prior=estimate", "--train_batch_norm",
+    "--embeddings_every=0", "--steps=6", "--eval_every=3",
+)  # fmt: skip
+
+
+def test_a_stopped_run_goes_on_with_its_mean_of_weights_and_estimated_shares(sets, tmp_path, monkeypatch, capsys):
+    assert train(sets, tmp_path / "unbroken", *TEACHER) == 0
+    assert "estimated class shares of the target, by confusion: " in capsys.readouterr().out
+    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *TEACHER)
+    assert_same_end(tmp_path / "unbroken", tmp_path / "stopped")
+    weights = weights_of(tmp_path / "unbroken")
+    heads = [value for value in weights.values() if value.shape == (256, 2)]
+    assert len(heads) == 3  # mean, trained weights, velocity
+    assert all(np.abs(a - b).max() > 0 for a, b in itertools.combinations(heads, 2))
+    result = json.loads((tmp_path / "unbroken/result.json").read_text())
+    estimates = json.loads((tmp_path / "unbroken/target_shares.json").read_text())
+    assert estimates.keys() == {"confusion", "likelihood"}
+    assert result["expected_target_shares"] == estimates["confusion"]
+    last = result["last"]
+    assert 0 < last["train/certain"] <= 1
+    assert last["train/total"] == pytest.approx(last["train/cls"] + 3 * last["train/consistency"], rel=1e-5)
+    # A run on other shares is another run.
+    assert train(sets, tmp_path / "unbroken", *TEACHER, "--target_prior=source", "--steps=7") == 2
+
+
+def test_a_stopped_run_goes_on_teaching_itself(sets, tmp_path, monkeypatch):
+    flags = ("--alignment=fixmatch", "--threshold=0.5", "--embeddings_every=0", "--steps=6", "--eval_every=3")
+    assert train(sets, tmp_path / "unbroken", *flags) == 0
+    train_with_a_stop(sets, tmp_path / "stopped", monkeypatch, *flags)
+    assert_same_end(tmp_path / "unbroken", tmp_path / "stopped")
+
+
+def test_adabn_changes_statistics_alone(sets, tmp_path):
+    from tfcxr.classifiers import loading
+
+    assert train(sets, tmp_path / "run", "--alignment=adabn", "--embeddings_every=0") == 0
+    before, after = (loading.load_network(path) for path in (sets[2], tmp_path / "run"))
+    for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+    moving = [w for w in after.weights if "moving" in w.name]
+    assert len(moving) > 4
+    changed = [np.abs(b - a).max() for a, b in zip(before.weights, after.weights, strict=True) if "moving" in a.name]
+    assert min(changed) > 0
+
+
+def test_the_source_is_drawn_in_the_shares_of_a_file(sets, tmp_path):
+    from tfcxr import data
+    from tfcxr.classifiers.adaptation import train_dcan as library
+
+    path = tmp_path / "shares.json"
+    path.write_text('{"No Finding": 1, "Pneumothorax": 3}')
+    settings = {"image_size": 16, "batch_size": 40, "backbone": "resnet_tiny", "weights": "none", "alignment": "none"}
+    config = library.AdaptationConfig(target_prior=str(path), train_batch_norm=True, **settings)
+    run = library.Adaptation(config, *(data.RecordSet(path) for path in sets[:2]))
+    run._use_shares(tmp_path)
+    batch = next(iter(run._stream(0)))
+    np.testing.assert_array_equal(np.bincount(batch["class"]), [10, 30])
+    np.testing.assert_allclose(run.class_weights, [2.0, 2 / 3], rtol=1e-6)
+    assert run.run_config()["target_prior"] == {"No Finding": 0.25, "Pneumothorax": 0.75}
+
+
 TWO_DEVICES = """
 import sys
 import tensorflow as tf
@@ -222,6 +288,9 @@ def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, 
     (["--backbone=densenet121", "--image_size=32"], "channel attention needs a residual network"),
     (["--backbone=resnet50", "--image_size=32"], "its backbone is resnet_tiny, not resnet50"),
     (["--alignment=mmd"], "alignment"),
+    (["--init_from=", "--train_batch_norm", "--weights=none", "--target_prior=estimate"], "give one with --init_from"),
+    (["--init_from=", "--weights=none", "--alignment=adabn"], "trains nothing; give a trained classifier"),
+    (["--target_prior=nothing.json"], "there is no such file"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(sets, tmp_path, capsys, flags, message):
     assert train(sets, tmp_path / "run", *flags) == 2
@@ -267,7 +336,7 @@ def test_batches_have_the_labels_of_the_source_only(sets):
 
     source, target = (data.RecordSet(path) for path in sets[:2])
     config = train_dcan_lib.AdaptationConfig(image_size=16, batch_size=4, seed=5)
-    run = types.SimpleNamespace(source=source, target=target, config=config)
+    run = types.SimpleNamespace(source=source, target=target, config=config, class_counts=None)
     batches = list(train_dcan_lib.Adaptation._stream(run, 2).take(6))
     assert batches[0].keys() == {"source", "class", "target", "number"}
     assert [int(batch["number"]) for batch in batches] == list(range(2, 8))

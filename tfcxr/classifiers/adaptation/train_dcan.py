@@ -4,6 +4,7 @@ A method (see `methods`) adds its terms to the classification loss of the source
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,18 @@ import tensorflow as tf
 
 from tfcxr import data, metrics
 from tfcxr.classifiers import choices, inference, loading
-from tfcxr.classifiers.adaptation import curves, domain_gap, embeddings, methods, selection
+from tfcxr.classifiers.adaptation import (
+    class_shares,
+    curves,
+    domain_gap,
+    embeddings,
+    methods,
+    selection,
+    strong_views,
+    target_prior,
+)
 from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
-from tfcxr.classifiers.networks import preprocessing
+from tfcxr.classifiers.networks import models, preprocessing
 from tfcxr.classifiers.training import loop, losses, optimizers, train_baseline
 from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
@@ -30,6 +40,9 @@ _EVALUATION_BATCH = 64
 _ATTENTION_IMAGES = 64  # of each domain
 # Keeps the order of the target images apart from that of the source images, whose streams use seed ... seed + K.
 _TARGET_SEED = 1009
+_STRONG_SEED = 2003  # of strong views
+# Of an averaged classifier; French et al. 2018 (arXiv 1706.05208) have 0.99 for short trainings.
+_AVERAGE_DECAY = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +55,11 @@ class AdaptationConfig:
         alpha: weight of the alignment; None for the method's own.
         beta: weight of the target entropy (dcan, dcan_noreg).
         reg: form of dcan's regulariser, one of choices.REGULARISERS.
+        mmd: estimate of the discrepancy (dan, dcan, dcan_noreg), one of choices.MMDS; None for the method's own.
+        threshold: probability from which on a prediction is certain (fixmatch, mean_teacher).
+        target_prior: class shares of the target: source (taken to be those of the source), estimate (see
+            target_prior.estimate), or a JSON file of them. Source images are drawn in these shares, and weighed in the
+            classification loss so that classes count as they would without.
         backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
@@ -62,6 +80,9 @@ class AdaptationConfig:
     alpha: float | None = None
     beta: float = 0.1
     reg: str = "paper"
+    mmd: str | None = None
+    threshold: float = 0.95
+    target_prior: str = target_prior.SOURCE
     backbone: str = "resnet50"
     stem: str = "imagenet"
     image_size: int = 224
@@ -89,6 +110,13 @@ def check_settings(config: AdaptationConfig) -> None:
         if getattr(config, name) not in values:
             raise InputError(f"--{name}={getattr(config, name)}: must be one of {', '.join(values)}")
     choices.check_backbone(config.backbone, config.image_size, attention=methods.is_corrected(config.alignment))
+    if config.target_prior == target_prior.ESTIMATE and not config.init_from:
+        raise InputError(
+            "--target_prior=estimate: the shares are estimated from what a classifier of the source says of the "
+            "target; give one with --init_from"
+        )
+    if not methods.trains(config.alignment) and not config.init_from:
+        raise InputError(f"--alignment={config.alignment}: trains nothing; give a trained classifier with --init_from")
     if config.weights == "none" and not config.init_from and not config.train_batch_norm:
         raise InputError(
             "--weights=none: BatchNorm would run on the stored statistics of a random network; start from a "
@@ -127,6 +155,11 @@ class Adaptation:
         self.config, self.source, self.target = config, source, target
         counts = _check(config, source, target)
         self._source_shares = counts / counts.sum()
+        self._prior = target_prior.Prior(config.target_prior, source.info.classes)
+        # Of the source's draws, and in the loss; None for those of the records. See `_use_shares`.
+        self._expected_shares = self._source_shares
+        self.class_counts: np.ndarray | None = None
+        self.class_weights: tf.Tensor | None = None
         corrected = methods.is_corrected(config.alignment)
         self.classifier = loading.make_classifier(
             config,
@@ -138,10 +171,6 @@ class Adaptation:
             correction=corrected,
         )
         self.model_config = self.classifier.config
-        if not config.train_batch_norm:
-            for layer in self.classifier.base.layers:
-                if isinstance(layer, tf.keras.layers.BatchNormalization):
-                    layer.trainable = False
         self.method = methods.make(
             config.alignment,
             Setting(
@@ -150,13 +179,29 @@ class Adaptation:
                 alpha=config.alpha,
                 beta=config.beta,
                 reg=config.reg,
+                mmd=config.mmd,
+                threshold=config.threshold,
                 seed=config.seed,
             ),
         )
+        # What is trained; what is evaluated and kept, the classifier, may be a mean of its weights.
+        self.network = self._make_trained() if self.method.averages else self.classifier
+        if not config.train_batch_norm and self.method.trains:
+            for layer in self.network.base.layers:
+                if isinstance(layer, tf.keras.layers.BatchNormalization):
+                    layer.trainable = False
 
     def run_config(self) -> dict[str, Any]:
         """What decides the result, for config.json."""
         settings = {**dataclasses.asdict(self.config), "alpha": self.method.alpha}
+        # A setting without use is left out, as runs do that began before there was one.
+        del settings["mmd"], settings["threshold"], settings["target_prior"]
+        if self.method.uses_mmd:
+            settings["mmd"] = self.method.mmd
+        if self.method.sees_strong_views:
+            settings["threshold"] = self.config.threshold
+        if not self._prior.is_source:
+            settings["target_prior"] = self._prior.setting
         return {**settings, **dataclasses.asdict(self.model_config)}
 
     def train(self, run: runs.RunFolder, *, embeddings_every: int = 0) -> dict[str, Any]:
@@ -169,6 +214,7 @@ class Adaptation:
         Returns:
             What result.json holds.
         """
+        self._use_shares(run.path)
         validate = {
             path: inference.SplitRunner(
                 self.classifier,
@@ -203,9 +249,8 @@ class Adaptation:
         trainer.fit()
         best_by = selection.best_by_criterion(trainer.history)
         classes = self.model_config.classes
-        curves.plot(
-            trainer.history, best_by, dict(zip(classes, self._source_shares, strict=True)), run.path / "curves.png"
-        )
+        expected = class_shares.describe(self._expected_shares, classes)
+        curves.plot(trainer.history, best_by, expected, run.path / "curves.png")
         result = {
             "kind": "dcan",
             "alignment": self.config.alignment,
@@ -216,6 +261,7 @@ class Adaptation:
             "last": trainer.history[-1],
             "evaluations": [selection.values(row) for row in trainer.history],
             "best_by": best_by,
+            "expected_target_shares": expected,
             "classes": list(classes),
         }
         trainer.finish(result)
@@ -232,18 +278,27 @@ class Adaptation:
             Scalars: total, cls, the terms of the method (unweighted), and accuracy on the source batch.
         """
         n = tf.shape(batch["source"])[0]
-        images, path = batch["source"], "source"
+        images, path = [batch["source"]], "source"
         if self.method.uses_target:
-            images, path = tf.concat([batch["source"], batch["target"]], axis=0), "both"
-        features = self.classifier.features(images, path, self.config.train_batch_norm)
-        logits = self.classifier.head(features[:n])
-        values = {"cls": losses.cross_entropy(logits, batch["class"])}
+            images, path = [*images, batch["target"]], "both"
+        if self.method.sees_strong_views:
+            seed = self.config.seed + _STRONG_SEED
+            images, path = [*images, strong_views.draw(batch["target"], seed, batch["number"])], "target"
+        training = self.config.train_batch_norm and self.method.trains
+        features = self.network.features(tf.concat(images, axis=0), path, training)
+        logits = self.network.head(features[:n])
+        values = {"cls": losses.cross_entropy(logits, batch["class"], self.class_weights)}
         if self.method.uses_target:
-            target_features = features[n:]
+            target_features = features[n : 2 * n]
             if self.method.corrected:
-                target_features, target_logits = self.classifier.correct(target_features)
+                target_features, target_logits = self.network.correct(target_features)
             else:
-                target_logits = self.classifier.head(target_features)
+                target_logits = self.network.head(target_features)
+            strong_logits = teacher_logits = None
+            if self.method.sees_strong_views:
+                strong_logits = self.network.head(features[2 * n :])
+                teacher_logits = self.classifier(batch["target"]) if self.method.averages else target_logits
+                teacher_logits = tf.stop_gradient(teacher_logits)
             values |= self.method.losses(
                 Batch(
                     labels=batch["class"],
@@ -251,9 +306,11 @@ class Adaptation:
                     source_logits=logits,
                     target_features=target_features,
                     target_logits=target_logits,
-                    correct=self.classifier.correct,
+                    correct=self.network.correct,
                     number=batch["number"],
                     progress=tf.cast(batch["number"], tf.float32) / float(self.config.steps),
+                    strong_logits=strong_logits,
+                    teacher_logits=teacher_logits,
                 )
             )
         total = values["cls"] + sum(weight * values[name] for name, weight in self.method.weights.items())
@@ -262,12 +319,12 @@ class Adaptation:
 
     def _phase(self) -> loop.Phase:
         groups = [
-            optimizers.Group([self.classifier.backbone], 1.0, _DECAY),
-            optimizers.Group([self.classifier.head], _HEAD_RATE, _DECAY),
+            optimizers.Group([self.network.backbone], 1.0, _DECAY),
+            optimizers.Group([self.network.head], _HEAD_RATE, _DECAY),
             optimizers.Group(self.method.layers, _METHOD_RATE, _DECAY),
         ]
         if self.method.corrected:
-            corrections = [self.classifier.feature_correction, self.classifier.logit_correction]
+            corrections = [self.network.feature_correction, self.network.logit_correction]
             groups.append(optimizers.Group(corrections, _CORRECTION_RATE, _DECAY))
         optimizer = optimizers.GroupedSGD(
             groups,
@@ -280,9 +337,14 @@ class Adaptation:
         )
 
         def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+            if not self.method.trains:
+                self.network.features(batch["target"], training=True)
+                return self.losses_of(batch)
             with tf.GradientTape() as tape:
                 values = self.losses_of(batch)
             optimizer.apply(tape.gradient(values["total"], optimizer.variables_to_train))
+            if self.method.averages:
+                self._average(batch["number"])
             return values
 
         return loop.Phase(
@@ -293,25 +355,62 @@ class Adaptation:
             step=step,
             log_names=["total", "cls", *self.method.weights, "accuracy"],
             optimizer=optimizer,
-            layers=self.method.layers,
+            layers=[*self.method.layers, *([self.network] if self.method.averages else [])],
+        )
+
+    def _make_trained(self) -> models.Classifier:
+        """A copy of the classifier, whose weights become a mean of this one's."""
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise InputError(f"--strategy: {self.config.alignment} averages weights on one device only")
+        network = models.Classifier(self.model_config, self.config.seed)
+        network.set_weights(self.classifier.get_weights())
+        return network
+
+    def _average(self, number: tf.Tensor) -> None:
+        """Moves the classifier's weights, and statistics of BatchNorm, towards those of the trained network."""
+        done = tf.cast(number, tf.float32)
+        keep = tf.minimum(_AVERAGE_DECAY, (1.0 + done) / (10.0 + done))  # the first weights are forgotten soon
+        for mean, trained in zip(self.classifier.weights, self.network.weights, strict=True):
+            mean.assign(keep * mean + (1.0 - keep) * trained)
+
+    def _use_shares(self, folder: pathlib.Path) -> None:
+        """Has the source's classes drawn in the target's shares, unless these are taken to be its own."""
+        shares = self._prior.find(folder, self._estimate_shares)
+        if shares is None:
+            return
+        self._expected_shares = shares
+        self.class_counts = class_shares.to_counts(shares)
+        drawn = self.class_counts / self.class_counts.sum()
+        meant = np.full(len(drawn), 1 / len(drawn)) if self.config.balanced else self._source_shares
+        self.class_weights = tf.constant(meant / drawn, tf.float32)
+
+    def _estimate_shares(self) -> dict[str, np.ndarray]:
+        """By the classifier of --init_from, from its errors on source validation and its predictions for the target."""
+        assert self.config.init_from  # check_settings
+        return target_prior.estimate(
+            self.config.init_from, self.source, self.target, self._source_shares, batch_size=_EVALUATION_BATCH
         )
 
     def _stream(self, first: int, context: tf.distribute.InputContext = strategies.ALONE) -> tf.data.Dataset:
         """Source and target, each shuffled on its own, whatever their lengths; of the target only the images."""
 
-        def batches(record_set: data.RecordSet, balanced: bool, seed: int) -> tf.data.Dataset:
+        def batches(
+            record_set: data.RecordSet, balanced: bool, seed: int, class_counts: np.ndarray | None = None
+        ) -> tf.data.Dataset:
             return train_baseline.training_batches(
                 record_set,
                 batch_size=self.config.batch_size,
                 image_size=self.config.image_size,
                 balanced=balanced,
+                class_counts=class_counts,
                 flip=self.config.flip,
                 seed=seed,
                 start_step=first,
                 context=context,
             )
 
-        source = batches(self.source, self.config.balanced, self.config.seed)
+        balanced = self.config.balanced and self.class_counts is None
+        source = batches(self.source, balanced, self.config.seed, self.class_counts)
         target = batches(self.target, False, self.config.seed + _TARGET_SEED)
         shares = len(strategies.own_shares(context))
         numbers = tf.data.Dataset.range(first * shares, tf.int64.max).map(lambda number: number // shares)
@@ -335,7 +434,7 @@ class Adaptation:
             **domain_gap.predicted_shares(target, classes, "target"),
             "target/marginal_distance": domain_gap.marginal_distance(target, self._source_shares),
             **domain_gap.measure(self.classifier, source, target),
-            **selection.criteria(source, target),
+            **selection.criteria(source, target, self._expected_shares),
         }
         if watched:
             row |= domain_gap.attention_statistics(self.classifier, watched)

@@ -64,6 +64,10 @@ def quadratic_mmd(
     return _masked_mmd(tf.concat([a, b], axis=0), masks, 1.0 - masks, num_kernels, width)[0]
 
 
+# choices.MMDS
+MMDS = {"linear": linear_mmd, "quadratic": quadratic_mmd}
+
+
 def regulariser(
     features: tf.Tensor,
     corrected: tf.Tensor,

@@ -269,13 +269,15 @@ def training_batches(
     flip: bool,
     seed: int,
     start_step: int,
+    class_counts: np.ndarray | None = None,
     only: np.ndarray | None = None,
     extra: data.Extra | None = None,
     context: tf.distribute.InputContext = strategies.ALONE,
 ) -> tf.data.Dataset:
     """Endless training batches of the train split, augmented; a function of (records, seed, step).
 
-    `only` and `extra`: see data.training_stream; `context`: the devices that share a batch, and which are here.
+    `class_counts`, `only` and `extra`: see data.training_stream; `context`: the devices that share a batch, and which
+    are here.
 
     Returns:
         Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
@@ -288,6 +290,7 @@ def training_batches(
         seed=seed,
         start=start_step * batch_size,
         balanced=balanced,
+        class_counts=class_counts,
         only=only,
         extra=extra,
         shares=context.num_replicas_in_sync,

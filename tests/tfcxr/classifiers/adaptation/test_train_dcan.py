@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcxr.classifiers.adaptation import methods, train_dcan
+from tfcxr.classifiers.adaptation import methods, strong_views, train_dcan
 from tfcxr.classifiers.adaptation.methods.method import Setting
 from tfcxr.classifiers.networks import models
 from tfcxr.classifiers.training import losses
 
 
-def objective(alignment):
+def objective(alignment, class_weights=None):
     """`losses_of` of a run on 8 + 8 random images, without records; the run and the batch."""
     corrected = methods.is_corrected(alignment)
     config = models.ModelConfig(("a", "b"), "v1_0s", 16, 16, "resnet_tiny", attention=corrected, correction=corrected)
+    classifier = models.Classifier(config, seed=0)
     run = types.SimpleNamespace(
         config=train_dcan.AdaptationConfig(alignment=alignment, steps=10),
-        classifier=models.Classifier(config, seed=0),
+        classifier=classifier,
+        network=classifier,
+        class_weights=class_weights,
         method=methods.make(alignment, Setting(num_classes=2, feature_width=256)),
     )
     images = tf.random.stateless_uniform([16, 16, 16, 1], [0, 0])
@@ -34,7 +37,7 @@ def test_dcan_is_the_sum_of_its_terms():
     corrected, corrected_logits = run.classifier.correct(features[8:])
     probabilities = tf.nn.softmax(corrected_logits)
     np.testing.assert_allclose(values["cls"], losses.cross_entropy(logits, labels), rtol=1e-5)
-    np.testing.assert_allclose(values["mmd_features"], losses.linear_mmd(features[:8], corrected), rtol=1e-4)
+    np.testing.assert_allclose(values["mmd_features"], losses.quadratic_mmd(features[:8], corrected), rtol=1e-4)
     np.testing.assert_allclose(values["entropy"], losses.entropy(probabilities), rtol=1e-5)
     discrepancy = values["mmd_features"] + values["mmd_probabilities"] + values["reg"]
     np.testing.assert_allclose(values["total"], values["cls"] + 1.5 * discrepancy + 0.1 * values["entropy"], rtol=1e-5)
@@ -53,3 +56,28 @@ def test_none_only_classifies():
     _, values, _, _ = objective("none")
     assert values.keys() == {"total", "cls", "accuracy"}
     assert float(values["total"]) == pytest.approx(float(values["cls"]))
+
+
+def test_classes_drawn_in_other_shares_are_weighed_back():
+    run, values, images, labels = objective("none", class_weights=tf.constant([0.5, 1.5]))
+    each = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels, run.classifier.head(run.classifier.features(images[:8]))
+    )
+    np.testing.assert_allclose(values["cls"], np.mean(each * np.where(labels == 0, 0.5, 1.5)), rtol=1e-5)
+
+
+def test_strong_views_are_taught_by_the_images_as_they_are():
+    run, _, images, labels = objective("fixmatch")
+    run.method.setting = Setting(num_classes=2, feature_width=256, threshold=0.5)
+    batch = {
+        "source": images[:8],
+        "class": labels,
+        "target": images[8:],
+        "number": tf.constant(3, tf.int64),
+    }
+    values = train_dcan.Adaptation.losses_of(run, batch)
+    views = strong_views.draw(images[8:], 2003, tf.constant(3, tf.int64))
+    taught = tf.argmax(run.classifier(images[8:]), axis=1)
+    np.testing.assert_allclose(values["pseudo_labels"], losses.cross_entropy(run.classifier(views), taught), rtol=1e-4)
+    assert float(values["certain"]) == 1.0
+    np.testing.assert_allclose(values["total"], values["cls"] + values["pseudo_labels"], rtol=1e-6)

@@ -17,6 +17,7 @@ class DcanNoReg(Method):
     """cls + alpha (mmd_features + mmd_probabilities) + beta entropy."""
 
     corrected = True
+    uses_mmd = True
     default_alpha = 1.5
 
     def __init__(self, setting: Setting):
@@ -28,8 +29,8 @@ class DcanNoReg(Method):
         """mmd_features, mmd_probabilities, entropy."""
         probabilities = tf.nn.softmax(batch.target_logits)
         return {
-            "mmd_features": losses.linear_mmd(batch.source_features, batch.target_features),
-            "mmd_probabilities": losses.linear_mmd(
+            "mmd_features": self.discrepancy(batch.source_features, batch.target_features),
+            "mmd_probabilities": self.discrepancy(
                 tf.nn.softmax(batch.source_logits),
                 probabilities,
                 num_kernels=losses.PROBABILITY_KERNELS,

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from tfcxr.classifiers.training import losses
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -17,6 +19,8 @@ class Setting:
         alpha: weight of the alignment; None for the method's own.
         beta: weight of the target entropy, in methods that have it.
         reg: form of DCAN's regulariser, one of choices.REGULARISERS.
+        mmd: estimate of the maximum mean discrepancy, one of choices.MMDS; None for the method's own.
+        threshold: probability from which on a prediction is certain, in methods that ask.
         seed: of layers and of what is drawn at random.
     """
 
@@ -25,6 +29,8 @@ class Setting:
     alpha: float | None = None
     beta: float = 0.1
     reg: str = "paper"
+    mmd: str | None = None
+    threshold: float = 0.95
     seed: int = 0
 
 
@@ -41,6 +47,9 @@ class Batch:
         correct: features [n, F] -> corrected features [n, F] and logits [n, K]; only where the network has corrections.
         number: int64 scalar, the step.
         progress: float32 scalar, step / steps, from 0 to 1.
+        strong_logits: float32 [n, K], of strong views of the target images; None unless the method sees them.
+        teacher_logits: float32 [n, K], of the target images as they are, without gradient: of the mean of the weights
+            if the method averages them, else the network's own; None unless the method sees strong views.
     """
 
     labels: tf.Tensor
@@ -51,6 +60,8 @@ class Batch:
     correct: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     number: tf.Tensor
     progress: tf.Tensor
+    strong_logits: tf.Tensor | None = None
+    teacher_logits: tf.Tensor | None = None
 
 
 class Method(tf.Module):
@@ -59,14 +70,26 @@ class Method(tf.Module):
     Attributes:
         corrected: whether the network has domain conditioned channel attention and feature corrections.
         uses_target: whether `losses` looks at the target images; otherwise they do not go through the network.
+        sees_strong_views: whether the target images also go through the network strongly changed, see strong_views.
+        averages: whether the classifier that is evaluated and kept is an exponential moving average of the trained one.
+        trains: whether steps change weights; otherwise they only let BatchNorm see target images.
+        uses_mmd: whether a term is a maximum mean discrepancy.
+        default_mmd: estimate of the maximum mean discrepancy, one of choices.MMDS.
         default_alpha: weight of the alignment in the paper.
         alpha: weight of the alignment.
+        mmd: the estimate of the maximum mean discrepancy, one of choices.MMDS.
+        discrepancy: its function, see losses.linear_mmd.
         weights: weight of each term in the total loss, by the names that `losses` returns.
         layers: the method's own trainable layers, built; they belong to checkpoints, not to the classifier.
     """
 
     corrected: ClassVar[bool] = False
     uses_target: ClassVar[bool] = True
+    sees_strong_views: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
+    uses_mmd: ClassVar[bool] = False
+    default_mmd: ClassVar[str] = "quadratic"
     default_alpha: ClassVar[float] = 1.0
 
     def __init__(self, setting: Setting):
@@ -74,6 +97,8 @@ class Method(tf.Module):
         super().__init__(name=type(self).__name__.lower())
         self.setting = setting
         self.alpha = self.default_alpha if setting.alpha is None else setting.alpha
+        self.mmd = setting.mmd or self.default_mmd
+        self.discrepancy = losses.MMDS[self.mmd]
         self.weights: Mapping[str, float] = {}
         self.layers: Sequence[tf.keras.layers.Layer] = []
 

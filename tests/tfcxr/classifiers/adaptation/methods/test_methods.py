@@ -36,6 +36,8 @@ def make_batch(seed=0, progress=0.5, correct=None):
         correct=correct or (lambda features: (features, features[:, :CLASSES])),
         number=tf.constant(4, tf.int64),
         progress=tf.constant(progress),
+        strong_logits=rows(CLASSES),
+        teacher_logits=rows(CLASSES) * 3.0,
     )
 
 
@@ -92,6 +94,40 @@ def test_dan_is_the_multi_kernel_discrepancy_of_the_features():
     kernel = sum(np.exp(-squared / (width * factor)) for factor in (0.25, 0.5, 1, 2, 4))
     expected = kernel[:N, :N].mean() + kernel[N:, N:].mean() - 2 * kernel[:N, N:].mean()
     np.testing.assert_allclose(make("dan").losses(batch)["mmd_features"], expected, rtol=1e-5)
+
+
+def test_the_linear_estimate_is_a_choice():
+    batch = make_batch()
+    expected = losses.linear_mmd(batch.source_features, batch.target_features)
+    for name in ("dan", "dcan_noreg"):
+        np.testing.assert_allclose(make(name, mmd="linear").losses(batch)["mmd_features"], expected, rtol=1e-6)
+    assert make("dan").mmd == make("dcan").mmd == "quadratic"
+
+
+def test_fixmatch_takes_certain_predictions_for_labels():
+    batch = make_batch()
+    teacher, strong = (softmax(x.numpy().astype(np.float64)) for x in (batch.teacher_logits, batch.strong_logits))
+    threshold = np.median(teacher.max(axis=1))
+    certain = teacher.max(axis=1) >= threshold
+    assert 0 < certain.sum() < N
+    each = -np.log(strong[np.arange(N), teacher.argmax(axis=1)])
+    method = make("fixmatch", threshold=float(threshold))
+    values = method.losses(batch)
+    np.testing.assert_allclose(values["pseudo_labels"], (certain * each).sum() / N, rtol=1e-5)
+    np.testing.assert_allclose(values["certain"], certain.mean(), rtol=1e-6)
+    assert method.weights == {"pseudo_labels": 1.0, "certain": 0.0}
+
+
+def test_mean_teacher_wants_the_teachers_probabilities():
+    batch = make_batch()
+    teacher, strong = (softmax(x.numpy().astype(np.float64)) for x in (batch.teacher_logits, batch.strong_logits))
+    threshold = np.median(teacher.max(axis=1))
+    certain = teacher.max(axis=1) >= threshold
+    method = make("mean_teacher", threshold=float(threshold))
+    expected = (certain * ((strong - teacher) ** 2).sum(axis=1)).sum() / N
+    np.testing.assert_allclose(method.losses(batch)["consistency"], expected, rtol=1e-5)
+    assert method.weights == {"consistency": 3.0, "certain": 0.0}
+    assert method.averages
 
 
 def test_reversal_grows_as_published():
@@ -187,12 +223,12 @@ def test_dcan_noreg_measures_features_and_probabilities():
     batch = make_batch()
     values = make("dcan_noreg").losses(batch)
     np.testing.assert_allclose(
-        values["mmd_features"], losses.linear_mmd(batch.source_features, batch.target_features), rtol=1e-6
+        values["mmd_features"], losses.quadratic_mmd(batch.source_features, batch.target_features), rtol=1e-6
     )
     probabilities = [softmax(logits.numpy()) for logits in (batch.source_logits, batch.target_logits)]
     np.testing.assert_allclose(
         values["mmd_probabilities"],
-        losses.linear_mmd(*map(tf.constant, probabilities), num_kernels=1, width=1.68),
+        losses.quadratic_mmd(*map(tf.constant, probabilities), num_kernels=1, width=1.68),
         rtol=1e-4,
     )
     np.testing.assert_allclose(values["entropy"], entropies(probabilities[1]).mean(), rtol=1e-5)

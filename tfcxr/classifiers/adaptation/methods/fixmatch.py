@@ -1,0 +1,27 @@
+"""FixMatch: a network that teaches itself by those of its predictions for the target of which it is certain.
+
+Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence", NeurIPS 2020, arXiv
+2001.07685, equation 4, with the target images as the unlabelled ones.
+"""
+
+import tensorflow as tf
+
+from tfcxr.classifiers.adaptation.methods.method import Batch, Method, Setting
+
+
+class FixMatch(Method):
+    """cls + alpha pseudo_labels: cross entropy of strong views with what the weak view says, if it is certain."""
+
+    sees_strong_views = True
+
+    def __init__(self, setting: Setting):
+        """No layers."""
+        super().__init__(setting)
+        self.weights = {"pseudo_labels": self.alpha, "certain": 0.0}
+
+    def losses(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """pseudo_labels; certain, of weight 0: the share of the target images that had one."""
+        probabilities = tf.nn.softmax(batch.teacher_logits)
+        certain = tf.cast(tf.reduce_max(probabilities, axis=1) >= self.setting.threshold, tf.float32)
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.argmax(probabilities, axis=1), batch.strong_logits)
+        return {"pseudo_labels": tf.reduce_mean(certain * each), "certain": tf.reduce_mean(certain)}
