@@ -60,7 +60,8 @@ def define_table(fv: flags.FlagValues) -> None:
         "cells", [],
         "SOURCE, ... -> TARGET, ...: METHOD, ...; trained on each source, tested on each target. Methods: none (the "
         "baseline; none/plain, none/sched, none/layer_lr, none/layer_lr_sched name its variant), or an --alignment of "
-        "train-dcan", flag_values=fv,
+        "train-dcan; where there is continued, the source alone for as many steps, gains are measured from it",
+        flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_list(
         "seeds", ["0"],

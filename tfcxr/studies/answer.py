@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from tfcxr.percentages import interval, percent
-from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.definition import NONE, UNADAPTED, Cell
 from tfcxr.studies.differences import Compared, Estimate
 from tfcxr.studies.results import Filled, describe_method, mean
 
@@ -34,7 +34,7 @@ def tell(
 
 def _summarise(compared: Mapping[Cell, Compared]) -> list[str]:
     leads = [row.lead for cell, row in compared.items() if row.lead and cell.method == NONE]
-    gains = [row.gain for row in compared.values() if row.gain]
+    gains = [row.gain for cell, row in compared.items() if row.gain and cell.method not in UNADAPTED]
     return [
         *_tally(leads, "classifier trained on other images", "the one trained on the target's own images"),
         *_tally(gains, "adapted classifier", "the one without adaptation"),
@@ -67,7 +67,7 @@ def _mean(seeds: Sequence[Filled]) -> float | None:
 def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Mapping[Cell, Compared]) -> list[str]:
     said = []
     plain = [cell for cell in here if cell.method == NONE]
-    adapted = [cell for cell in here if cell.method != NONE]
+    adapted = [cell for cell in here if cell.method not in UNADAPTED]
     for cell in plain:
         where = "the target's own images" if cell.source == cell.target else f"images of {cell.source}"
         variant = f" ({cell.variant})" if sum(other.source == cell.source for other in plain) > 1 else ""

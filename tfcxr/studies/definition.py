@@ -13,6 +13,9 @@ from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
 NONE = "none"
+# The control of adaptations: the classifier of the source trained on in their loop, for as many steps, by no method.
+CONTINUED = "continued"
+UNADAPTED = (NONE, CONTINUED)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfcxr.evaluation import bootstrap, paired_test, predictions
 from tfcxr.evaluation.paired_test import Accuracy
-from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.definition import CONTINUED, NONE, Cell
 from tfcxr.studies.results import Filled
 from tfrecords_builder.errors import InputError
 
@@ -38,7 +38,8 @@ class Compared:
 
     Attributes:
         accuracy: balanced accuracy, mean over the seeds.
-        gain: difference from the classifier that was trained on the same source without adaptation.
+        gain: difference from the classifier that was trained on the same source without adaptation, for as many steps
+            if the study has such a control.
         lead: difference from the classifier that was trained on the target itself; negative if that is better.
         closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
     """
@@ -107,10 +108,11 @@ def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
 
 
 def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
-    """The row without adaptation of the same source and target: the first, where there are several variants."""
+    """The row without adaptation of the same source and target: the control, else the baseline's first variant."""
     same = ("label_version", "source", "target")
-    alike = (row for row in rows if row.method == NONE and all(getattr(row, n) == getattr(cell, n) for n in same))
-    return None if cell.method == NONE else next(alike, None)
+    alike = [row for row in rows if all(getattr(row, name) == getattr(cell, name) for name in same)]
+    references = {NONE: (), CONTINUED: (NONE,)}.get(cell.method, (CONTINUED, NONE))
+    return next((row for method in references for row in alike if row.method == method), None)
 
 
 def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:

@@ -26,14 +26,18 @@ from tfrecords_builder.statistics import published_differences as published_coun
 _DPI = 110
 _FIGURES = "figures"
 _ABOUT_GAINS = (
-    "Above unadapted: points more than the classifier trained on the same source without adaptation. Gap closed: what "
-    "share that is of the points by which the unadapted one is behind the classifier trained on the target itself."
+    "Above unadapted: points more than the classifier trained on the same source without adaptation (for as many "
+    "steps, where the table has such a control: continued). Gap closed: what share that "
+    "is of the points by which the unadapted one is behind the classifier trained on the target itself."
 )
 # By what weights were chosen, see classifiers.choices.CRITERIA.
 _CRITERIA = {
     "source": "balanced accuracy on the validation images of the set that was learned",
     "entropy": "how certain the predictions for the target's validation images are (low entropy)",
     "density": "how close together the predictions for the target's validation images lie",
+    "infomax": "how certain and how varied the predictions for the target's validation images are (mutual information)",
+    "bnm": "how certain and how varied the predictions for the target's validation images are (nuclear norm)",
+    "balance": "how certain the predictions for the target's validation images are, and how near the expected shares",
     "target": "balanced accuracy on the target's validation images, which uses the target's labels",
 }
 

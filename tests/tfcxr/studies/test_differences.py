@@ -139,3 +139,18 @@ def test_lost_predictions_are_said(rows, tmp_path):
     found, [note] = differences.compare(rows, tmp_path, resamples=20)
     assert found == {}
     assert "predictions.csv: cannot be read" in note
+
+
+def test_gains_are_measured_from_the_control_where_there_is_one(tmp_path):
+    filled = [
+        add(tmp_path, make_cell("a"), (150, 150)),
+        add(tmp_path, make_cell("a", "continued"), (120, 120)),
+        add(tmp_path, make_cell("a", "dann"), (100, 100)),
+    ]
+    rows = results.group(filled)
+    found, _ = differences.compare(rows, tmp_path, resamples=200)
+    gains = {cell.method: row.gain and row.gain.value for cell, row in found.items()}
+    assert gains == {"none": None, "continued": pytest.approx(0.06), "dann": pytest.approx(0.04)}
+    said = answer.tell(rows, found, {})
+    assert said[0].startswith("In short: the adapted classifier is better than the one without adaptation")
+    assert "adapted from a by dann, the classifier has 80.0%" in said[-1]
