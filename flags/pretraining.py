@@ -36,7 +36,9 @@ def define_pretraining(fv: flags.FlagValues) -> None:
     )  # fmt: skip
     rates = ", ".join(f"{name} {known.learning_rate:g}" for name, known in choices.PRETRAINING_OPTIMIZERS.items())
     flags.DEFINE_float(
-        "learning_rate", None, f"at its peak; default: the optimizer's ({rates}) times --batch_size / 256",
+        "learning_rate", None,
+        f"at its peak; default: the optimizer's for 256 images ({rates}); for N images sgd's is N / 256 times as high, "
+        "the others' the root of that",
         lower_bound=1e-9, flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float("weight_decay", None, "default: the optimizer's", lower_bound=0.0, flag_values=fv)

@@ -126,17 +126,24 @@ class PretrainingOptimizer:
 
     Attributes:
         learning_rate: its peak for a batch of 256 images.
+        power: for N images it is (N / 256)^power times as high: 1/2 as Chen et al. (SimCLR, appendix B.1) found better
+            for small batches, and You et al. for LAMB; 1 as in SimSiam.
         weight_decay: see optimizers.CoupledSGD; of LAMB see addons.make_lamb.
     """
 
     learning_rate: float
+    power: float
     weight_decay: float
+
+    def peak(self, batch_size: int) -> float:
+        """The highest learning rate for batches of so many images."""
+        return self.learning_rate * (batch_size / 256) ** self.power
 
 
 PRETRAINING_OPTIMIZERS = {
-    "lars": PretrainingOptimizer(0.3, 1e-6),  # SimCLR's
-    "lamb": PretrainingOptimizer(0.005, 1e-6),
-    "sgd": PretrainingOptimizer(0.05, 1e-4),  # SimSiam's
+    "lars": PretrainingOptimizer(1.2, 0.5, 1e-6),  # SimCLR's
+    "lamb": PretrainingOptimizer(0.008, 0.5, 1e-6),
+    "sgd": PretrainingOptimizer(0.05, 1.0, 1e-4),  # SimSiam's
 }
 
 # Of what the two views of a pair are made.

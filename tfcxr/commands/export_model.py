@@ -1,7 +1,8 @@
-"""Writes a run's classifier or generator as a SavedModel with serving signatures.
+"""Writes a run's classifier, generator or pretrained network as a SavedModel with serving signatures.
 
-A classifier takes encoded images and gives probabilities; a generator takes labels and a seed and gives images. Inside
-are a model card, warm-up requests for TensorFlow Serving, and what `tfcxr.load_classifier` or `load_generator` need.
+A classifier takes encoded images and gives probabilities, a pretrained network gives features; a generator takes labels
+and a seed and gives images. Inside are what `tfcxr.load_classifier`, `load_encoder` or `load_generator` need, and but
+for pretrained networks a model card and warm-up requests for TensorFlow Serving.
 Example: tfcxr export-model --run_dir=workspace/runs/baseline --output_dir=workspace/exports/baseline/1
 """
 
@@ -37,30 +38,32 @@ def define_flags(fv: flags.FlagValues) -> None:
 def main(fv: flags.FlagValues) -> None:
     """Runs export-model."""
     from tfcxr.gan import loading
-    from tfcxr.serving import export_classifier, export_generator, onnx_export, warmup_requests
+    from tfcxr.serving import export_classifier, export_encoder, export_generator, onnx_export, warmup_requests
     from tfcxr.training import runs
     from tfrecords_builder import files
     from tfrecords_builder.errors import InputError
 
-    is_gan = runs.load_config(fv.run_dir)["kind"] == "gan"
-    if is_gan and (fv.onnx or fv.evaluations):
+    kind = runs.load_config(fv.run_dir)["kind"]
+    if kind in ("gan", "pretrain") and (fv.onnx or fv.evaluations):
         flag = "onnx" if fv.onnx else "evaluations"
-        raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a GAN's run")
+        raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a run of kind {kind}")
     if fv.onnx:
         onnx_export.check_installed()
-    generator = loading.load(fv.run_dir, fv.snapshot) if is_gan else None
+    generator = loading.load(fv.run_dir, fv.snapshot) if kind == "gan" else None
     if generator:
         loading.check_trained(generator, f"--run_dir={fv.run_dir}", allow=fv.allow_untrained, run_dir=fv.run_dir)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         if generator:
             result = export_generator.save_generator(generator, folder)
+        elif kind == "pretrain":
+            result = export_encoder.export_encoder(fv.run_dir, folder)
         else:
             result = export_classifier.export_classifier(fv.run_dir, folder, fv.evaluations)
             if fv.onnx:
                 result["onnx"] = onnx_export.export_onnx(fv.run_dir, folder)
         files.write_json(folder / "result.json", {"schema_version": 1, **result})
-    if not result["warmup_requests"]:
+    if not result.get("warmup_requests", True):
         print(warmup_requests.HOW_TO_GET_THEM)
     print(f"Written to {fv.output_dir}; signatures: {', '.join(result['signatures'])}")
 

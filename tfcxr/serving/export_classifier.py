@@ -55,15 +55,12 @@ class ServedClassifier(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG of 8 or 16 bits or JPEG of 8, of any size, grey or RGB; string [N]."""
-        return self._outputs(_decode(image_bytes, self._picture))
+        return self._outputs(decode_files(image_bytes, self._picture))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.float32, name="images")])
     def image_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Float [N, H, W, 1] in [0, 1], contrast and aspect as in the records; values outside are an error."""
-        check = tf.debugging.Assert(
-            pixel_ranges.is_within(images, pixel_ranges.UNIT), [f"images must be in [0, 1]; {pixel_ranges.UNIT.remedy}"]
-        )
-        with tf.control_dependencies([check]):
+        with tf.control_dependencies([pixel_ranges.assert_within(images, pixel_ranges.UNIT)]):
             return self._outputs(tf.identity(images))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
@@ -73,7 +70,7 @@ class ServedClassifier(tf.Module):
         Unlike that of files, the contrast of records has been set.
         """
         parsed = tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-        return self._outputs(_decode(parsed["image/encoded"], dataclasses.replace(self._picture, contrast="none")))
+        return self._outputs(decode_files(parsed["image/encoded"], dataclasses.replace(self._picture, contrast="none")))
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.cast(self._classify(batch), tf.float32)
@@ -85,7 +82,7 @@ class ServedClassifier(tf.Module):
         }
 
 
-def _decode(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Tensor:
+def decode_files(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Tensor:
     """Files, string [N] -> float32 [N, R, R, 1] in [0, 1], as images of records."""
 
     def decode(data: tf.Tensor) -> tf.Tensor:

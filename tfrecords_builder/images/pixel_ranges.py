@@ -58,6 +58,12 @@ def is_within(images: tf.Tensor, expected: Range) -> tf.Tensor:
     return tf.reduce_all((images >= expected.low - TOLERANCE) & (images <= expected.high + TOLERANCE))
 
 
+def assert_within(images: tf.Tensor, expected: Range) -> tf.Operation:
+    """An operation for graphs, such as those of exports, that fails where a value is outside of a range."""
+    text = f"images must be in [{expected.low:g}, {expected.high:g}]; {expected.remedy}"
+    return tf.debugging.Assert(is_within(images, expected), [text])
+
+
 def check_images(images: np.ndarray | tf.Tensor, name: str, expected: Range) -> None:
     """Checks that images are grey, floating and in a range.
 

@@ -8,7 +8,7 @@ import pytest
 from flags import app
 from tests import fakes, stopping
 from tests.tfcxr.commands.test_train_baseline import weights_of
-from tfcxr.commands import compare_sets, pretrain, train_baseline, train_dcan
+from tfcxr.commands import compare_sets, export_model, pretrain, train_baseline, train_dcan
 
 SMALL = ["--backbone=resnet_tiny", "--image_size=16", "--batch_size=8", "--probe_images=40"]
 SIMCLR = [*SMALL, "--steps=12", "--eval_every=6", "--optimizer=lamb", "--positives=patient"]
@@ -46,8 +46,11 @@ def test_a_run_learns_and_leaves_its_files(run_dir):
     assert rows[1]["train/loss"] < rows[0]["train/loss"]
     assert 0.1 < rows[1]["train/spread"] < 1.1
     assert rows[1]["probe/auc"] == rows[1]["probe/auc/Pneumothorax"] > 0.5
-    assert rows[1]["learning_rate"] == pytest.approx(0, abs=1e-9)  # a cosine from 0.005 * 8 / 256
-    assert 0 < rows[0]["learning_rate"] < 0.005 * 8 / 256
+    # A warm-up of one step, and then a cosine over 11 from 0.008 times the root of 8 / 256; after the step before.
+    peak = 0.008 * (8 / 256) ** 0.5
+    for row in rows:
+        falling = 0.5 * (1 + np.cos(np.pi * (row["step"] - 1) / 11))
+        assert row["learning_rate"] == pytest.approx(peak * falling, abs=1e-8)
     for name in ("curves.png", "samples/pairs.png"):
         assert (run_dir / name).stat().st_size > 1000
     assert list((run_dir / "tensorboard").glob("events*"))
@@ -107,7 +110,9 @@ def test_trainings_of_classifiers_start_from_it(records, run_dir, tmp_path, caps
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_it_is_a_feature_space_and_an_encoder(records, run_dir, tmp_path):
+def test_it_is_a_feature_space_and_an_encoder(records, run_dir, tmp_path, capsys):
+    import tensorflow as tf
+
     import tfcxr
 
     encoder = tfcxr.load_encoder(run_dir)
@@ -116,6 +121,17 @@ def test_it_is_a_feature_space_and_an_encoder(records, run_dir, tmp_path):
     assert features.shape == (2, 256)
     with pytest.raises(ValueError, match="divide 8-bit values by 255"):
         encoder(image * 255)
+    assert call(export_model, f"--run_dir={run_dir}", f"--output_dir={tmp_path / 'export'}", "--onnx") == 2
+    assert "--onnx: is for classifiers" in capsys.readouterr().err
+    assert call(export_model, f"--run_dir={run_dir}", f"--output_dir={tmp_path / 'export'}") == 0
+    signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
+    served = signatures["image_tensor"](images=tf.constant(image[:, :16, :16]))["features"]
+    np.testing.assert_allclose(served, encoder(image[:, :16, :16]), rtol=1e-4, atol=1e-5)
+    png = tf.io.encode_png(np.full([20, 20, 1], 128, np.uint8))
+    assert signatures["serving_default"](image_bytes=png[tf.newaxis])["features"].shape == (1, 256)
+    np.testing.assert_array_equal(tfcxr.load_encoder(tmp_path / "export")(image), features)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 1\]; divide 8-bit"):
+        signatures["image_tensor"](images=tf.constant(image * 255))
     fakes.make_records(tmp_path / "other", resolution=16, per_class=20, seed=3)
     flags = [f"--real={records}", f"--synthetic={tmp_path / 'other'}", f"--output_dir={tmp_path / 'out'}"]
     assert call(compare_sets, *flags, f"--features={run_dir}") == 0

@@ -18,7 +18,6 @@ from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.labels.canonical import SPLITS
 
 _MOMENTUM = 0.9
-_RATE_IMAGES = 256  # the batch size that learning rates of choices.PRETRAINING_OPTIMIZERS are for
 _COLLAPSED = 0.1  # of methods.spread
 _PAIRS_SHOWN = 8
 # Vectors, such as biases and those of BatchNorm, have neither weight decay nor a step by their length.
@@ -41,7 +40,7 @@ class PretrainingConfig:
         batch_size: images per step, of each of which there are two views.
         steps: training steps.
         optimizer: one of choices.PRETRAINING_OPTIMIZERS; None for the method's.
-        learning_rate: its peak; None for the optimizer's, in proportion to the batch size.
+        learning_rate: its peak; None for the optimizer's, which depends on the batch size.
         weight_decay: None for the optimizer's.
         warmup_steps: over which the learning rate rises from 0, before it falls along a cosine; None for a tenth.
         eval_every: steps between evaluations.
@@ -121,7 +120,10 @@ class Pretraining:
             InputError: records or weights that cannot be used.
         """
         check_settings(config)
-        strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
+        strategy = tf.distribute.get_strategy()
+        strategies.check_shares(strategy, config.batch_size)
+        if config.batch_size < 2 * strategy.num_replicas_in_sync:
+            raise InputError(f"--batch_size={config.batch_size}: each device needs two images, to tell them apart")
         self.config, self.record_set = config, record_set
         self._splits = tuple(dict.fromkeys(config.splits))
         self._num_images = sum(record_set.num_examples(split) for split in self._splits)
@@ -183,6 +185,9 @@ class Pretraining:
         picture = run.samples / "pairs.png"
         if not picture.exists():
             plot_pairs(next(iter(self._stream(0))), picture)
+
+        if self._probe and not run.resumed:
+            print(f"first weights: linear probe AUC {self._probe()['probe/auc']:.3f}", flush=True)
 
         def evaluate() -> dict[str, float | None]:
             if not trainer.history:
@@ -246,7 +251,7 @@ class Pretraining:
         known = choices.PRETRAINING_OPTIMIZERS[name]
         decay = known.weight_decay if config.weight_decay is None else config.weight_decay
         warmup = config.steps // 10 if config.warmup_steps is None else config.warmup_steps
-        peak = config.learning_rate or known.learning_rate * config.batch_size / _RATE_IMAGES
+        peak = config.learning_rate or known.peak(config.batch_size)
         schedule = optimizers.make_schedule("cosine", peak, config.steps, warmup)
         makers = {
             "lars": lambda _: optimizers.Lars(schedule, momentum=_MOMENTUM, coupled_decay=decay),
