@@ -187,7 +187,7 @@ class Adaptation:
         # What is trained; what is evaluated and kept, the classifier, may be a mean of its weights.
         self.network = self._make_trained() if self.method.averages else self.classifier
         if not config.train_batch_norm and self.method.trains:
-            for layer in self.network.base.layers:
+            for layer in (*self.network.base.layers, *self.classifier.base.layers):
                 if isinstance(layer, tf.keras.layers.BatchNormalization):
                     layer.trainable = False
 
@@ -297,7 +297,10 @@ class Adaptation:
             strong_logits = teacher_logits = None
             if self.method.sees_strong_views:
                 strong_logits = self.network.head(features[2 * n :])
-                teacher_logits = self.classifier(batch["target"]) if self.method.averages else target_logits
+                teacher_logits = target_logits
+                if self.method.averages:
+                    # Its statistics of BatchNorm are those of the target alone: they come of these batches.
+                    teacher_logits = self.classifier(batch["target"], training=training)
                 teacher_logits = tf.stop_gradient(teacher_logits)
             values |= self.method.losses(
                 Batch(
@@ -367,10 +370,10 @@ class Adaptation:
         return network
 
     def _average(self, number: tf.Tensor) -> None:
-        """Moves the classifier's weights, and statistics of BatchNorm, towards those of the trained network."""
+        """Moves the classifier's weights towards those of the trained network."""
         done = tf.cast(number, tf.float32)
         keep = tf.minimum(_AVERAGE_DECAY, (1.0 + done) / (10.0 + done))  # the first weights are forgotten soon
-        for mean, trained in zip(self.classifier.weights, self.network.weights, strict=True):
+        for mean, trained in zip(self.classifier.trainable_weights, self.network.trainable_weights, strict=True):
             mean.assign(keep * mean + (1.0 - keep) * trained)
 
     def _use_shares(self, folder: pathlib.Path) -> None:

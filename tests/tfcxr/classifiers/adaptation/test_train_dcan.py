@@ -81,3 +81,23 @@ def test_strong_views_are_taught_by_the_images_as_they_are():
     np.testing.assert_allclose(values["pseudo_labels"], losses.cross_entropy(run.classifier(views), taught), rtol=1e-4)
     assert float(values["certain"]) == 1.0
     np.testing.assert_allclose(values["total"], values["cls"] + values["pseudo_labels"], rtol=1e-6)
+
+
+def test_the_teacher_sees_the_target_with_statistics_of_its_own():
+    """With the source's statistics its first predictions are of few classes, and the student learns no others."""
+    run, _, images, labels = objective("mean_teacher")
+    run.config = train_dcan.AdaptationConfig(alignment="mean_teacher", steps=10, train_batch_norm=True)
+    run.method.setting = Setting(num_classes=2, feature_width=256, threshold=0.0)
+    run.network = models.Classifier(run.classifier.config, seed=1)
+    number = tf.constant(3, tf.int64)
+    batch = {"source": images[:8], "class": labels, "target": images[8:], "number": number}
+    before = run.classifier.get_weights()
+    values = train_dcan.Adaptation.losses_of(run, batch)
+    statistics = [w for w in run.classifier.weights if "moving" in w.name]
+    old = [value for value, w in zip(before, run.classifier.weights, strict=True) if "moving" in w.name]
+    assert all(np.abs(w - value).max() > 0 for w, value in zip(statistics, old, strict=True))
+    teacher = tf.nn.softmax(run.classifier(images[8:], training=True))
+    seen = tf.concat([images, strong_views.draw(images[8:], 2003, number)], axis=0)
+    student = tf.nn.softmax(run.network(seen, training=True))[16:]
+    expected = tf.reduce_mean(tf.reduce_sum((student - teacher) ** 2, axis=1))
+    np.testing.assert_allclose(values["consistency"], expected, rtol=1e-3)

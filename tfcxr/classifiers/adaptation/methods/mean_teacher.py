@@ -2,7 +2,9 @@
 
 Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780; for domain adaptation:
 French et al., "Self-ensembling for visual domain adaptation", ICLR 2018, arXiv 1706.05208, section 3, which leaves out
-images of which the teacher is not certain. Theirs has losses against predicting one class; here there is none.
+images of which the teacher is not certain. As theirs, the teacher sees target images with the statistics of BatchNorm
+of their batch: with statistics that the source shares, its first predictions are of few classes, and it soon teaches
+nothing else. Their loss against predicting one class is not needed then, and not here.
 """
 
 import tensorflow as tf

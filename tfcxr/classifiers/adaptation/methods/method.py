@@ -71,7 +71,8 @@ class Method(tf.Module):
         corrected: whether the network has domain conditioned channel attention and feature corrections.
         uses_target: whether `losses` looks at the target images; otherwise they do not go through the network.
         sees_strong_views: whether the target images also go through the network strongly changed, see strong_views.
-        averages: whether the classifier that is evaluated and kept is an exponential moving average of the trained one.
+        averages: whether the classifier that is evaluated and kept is an exponential moving average of the trained one,
+            with statistics of BatchNorm from the target, if those are trained at all.
         trains: whether steps change weights; otherwise they only let BatchNorm see target images.
         uses_mmd: whether a term is a maximum mean discrepancy.
         default_mmd: estimate of the maximum mean discrepancy, one of choices.MMDS.
