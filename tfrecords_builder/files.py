@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import pathlib
-import posixpath
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from typing import Any
 
 from tfrecords_builder.errors import InputError, RunError
 
-# Which names in a folder are those of files that a killed `atomic_path` has left.
-LEFTOVERS = ".*.[0-9]*.tmp*"
+# The name of a file that a killed `atomic_path` has left; the group is that of the file it was to become.
+LEFTOVER = re.compile(r"\.(.+)\.\d+\.tmp[^/]*")
 
 # What a program that holds a whole folder locks, see `lock`.
 LOCK_FILE = ".lock"
@@ -245,7 +245,12 @@ def resumable_folder(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(_lock_of(partial), temporary=True))
+            if partial.exists() and not (partial / _LIST_FILE).is_file() and any(partial.iterdir()):
+                raise InputError(
+                    f"--output_dir={path}: {partial}, where tfcxr would write, is not its own; move it away"
+                )
             partial.mkdir(exist_ok=True)
+            write_json(partial / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": []})
         except InUse as error:
             raise InputError(
                 f"--output_dir={path}: another program is writing it; wait, or choose another folder"
@@ -294,6 +299,7 @@ def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool, 
         check_output(path, overwrite=overwrite, flag=flag)
     except InputError as error:  # written by others meanwhile
         raise RunError(str(error)) from error
+    (temporary / _LIST_FILE).unlink(missing_ok=True)
     write_json(temporary / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": entries(temporary)})
     _sync_tree(temporary)
     # Set aside, not deleted yet: a kill meanwhile must not leave half of an output under its name.
@@ -313,6 +319,8 @@ def _lock_of(folder: pathlib.Path) -> pathlib.Path:
 def _remove_abandoned(path: pathlib.Path) -> None:
     """Removes temporary folders of `path` whose writer was killed: the system has dropped its lock."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not re.fullmatch(r"\d+(\.old)?", folder.name[len(path.name) + 2 : -len(".tmp")]):
+            continue  # another's
         try:
             handle, locked = _take(_lock_of(folder))
         except InUse:
@@ -333,13 +341,17 @@ def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag:
 
 
 def entries(folder: pathlib.Path) -> list[str]:
-    """All files, links and empty folders below a folder: paths relative to it with "/", sorted."""
+    """All files, links and empty folders below a folder: paths relative to it with "/", sorted.
+
+    What desktops put into folders does not count.
+    """
     found = []
 
     def fail(error: OSError) -> None:
         raise error
 
     for root, folders, names in os.walk(folder, onerror=fail):
+        names = [name for name in names if name not in _OF_DESKTOPS]
         links = [name for name in folders if pathlib.Path(root, name).is_symlink()]
         empty = [] if folders or names or root == str(folder) else ["."]
         found += [pathlib.Path(root, name).relative_to(folder).as_posix() for name in names + links + empty]
@@ -347,17 +359,15 @@ def entries(folder: pathlib.Path) -> list[str]:
 
 
 def foreign_entries(folder: pathlib.Path) -> set[str]:
-    """Those of `entries` that are not on the list of what was written there; all, where there is no such list.
-
-    What desktops put into folders does not count.
-    """
-    written: list[str] = []
-    with contextlib.suppress(InputError):
+    """Those of `entries` that are not on the list of what was written there; all, where there is no such list."""
+    try:
         value = read_json(folder / _LIST_FILE)
-        # Earlier lists held the names at the top only.
-        if isinstance(value, dict) and value.get("schema_version") == _LIST_VERSION:
-            written = [_LIST_FILE, *value.get("written", ())]
-    return {name for name in entries(folder) if posixpath.basename(name) not in _OF_DESKTOPS} - set(written)
+    except InputError:
+        value = None
+    # Earlier lists held the names at the top only.
+    listed = isinstance(value, dict) and value.get("schema_version") == _LIST_VERSION and value.get("written")
+    written = {_LIST_FILE, *map(str, listed)} if isinstance(listed, list) else set()
+    return set(entries(folder)) - written
 
 
 def refuse_entries(path: pathlib.Path, foreign: set[str], flag: str) -> None:

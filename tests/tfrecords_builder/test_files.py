@@ -84,7 +84,12 @@ def test_overwrite_spares_what_others_put_into_folders_of_an_output(tmp_path, na
         file.rmdir() if file.is_dir() else file.unlink()
 
 
-@pytest.mark.parametrize("written", [None, {"schema_version": 1, "written": ["flags.txt"]}, {"schema_version": 2}, []])
+WRONG_LISTS = [{"schema_version": 2, "written": value} for value in (None, 5, [{}], {"flags.txt": 1})]
+
+
+@pytest.mark.parametrize(
+    "written", [None, {"schema_version": 1, "written": ["flags.txt"]}, {"schema_version": 2}, [], *WRONG_LISTS]
+)
 def test_overwrite_deletes_nothing_without_a_list_of_what_was_written(tmp_path, written):
     (tmp_path / "flags.txt").write_text(f"--output_dir={tmp_path}\n")
     if written is not None:
@@ -92,6 +97,23 @@ def test_overwrite_deletes_nothing_without_a_list_of_what_was_written(tmp_path, 
     with pytest.raises(InputError, match=r"would delete flags\.txt, which tfcxr did not write or did not list"):
         write(tmp_path, overwrite=True)
     assert (tmp_path / "flags.txt").exists()
+
+
+def test_folders_beside_an_output_that_look_like_ours_are_spared(tmp_path):
+    mine = tmp_path / ".keep.backup.tmp" / "thesis"
+    files.write_text(mine, "mine")
+    abandoned = tmp_path / ".keep.77.tmp"
+    abandoned.mkdir()
+    write(tmp_path / "keep")
+    assert mine.read_text() == "mine"
+    assert not abandoned.exists()
+    files.write_text(tmp_path / ".other.partial" / "thesis", "mine")
+    with (
+        pytest.raises(InputError, match=r"other\.partial, where tfcxr would write, is not its own"),
+        _resumable(tmp_path / "other"),
+    ):
+        pass
+    assert (tmp_path / ".other.partial" / "thesis").read_text() == "mine"
 
 
 def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):

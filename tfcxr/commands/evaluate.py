@@ -27,7 +27,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     common.define_output_dir(fv)
     common.define_batch_size(fv, 64)
     classifier.define_ten_crop(fv)
-    flags.DEFINE_integer("resamples", 2000, "bootstrap resamples", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer("resamples", 2000, "bootstrap resamples", lower_bound=1, upper_bound=1_000_000, flag_values=fv)
     common.define_seed(fv)
     common.define_folder(
         fv,

@@ -34,8 +34,11 @@ def main(fv: flags.FlagValues) -> int:
     """Runs predict."""
     from tfcxr.serving import predict
     from tfrecords_builder import files
+    from tfrecords_builder.errors import InputError
 
     output = pathlib.Path(fv.output)
+    if fv.heatmaps and output.absolute().is_relative_to(pathlib.Path(fv.heatmaps).absolute()):
+        raise InputError(f"--output={output}: lies in the folder of --heatmaps, which must be for them alone")
     predict.check_output(output, overwrite=fv.overwrite)
     image_paths = predict.find_images(fv.images)
     with contextlib.ExitStack() as stack:

@@ -1,14 +1,15 @@
 """Checkpoints of a run: saved so that a full disk loses nothing, restored from the newest that can be read."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Collection
 
 import tensorflow as tf
 
+from tfcxr.training import runs
 from tfrecords_builder import errors, files
 from tfrecords_builder.errors import InputError, RunError
 
@@ -77,9 +78,9 @@ class Writer:
         _ = checkpoint.save_counter
         whole = {pathlib.Path(path).name for path in available(folder)}
         for path in self._folder.glob("*"):
-            match = re.match(r"(ckpt-\d+)[._]|\.?checkpoint\.", path.name)
-            if match and not (match.group(1) in whole and _is_part(path)):
+            if _is_part(path) and path.name.partition(".")[0] not in whole:
                 _remove(path)
+        _remove_unfinished(self._folder)
 
     def save(self, step: int) -> None:
         """Writes checkpoint number `step`; raises RunError if it cannot, and those before it are intact.
@@ -96,8 +97,8 @@ class Writer:
             there = there[there.index(path) :]
             self._write_list(there[: self._keep])
         except (tf.errors.OpError, OSError) as error:
-            for path in self._folder.glob(f"ckpt-{step}[._]*"):
-                _remove(path)
+            _remove_parts(self._folder / f"ckpt-{step}")
+            _remove_unfinished(self._folder)
             reason = errors.reason(error)
             before = "the one before is intact" if self.steps() else "there is none before"
             raise RunError(
@@ -105,8 +106,7 @@ class Writer:
                 "the same command again"
             ) from error
         for path in there[len(there[: self._keep]) :]:
-            for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
-                _remove(part)
+            _remove_parts(pathlib.Path(path))
 
     def steps(self) -> list[int]:
         """Of the checkpoints in the folder, newest first."""
@@ -116,8 +116,7 @@ class Writer:
         """Deletes the checkpoint of one step; the index, without which there is none, goes first."""
         kept = [path for other, path in _by_step(self._folder).items() if other != step]
         self._write_list(kept)
-        for part in sorted(self._folder.glob(f"ckpt-{step}.*"), reverse=True):
-            _remove(part)
+        _remove_parts(self._folder / f"ckpt-{step}")
 
     def _write_list(self, paths: list[str]) -> None:
         """Writes TensorFlow's list of the checkpoints, newest first, for other programs; ours go without."""
@@ -137,7 +136,24 @@ def _is_part(path: pathlib.Path) -> bool:
 
 
 def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _remove_parts(checkpoint: pathlib.Path) -> None:
+    """The index, without which there is no checkpoint, goes first."""
+    for path in sorted(checkpoint.parent.glob(f"{checkpoint.name}.*"), reverse=True):
+        if _is_part(path):
+            _remove(path)
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes what a kill amid a save leaves, and nothing else: people keep copies of checkpoints beside them."""
+    for path in [*folder.glob("ckpt-*_temp/part-*"), *folder.glob("ckpt-*"), *folder.glob("*checkpoint.*")]:
+        leftover = files.LEFTOVER.fullmatch(path.name)
+        if path.is_dir() and path.name.endswith("_temp"):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif runs.UNFINISHED_CHECKPOINT.fullmatch(path.relative_to(folder).as_posix()) or (
+            leftover and leftover[1] == "checkpoint"
+        ):
+            _remove(path)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import posixpath
 import re
 import shutil
 import signal
@@ -31,6 +32,11 @@ KINDS = ("gan", "pretrain", "baseline", "dcan")
 # Where a study writes evaluations: each is an output with its own list of what was written there.
 _EVALUATIONS = "evaluations"
 
+# What TensorFlow leaves in a folder when it is killed amid a checkpoint.
+UNFINISHED_CHECKPOINT = re.compile(
+    r"ckpt-\d+\.(index|data-\d+-of-\d+)\.tempstate\d+|ckpt-\d+_temp(/part-[^/]+)?|checkpoint\.tmp[0-9a-f]+"
+)
+
 # All that programs write in a run folder, and what a kill leaves. --overwrite deletes a folder only if there is nothing
 # else in it.
 _ENTRIES = re.compile(
@@ -38,12 +44,14 @@ _ENTRIES = re.compile(
         (
             r"(config|result|label_combinations|target_shares|ticks|history)\.json|flags\.txt|curves\.png",
             r"checkpoints|best|tensorboard|samples|statistics|" + _EVALUATIONS,  # while they are empty
-            r"(checkpoints|best)/(ckpt-\d+[._].*|\.?checkpoint(\..*)?)|checkpoints/best(-\d+)?\.weights\.h5",
-            r"tensorboard/(events\.out\.tfevents\..*|projector_config\.pbtxt|(features|metadata)_\d+\.tsv|plugins/profile/.*)",
+            r"(checkpoints|best)/(checkpoint|ckpt-\d+\.(index|data-\d+-of-\d+)|" + UNFINISHED_CHECKPOINT.pattern + ")",
+            r"checkpoints/best(-\d+)?\.weights\.h5",
+            r"tensorboard/(events\.out\.tfevents\.[^/]+|projector_config\.pbtxt|(features|metadata)_\d+\.tsv)",
+            r"tensorboard/plugins/profile/[\d_]+/[^/]+\.(pb|json|json\.gz)",
             r"samples/(reals|pairs|fakes-[\d.]+|features_\d+)\.png",
             r"statistics/[^/]+-\d+-[0-9a-f]{16}\.npz",
-            _EVALUATIONS + r"/(\.[^/]+\.job\.json|[^/.][^/]*/.*)",
-            r"(.*/)?\.[^/]+\.\d+\.(old\.)?tmp.*|" + re.escape(files.LOCK_FILE),
+            _EVALUATIONS + r"/(\.[^/]+\.job\.json|[^/.][^/]*/.*|\.[^/]+\.\d+\.(lock|(old\.)?tmp/.*))",
+            re.escape(files.LOCK_FILE),
         )
     )
 )
@@ -97,15 +105,14 @@ class RunFolder:
         path = pathlib.Path(path)
         new = _description(kind, config, records_digests)
         with _locked(path), files.naming_failures(path, "--run_dir"):
-            # A hidden file is the lock, or what a killed atomic write leaves.
-            resumed = any(not entry.name.startswith(".") for entry in path.iterdir())
+            resumed = any(name != files.LOCK_FILE and not _is_leftover(name) for name in files.entries(path))
             if resumed and overwrite:
                 _empty(path)
                 resumed = False
             if resumed:
                 _check_resumable(path, new, extendable)
-                for leftover in path.rglob(files.LEFTOVERS):
-                    leftover.unlink(missing_ok=True)
+                for leftover in filter(_is_leftover, files.entries(path)):
+                    (path / leftover).unlink(missing_ok=True)
             files.write_json(path / "config.json", new)
             (path / "result.json").unlink(missing_ok=True)
             run = cls(path, resumed)
@@ -209,12 +216,19 @@ def _holds_run(path: pathlib.Path) -> bool:
         return False
 
 
+def _is_leftover(entry: str) -> bool:
+    """Whether a path in a run folder is what a kill amid the atomic writing of a file of the run leaves."""
+    folder, name = posixpath.split(entry)
+    match = files.LEFTOVER.fullmatch(name)
+    return match is not None and _ENTRIES.fullmatch(posixpath.join(folder, match[1])) is not None
+
+
 def refuse_foreign(path: pathlib.Path) -> None:
     """Raises InputError if there is something in a folder that does not belong to a run in it."""
     found = set(files.entries(path))
     if _holds_run(path):
-        found = {name for name in found if not _ENTRIES.fullmatch(name)}
-        for folder in (path / _EVALUATIONS).glob("*"):
+        found = {name for name in found if not (_ENTRIES.fullmatch(name) or _is_leftover(name))}
+        for folder in (path / _EVALUATIONS).glob("[!.]*"):
             if folder.is_dir() and not folder.is_symlink():
                 found |= {f"{_EVALUATIONS}/{folder.name}/{name}" for name in files.foreign_entries(folder)}
     files.refuse_entries(path, found, "--run_dir")

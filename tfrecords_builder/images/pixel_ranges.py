@@ -80,6 +80,8 @@ def check_images(images: np.ndarray | tf.Tensor, name: str, expected: Range) -> 
     """
     refusal = InputError if tf.executing_eagerly() else ValueError
     span = f"[{expected.low:g}, {expected.high:g}]"
+    if not hasattr(images, "shape"):
+        raise refusal(f"{name}: are a {type(images).__name__}, expected an array of images [N, H, W, 1] in {span}")
     shape = tf.TensorShape(images.shape)
     if shape.rank is not None and (shape.rank != 4 or shape[3] not in (1, None)):
         colour = "; make them grey first, such as by tf.image.rgb_to_grayscale" if shape[-1:] == [3] else ""

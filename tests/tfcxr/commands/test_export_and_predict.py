@@ -414,6 +414,9 @@ def test_predict_draws_heatmaps(dcan, tmp_path, capsys):
     assert not np.array_equal(*(np.asarray(Image.open(heatmaps / name)) for name in names))
     assert call_predict(*arguments[:2], f"--output={tmp_path / 'other.csv'}", arguments[3]) == 2
     assert f"--heatmaps={heatmaps}: is not empty" in capsys.readouterr().err
+    inside = heatmaps / "predictions.csv"
+    assert call_predict(*arguments[:2], f"--output={inside}", f"--heatmaps={heatmaps}", "--overwrite") == 2
+    assert f"--output={inside}: lies in the folder of --heatmaps" in capsys.readouterr().err
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "holiday.png").write_text("")

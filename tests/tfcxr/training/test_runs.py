@@ -8,8 +8,9 @@ import pathlib
 import signal
 
 import pytest
+import tensorflow as tf
 
-from tfcxr.training import runs
+from tfcxr.training import checkpoints, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
 
@@ -121,6 +122,12 @@ def test_overwrite_spares_a_run_with_something_else_in_it(tmp_path, name):
         "samples/notes.txt",
         "best/model.h5",
         "checkpoints/ckpt-best/weights",
+        "checkpoints/ckpt-1_backup/thesis.docx",
+        "checkpoints/ckpt-1.notes.txt",
+        "best/checkpoint.bak",
+        "samples/.mine.png.1.tmp",
+        "tensorboard/events.out.tfevents.1/thesis.docx",
+        "tensorboard/plugins/profile/mine/loss.pdf",
         "tensorboard/plots/loss.pdf",
         "statistics/.git/HEAD",
         "evaluations/notes.txt",
@@ -147,6 +154,56 @@ def test_overwrite_spares_what_others_put_into_folders_of_a_run(tmp_path, name):
         (file := file.parent).rmdir()
     with open_run(tmp_path, overwrite=True):
         assert not (tmp_path / "evaluations").exists()
+
+
+def test_a_run_that_goes_on_spares_what_others_put_into_its_folders(tmp_path):
+    with open_run(tmp_path):
+        pass
+    files_of_others = [
+        tmp_path / name
+        for name in (
+            "checkpoints/ckpt-1_backup/ckpt-1.index",
+            "checkpoints/ckpt-1.notes.txt",
+            "checkpoints/checkpoint.bak",
+            "checkpoints/ckpt-9_temp/notes.txt",
+            "samples/.mine.1.tmp.txt",
+        )
+    ]
+    for file in files_of_others:
+        files.write_text(file, "mine")
+    with open_run(tmp_path) as run:
+        assert run.resumed
+        writer = checkpoints.Writer(tf.train.Checkpoint(step=tf.Variable(1)), run.checkpoints, keep=1)
+        writer.save(1)
+        writer.save(2)
+        writer.remove(2)
+    assert all(file.read_text() == "mine" for file in files_of_others)
+
+
+def test_an_evaluation_that_was_killed_does_not_stop_its_run(tmp_path):
+    with open_run(tmp_path):
+        pass
+    evaluations = tmp_path / "evaluations"
+    files.write_text(evaluations / ".b.77.tmp" / "figures" / "roc.png", "half")
+    (evaluations / ".b.77.lock").touch()
+    with open_run(tmp_path) as run:
+        assert run.resumed
+    with open_run(tmp_path, overwrite=True) as run:
+        assert not run.resumed
+        assert not evaluations.exists()
+
+
+def test_desktop_files_are_nothing_that_counts(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    with open_run(tmp_path) as run:
+        assert not run.resumed
+    (tmp_path / "samples" / ".DS_Store").touch()
+    with open_run(tmp_path, overwrite=True) as run:
+        assert not run.resumed
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".hidden").touch()
+    assert "not a run folder" in refused(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [".hidden"]
 
 
 def test_a_refusal_leaves_nothing_in_a_folder_of_others(tmp_path):
@@ -236,7 +293,7 @@ def test_a_killed_write_does_not_make_a_run(tmp_path):
 
 def test_leftovers_of_killed_writes_are_removed_from_a_run_that_goes_on(tmp_path):
     with open_run(tmp_path):
-        (tmp_path / "samples/.fakes.png.123.tmp").write_text("half")
+        (tmp_path / "samples/.fakes-000001.0.png.123.tmp").write_text("half")
         (tmp_path / ".hidden").write_text("mine")
     with open_run(tmp_path):
         assert not list((tmp_path / "samples").iterdir())

@@ -56,6 +56,11 @@ def test_other_images_are_refused_by_name(images, expected, words, convert):
         pixel_ranges.check_images(convert(images), "reals", expected)
 
 
+def test_a_list_is_no_images():
+    with pytest.raises(InputError, match="reals: are a list, expected an array of images"):
+        pixel_ranges.check_images([[0.0]], "reals", pixel_ranges.UNIT)
+
+
 def test_what_is_known_is_checked_while_a_graph_is_traced():
     @tf.function
     def traced(images):
