@@ -83,6 +83,23 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "variant", "layer_lr_sched", list(choices.VARIANTS),
         "stage 2: layer_lr: head 10 times as fast, weight decay, nesterov; sched: cosine to 0", flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_boolean(
+        "multilabel", False,
+        "learn which of the 14 labels an image has, each with a probability of its own, though the records have "
+        "classes; records of label version multilabel, which have none, are always learned so",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "labels", [],
+        "labels to learn, separated by commas, in place of classes; default: all that some training images have and "
+        "others do not",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "loss", "cross_entropy", choices.LOSSES,
+        "of labels; focal counts certain answers less (gamma 2, alpha 0.25, or --class_weights in place of alpha)",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer("batch_size", 32, "images per step", lower_bound=1, flag_values=fv)
     flags.DEFINE_integer(
         "stage1_epochs",
@@ -95,7 +112,24 @@ def define_baseline(fv: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "learning_rate", None, "of stage 2; default: the variant's (0.001 or 0.0001)", lower_bound=1e-9, flag_values=fv
     )
-    flags.DEFINE_boolean("class_weights", False, "weigh rare classes up in the loss", flag_values=fv)
+    flags.DEFINE_enum(
+        "optimizer", "sgd", choices.OPTIMIZERS,
+        "of stage 2; adam has the variant's rates and schedule, but no weight decay", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "samples_per_epoch", None,
+        "an epoch has no more images than so many, the next one goes on with those that follow; default: all",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "plateau_patience", 0,
+        "multiply the learning rate of stage 2 by 0.1 after so many epochs without a better one; 0: never",
+        lower_bound=0, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "class_weights", False,
+        "weigh rare classes up in the loss; of labels, the rarer of having one and not having it", flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "labelled_per_class", None,
         "train on so many images of each class, chosen by --seed (more hold those of fewer); validation stays whole",

@@ -1,9 +1,9 @@
 """What this project takes from TensorFlow Addons, and the same in plain TensorFlow where there is no TensorFlow Addons.
 
-Image operations for the augmentations of self-supervised learning, two losses on embeddings, and LAMB, an optimizer for
-large batches. This is the only module that imports TensorFlow Addons (below: tfa). Its last release, 0.23, has wheels
-up to Python 3.11 and does not import with Keras 3; from Python 3.12 on the second half of this module stands in. The
-tests hold both halves to the same numbers.
+Image operations for the augmentations of self-supervised learning, two losses on embeddings, the focal loss, and LAMB,
+an optimizer for large batches. This is the only module that imports TensorFlow Addons (below: tfa). Its last release,
+0.23, has wheels up to Python 3.11 and does not import with Keras 3; from Python 3.12 on the second half of this module
+stands in. The tests hold both halves to the same numbers.
 
 What else of tfa was tried and is not used:
 
@@ -122,6 +122,23 @@ def triplet_loss(labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 1.0) 
     return (_tfa.losses.triplet_semihard_loss if _tfa else _triplet_semihard_loss)(labels, embeddings, margin)
 
 
+def focal_loss(members: tf.Tensor, logits: tf.Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> tf.Tensor:
+    """Focal loss of each label: alpha_t (1 - p_t)^gamma times the binary cross entropy (Lin et al., ICCV 2017, eq. 5).
+
+    Args:
+        members: 1 for images with the label, else 0; float32 [B, K].
+        logits: of which p is the sigmoid, float32 [B, K]; p_t is p for images with the label, else 1 - p.
+        alpha: alpha_t of images with the label, and 1 - alpha that of the others; None: 1 for both.
+        gamma: at least 0.
+
+    Returns:
+        float32 [B, K].
+    """
+    # The function sums over the last axis, which is here one label.
+    function = _tfa.losses.sigmoid_focal_crossentropy if _tfa else _sigmoid_focal_crossentropy
+    return function(members[..., None], logits[..., None], alpha=alpha or 0.0, gamma=gamma, from_logits=True)
+
+
 def make_lamb(
     learning_rate: float, *, weight_decay: float = 0.0, exclude: Sequence[str] = ()
 ) -> tf.keras.optimizers.legacy.Optimizer:
@@ -210,6 +227,16 @@ def _triplet_semihard_loss(y_true: tf.Tensor, y_pred: tf.Tensor, margin: float) 
     negative = tf.where(tf.reduce_any(farther, axis=2), nearest, farthest)
     losses = tf.where(pairs, tf.maximum(margin + distances - negative, 0.0), 0.0)
     return tf.reduce_sum(losses) / tf.reduce_sum(tf.cast(pairs, tf.float32))
+
+
+def _sigmoid_focal_crossentropy(
+    y_true: tf.Tensor, y_pred: tf.Tensor, alpha: float, gamma: float, from_logits: bool
+) -> tf.Tensor:
+    assert from_logits
+    entropies = tf.nn.sigmoid_cross_entropy_with_logits(y_true, y_pred)
+    wrong = tf.abs(y_true - tf.sigmoid(y_pred))  # 1 - p_t
+    shares = y_true * alpha + (1 - y_true) * (1 - alpha) if alpha else 1.0
+    return tf.reduce_sum(shares * wrong**gamma * entropies, axis=-1)
 
 
 class _Lamb(tf.keras.optimizers.legacy.Optimizer):

@@ -171,8 +171,9 @@ class Extra:
         record_set: whose train split they are of, shuffled anew after each time through; resolution and classes are
             those of the main set.
         per_pass: how many for each pass over the main images.
-        duplicate: draw none of these images, but main images again instead, with their classes in the shares that these
-            have: the control that tells what more steps and another class balance do by themselves.
+        duplicate: draw none of these images, but main images again instead, with their classes (if there are some) in
+            the shares that these have: the control that tells what more steps and another class balance do by
+            themselves.
     """
 
     record_set: RecordSet
@@ -525,7 +526,7 @@ def _keep_own(
 def _draw_extra(extra: Extra, draw_main: Callable[..., tf.data.Dataset], class_shares: np.ndarray | None) -> _Draws:
     classes = extra.record_set.labels("train")["class"]
     if extra.duplicate:
-        if class_shares is None:
+        if class_shares is None and extra.record_set.num_classes:
             class_shares = np.bincount(classes, minlength=extra.record_set.num_classes)
         return functools.partial(draw_main, class_shares)
     return functools.partial(_draw, extra.record_set, "train", classes, np.ones(len(classes), bool), class_shares)

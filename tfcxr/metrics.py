@@ -8,6 +8,8 @@ import dataclasses
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+NUM_BINS = 15  # of calibration
+
 
 def recalls(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Recall of each class, float64 [num_classes]; NaN for a class without an image.
@@ -48,10 +50,10 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each class against the rest, float64 [K]; NaN where a side has no image.
+    """Area under the ROC curve of each class (or label) against the rest, float64 [K]; NaN where a side has no image.
 
     Args:
-        labels: true classes, int [N].
+        labels: true classes, int [N]; or which of K labels that do not exclude each other an image has, bool [N, K].
         probabilities: float [N, K].
     """
     return _per_class(sklearn_metrics.roc_auc_score, labels, probabilities)
@@ -67,22 +69,31 @@ def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 def _per_class(score, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     scores = np.full(probabilities.shape[1], np.nan)
-    for k in range(probabilities.shape[1]):
-        is_class = labels == k
-        if 0 < is_class.sum() < len(is_class):
-            scores[k] = score(is_class, probabilities[:, k])
+    members = memberships(labels, probabilities.shape[1])
+    for k in np.flatnonzero(have_both(members)):
+        scores[k] = score(members[:, k], probabilities[:, k])
     return scores
+
+
+def memberships(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Which class, or which labels, each image has: bool [N, num_classes]; `labels` as of `roc_auc`."""
+    return labels if labels.ndim == 2 else labels[:, np.newaxis] == np.arange(num_classes)
+
+
+def have_both(members: np.ndarray) -> np.ndarray:
+    """Which columns of bool [N, K] have both values: bool [K]."""
+    return members.any(axis=0) & ~members.all(axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Images by the probability of the class predicted for them, in bins of equal width over 0..1.
+    """Images by a probability that was said of them, in bins of equal width over 0..1.
 
     Attributes:
         edges: float64 [bins + 1].
         counts: images, int64 [bins].
-        confidence: mean probability of the predicted class, float64 [bins]; NaN in an empty bin.
-        accuracy: share of right predictions, float64 [bins]; NaN in an empty bin.
+        confidence: mean probability, float64 [bins]; NaN in an empty bin.
+        accuracy: share of the images of which what was said is true, float64 [bins]; NaN in an empty bin.
     """
 
     edges: np.ndarray
@@ -97,18 +108,38 @@ class Reliability:
         return float((gap * self.counts).sum() / self.counts.sum())
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> Reliability:
-    """How often predictions of some confidence are right; arguments as of `roc_auc`, N > 0."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = NUM_BINS) -> Reliability:
+    """How often predictions of some confidence are right.
+
+    Args:
+        labels: true classes, int [N], N > 0.
+        probabilities: float [N, K]; the confidence is that of the predicted class.
+        bins: number of bins.
+    """
+    return reliability_of(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1), bins)
+
+
+def reliability_of(true: np.ndarray, confidence: np.ndarray, bins: int = NUM_BINS) -> Reliability:
+    """How often what was said with some probability is true, such as that an image has a label.
+
+    Args:
+        true: bool [N], N > 0.
+        confidence: the probability that was said, float [N].
+        bins: number of bins.
+    """
+    index = bin_numbers(confidence, bins)
     counts = np.bincount(index, minlength=bins)
 
     def mean(values: np.ndarray) -> np.ndarray:
         sums = np.bincount(index, values, bins)
         return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0)
 
-    return Reliability(np.linspace(0, 1, bins + 1), counts, mean(confidence), mean(correct.astype(float)))
+    return Reliability(np.linspace(0, 1, bins + 1), counts, mean(confidence), mean(true.astype(float)))
+
+
+def bin_numbers(confidence: np.ndarray, bins: int = NUM_BINS) -> np.ndarray:
+    """The bin of each probability, int64 [N] in 0..bins-1, of float [N]."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
 def finite(value: float) -> float | None:

@@ -86,6 +86,30 @@ def test_triplet_loss_by_hand(half):
     assert float(addons.triplet_loss(tf.constant([5, 5, 7]), far, 2.0)) == pytest.approx((2 + 9 - 3 + 2 + 9 - 6) / 2)
 
 
+def test_focal_loss_by_hand(half):
+    logits = tf.constant([[0.0, math.log(3)], [-math.log(4), 0]])  # probabilities 1/2, 3/4, 1/5, 1/2
+    found = addons.focal_loss(tf.constant([[1.0, 0], [0, 1]]), logits, alpha=0.3, gamma=2.0)
+    expected = [[0.3 * 0.25 * math.log(2), 0.7 * 0.5625 * math.log(4)], [0.7 * 0.04 * -math.log(0.8), 0]]
+    expected[1][1] = expected[0][0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    plain = addons.focal_loss(tf.ones([1, 1]), tf.zeros([1, 1]), alpha=None, gamma=0.0)
+    np.testing.assert_allclose(plain, [[math.log(2)]], rtol=1e-6)
+
+
+def test_focal_losses_are_equal(monkeypatch):
+    logits = tf.constant(4 * np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
+    members = tf.cast(np.random.default_rng(1).random((50, 3)) < 0.3, tf.float32)
+
+    def results():
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = addons.focal_loss(members, logits)
+        return [loss, tape.gradient(loss, logits)]
+
+    for with_tfa, plain in zip(*both(monkeypatch, results), strict=True):
+        np.testing.assert_allclose(with_tfa, plain, rtol=1e-4, atol=1e-6)
+
+
 def test_lamb_by_hand(half):
     """The first step: m / sqrt(v) is the gradient's sign; weight decay; then scaled to the weights' length."""
     weights, bias = tf.Variable([3.0, -4.0], name="weights"), tf.Variable([1.0], name="bias")

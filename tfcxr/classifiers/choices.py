@@ -98,6 +98,9 @@ VARIANTS = {
     "layer_lr_sched": Variant(1e-4, 5e-4, True, 10.0, 2.0, "cosine"),
 }
 
+# Losses of labels that do not exclude each other, see training.losses; optimizers of the baseline's second stage.
+LOSSES = ("cross_entropy", "focal")
+OPTIMIZERS = ("sgd", "adam")
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingMethod:

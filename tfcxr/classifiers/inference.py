@@ -6,7 +6,7 @@ go through its backbone and head once.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +14,7 @@ from scipy import special
 
 from tfcxr import data, metrics
 from tfcxr.classifiers.networks import models, preprocessing
+from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
@@ -31,8 +32,8 @@ def compute(
         ten_crop: average over preprocessing.ten_crops instead of taking the centre.
 
     Returns:
-        Features float32 [N, F], before correction (of ten crops: their mean), and logits float32 [N, K], whose softmax
-        is the probabilities (of ten crops: the logarithms of their mean probabilities).
+        Features float32 [N, F], before correction (of ten crops: their mean), and logits float32 [N, K], of which
+        `classifier.probabilities` makes probabilities (of ten crops: those that give the mean probabilities).
     """
     size = classifier.config.image_size
     if not ten_crop:
@@ -41,8 +42,15 @@ def compute(
     crops = preprocessing.NUM_CROPS
     features = classifier.features(preprocessing.ten_crops(images, size), path=path)
     logits = classifier.classify(features, path=path)
-    by_image = tf.reshape(tf.nn.log_softmax(logits), [-1, crops, logits.shape[1]])
-    mean = tf.reduce_logsumexp(by_image, axis=1) - math.log(crops)
+
+    def log_mean(logarithms: tf.Tensor) -> tf.Tensor:
+        by_image = tf.reshape(logarithms, [-1, crops, logits.shape[1]])
+        return tf.reduce_logsumexp(by_image, axis=1) - math.log(crops)
+
+    if classifier.config.multilabel:
+        mean = log_mean(tf.math.log_sigmoid(logits)) - log_mean(tf.math.log_sigmoid(-logits))
+    else:
+        mean = log_mean(tf.nn.log_softmax(logits))
     return tf.reduce_mean(tf.reshape(features, [-1, crops, features.shape[1]]), axis=1), mean
 
 
@@ -111,7 +119,8 @@ class InferenceModel(ImageModel):
     """A classifier as Keras model: images -> probabilities float32 [N, K].
 
     Attributes:
-        classes: names of the K classes.
+        classes: names of the K classes or labels.
+        multilabel: whether they are labels, each with a probability of its own.
     """
 
     def __init__(self, classifier: models.Classifier, path: str = "target", *, ten_crop: bool = False):
@@ -125,12 +134,13 @@ class InferenceModel(ImageModel):
         """
         super().__init__(name=f"{classifier.config.backbone}_{path}", dtype="float32")
         self.classifier, self.path, self.ten_crop = classifier, path, ten_crop
-        self.classes = classifier.config.classes
+        self.classes, self.multilabel = classifier.config.classes, classifier.config.multilabel
         self(tf.zeros([1, classifier.config.image_size, classifier.config.image_size, 1]))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Probabilities [N, K]; `training` changes nothing."""
-        return tf.nn.softmax(compute(self.classifier, images, path=self.path, ten_crop=self.ten_crop)[1])
+        _, logits = compute(self.classifier, images, path=self.path, ten_crop=self.ten_crop)
+        return self.classifier.probabilities(logits)
 
     def get_config(self) -> dict:
         """Settings, for display: `tfcxr.load_classifier` is what rebuilds the model."""
@@ -142,9 +152,9 @@ class Outputs:
     """What a network gives on one split, in the order of the records.
 
     Attributes:
-        labels: int64 [N].
+        labels: classes int64 [N], or of a network of labels which each image has, bool [N, K].
         features: float32 [N, F], before correction; of several crops: their mean.
-        logits: float32 [N, K]; of several crops: the logarithms of their mean probabilities.
+        logits: float32 [N, K], see `compute`.
     """
 
     labels: np.ndarray
@@ -152,9 +162,15 @@ class Outputs:
     logits: np.ndarray
 
     @property
+    def multilabel(self) -> bool:
+        """Whether the outputs are labels that do not exclude each other."""
+        return self.labels.ndim == 2
+
+    @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float64 [N, K]."""
-        return special.softmax(self.logits.astype(np.float64), axis=1)
+        """Sigmoid of the logits of labels, softmax of those of classes: float64 [N, K]."""
+        logits = self.logits.astype(np.float64)
+        return special.expit(logits) if self.multilabel else special.softmax(logits, axis=1)
 
     @property
     def predictions(self) -> np.ndarray:
@@ -162,7 +178,9 @@ class Outputs:
         return self.logits.argmax(axis=1)
 
     def cross_entropy(self) -> float:
-        """Mean cross entropy with the labels, in nats."""
+        """Mean cross entropy with the labels, in nats; of several labels, the mean over them as well."""
+        if self.multilabel:
+            return float(-special.log_expit(np.where(self.labels, 1, -1) * self.logits.astype(np.float64)).mean())
         logarithms = special.log_softmax(self.logits.astype(np.float64), axis=1)
         return float(-logarithms[np.arange(len(self.labels)), self.labels].mean())
 
@@ -197,19 +215,21 @@ class SplitRunner:
         """
         crops = preprocessing.NUM_CROPS if ten_crop else 1
         self._record_set, self._split, self._batch_size = record_set, split, max(1, batch_size // crops)
+        names = classifier.config.classes
+        self._labels = [labels_lib.INDEX[name] for name in names] if classifier.config.multilabel else None
 
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
         def run(images):
             features, logits = compute(classifier, pixel_ranges.uint8_to_unit(images), path=path, ten_crop=ten_crop)
-            return features, logits, tf.nn.softmax(logits)
+            return features, logits, classifier.probabilities(logits)
 
         self._run = run
 
     def __call__(self) -> Outputs:
         """Runs over the whole split. Raises RunError if a record is damaged."""
         labels, features, logits = [], [], []
-        for classes, f, g, _ in self._batches():
-            labels.append(classes.numpy())
+        for batch, f, g, _ in self._batches():
+            labels.append(self._read_labels(batch))
             features.append(f.numpy())
             logits.append(g.numpy())
         return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
@@ -234,11 +254,16 @@ class SplitRunner:
                 bar.update(len(found[-1]))
         return np.concatenate(found)
 
-    def _batches(self) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Labels, features, logits and probabilities of each batch."""
+    def _read_labels(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
+        if self._labels is None:
+            return batch["class"].numpy()
+        return batch["vector"].numpy()[:, self._labels] > 0.5
+
+    def _batches(self) -> Iterator[tuple[Mapping[str, tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Each batch of records with its features, logits and probabilities."""
         with data.naming_damage(self._record_set.path):
             for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
-                yield batch["class"], *self._run(batch["image"])
+                yield batch, *self._run(batch["image"])
 
 
 def check_finite(probabilities: np.ndarray, where: str) -> np.ndarray:

@@ -13,7 +13,8 @@ from tfcxr import data
 from tfcxr.classifiers import choices, inference
 from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
 from tfcxr.training import devices, runs, strategies
-from tfrecords_builder import files, labels, records
+from tfrecords_builder import files, records
+from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
 
 # Of a finished run, and of an export; a run in progress has weights_of_step, see `weights_path`.
@@ -23,8 +24,8 @@ KINDS = ("baseline", "dcan")
 # Of runs that have an encoder: those of classifiers, and of pretraining, which have no head.
 ENCODER_KINDS = (*KINDS, "pretrain")
 
-# What predict and exports took for granted before runs recorded it.
-_EARLIER = {"aspect": "stretch", "contrast": "none"}
+# What was taken for granted before runs recorded it.
+_EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False}
 
 
 def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:
@@ -71,8 +72,9 @@ def load_classifier(path: str | os.PathLike, *, which: str = "target", ten_crop:
         ten_crop: whether probabilities are means over ten crops of each image, see preprocessing.ten_crops.
 
     Returns:
-        Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K]; `classes` has
-        the names. A call and `predict` raise InputError for images of another shape, type or range.
+        Keras model of images float [N, H, W, 1] in [0, 1] of any size -> probabilities float32 [N, K], of classes that
+        exclude each other or, if `multilabel`, of labels that do not; `classes` has the names. A call and `predict`
+        raise InputError for images of another shape, type or range.
 
     Raises:
         InputError: no such run, not of a classifier, or without weights yet.
@@ -100,9 +102,10 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
     """What is known about a trained classifier, or other runs of `kinds`.
 
     Returns:
-        The run's settings, and: kind (one of `kinds`), classes, label_version, resolution (of its records),
-        aspect and contrast (with which their images were made; empty if unknown), image_size (what the backbone sees),
-        labels (the 14, in order), records (flag -> digest).
+        The run's settings, and: kind (one of `kinds`), classes, multilabel (whether these are labels that do not
+        exclude each other), label_version, resolution (of its records), aspect and contrast (with which their images
+        were made; empty if unknown), image_size (what the backbone sees), labels (the 14, in order), records (flag ->
+        digest).
 
     Raises:
         InputError: no such run, or not of a classifier.
@@ -113,7 +116,7 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
         **config["config"],
         "kind": config["kind"],
         "records": config["records"],
-        "labels": list(labels.LABELS),
+        "labels": list(labels_lib.LABELS),
     }
 
 
@@ -150,9 +153,10 @@ def make_classifier(
     *,
     pictures: Sequence[data.RecordSet],
     load_weights: bool,
+    labels: Sequence[str] | None = None,
     **network: Any,
 ) -> models.Classifier:
-    """A new classifier of a record set's classes, with its first weights.
+    """A new classifier of a record set's classes or labels, with its first weights.
 
     Args:
         settings: of a run, baseline.BaselineConfig or adaptation.AdaptationConfig.
@@ -160,12 +164,20 @@ def make_classifier(
         pictures: record sets, of which the first that knows says with which aspect and contrast files become images for
             this classifier; synthetic sets do not know.
         load_weights: whether to load the first weights, and say which; a resumed run has its own.
+        labels: those of the 14 that have an output each, instead of the classes; None for the classes.
         **network: further fields of models.ModelConfig.
 
     Raises:
         InputError: a setting or weights that cannot be used, or a batch that cannot fit into memory.
     """
-    config = _model_config(settings, record_set.info, pictures, classes=tuple(record_set.info.classes), **network)
+    config = _model_config(
+        settings,
+        record_set.info,
+        pictures,
+        classes=tuple(record_set.info.classes if labels is None else labels),
+        multilabel=labels is not None,
+        **network,
+    )
     classifier = models.Classifier(config, settings.seed)
     _prepare(classifier, settings, record_set.num_examples("train"), load_weights)
     return classifier

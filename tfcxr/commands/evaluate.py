@@ -1,7 +1,8 @@
 """Evaluates a classifier on a record set, and compares it with another one.
 
 Recall per class, balanced accuracy, ROC-AUC, average precision, F1, calibration, confusion matrix, operating points,
-and subgroups by sex, age and view.
+and subgroups by sex, age and view. Of a model of labels that do not exclude each other: ROC-AUC, average precision, F1,
+calibration and operating points of each label, and means.
 
 Intervals are 95% bootstrap intervals over patients. Reads the test fold, or the validation fold where there is no test
 fold; the result then says that the weights were chosen by it. Warns of images and patients that were trained on.
@@ -43,6 +44,13 @@ def define_flags(fv: flags.FlagValues) -> None:
         "applied here. Without it they are chosen on the evaluated fold, and look better than they are",
         required=False,
     )
+    flags.DEFINE_list(
+        "mean_labels",
+        [],
+        "labels over which means are taken, separated by commas; default: all that have both values in the fold. For "
+        "models of labels that do not exclude each other",
+        flag_values=fv,
+    )
 
 
 def main(fv: flags.FlagValues) -> None:
@@ -67,6 +75,7 @@ def main(fv: flags.FlagValues) -> None:
             seed=fv.seed,
             compare_with=fv.compare_with,
             thresholds_from=fv.thresholds_from,
+            mean_labels=fv.mean_labels,
         )
     print(metric_tables.summarise_in_words(result))
     print(f"\nWritten to {fv.output_dir}: result.md, pictures, tables; curves: tensorboard --logdir={fv.output_dir}")

@@ -1,5 +1,6 @@
 """Trains a classifier on records: ResNet-50 fine-tuned in two stages ("No Alignment").
 
+Of multilabel records, or with --multilabel, it learns which of the 14 labels an image has: see benchmark/predictive.
 Writes checkpoints, the weights best on the validation fold, TensorBoard events and training curves into the run folder.
 Example: tfcxr train-baseline --records=workspace/records/nih/v1_0s/64 --run_dir=workspace/runs/baseline --weights=none
 From synthetic to real: --init_from=RUN_ON_SYNTHETIC --labelled_per_class=50, or --extra_records=SYNTHETIC to mix.
@@ -54,7 +55,7 @@ def main(fv):
             result = training.train(run)
     best = result["best"]
     print(
-        f"Best balanced accuracy on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"
+        f"Best {result['measure']} on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"
     )
 
 

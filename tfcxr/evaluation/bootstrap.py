@@ -22,7 +22,7 @@ Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class PatientBootstrap:
-    """Resamples of the patients of a fold, in which each class of the fold has an image.
+    """Resamples of the patients of a fold, in which each class (or value of a label) of the fold has an image.
 
     Attributes:
         patient: number of each image's patient, int64 [N].
@@ -32,13 +32,26 @@ class PatientBootstrap:
     """
 
     def __init__(self, labels: np.ndarray, patients: Sequence[str], *, resamples: int = 2000, seed: int = 0):
-        """`labels`: true classes, int [N]; `patients`: ids [N]; `seed`: every call of `sample` draws the same."""
+        """Draws nothing yet.
+
+        Args:
+            labels: true classes, int [N]; or which of K labels each image has, bool [N, K]: of each label that has both
+                values, both are then in a resample, but for values that only one patient has.
+            patients: ids [N].
+            resamples: number of resamples.
+            seed: every call of `sample` draws the same.
+        """
         names = np.asarray([name or f"\0{i}" for i, name in enumerate(patients)])
         self.patient = np.unique(names, return_inverse=True)[1]
         self.num_patients = int(self.patient.max()) + 1
         self.resamples, self.seed, self.redrawn = resamples, seed, 0
-        present, classes = np.unique(labels, return_inverse=True)
-        self._class_counts = self.count(classes, len(present))
+        if labels.ndim == 2:
+            values = np.concatenate([labels, ~labels], axis=1)
+            counts = np.stack([self.count(np.where(value, 0, -1), 1)[:, 0] for value in values.T], axis=1)
+            self._class_counts = counts[:, (counts > 0).sum(axis=0) > 1]
+        else:
+            present, classes = np.unique(labels, return_inverse=True)
+            self._class_counts = self.count(classes, len(present))
 
     def count(self, cells: np.ndarray, num_cells: int) -> np.ndarray:
         """Images of each patient in each cell, float32 [patients, num_cells]; `cells`: int [N], negative for none."""
@@ -115,6 +128,60 @@ class ModelStatistics:
             "roc_auc": np.stack([auc for auc, _ in ranked], axis=1),
             "average_precision": np.stack([precision for _, precision in ranked], axis=1),
         }
+
+
+class LabelStatistics:
+    """Measures of each of K labels that do not exclude each other, of one model's predictions: a `Statistic`.
+
+    The results are {"roc_auc", "average_precision", "f1", "expected_calibration_error", "brier": float64 [B, K]}; NaN
+    where a label has one value only. Calibration is that of the probability of the label, in metrics.NUM_BINS bins;
+    "brier" the mean squared difference of probability and truth (Brier 1950).
+    """
+
+    def __init__(
+        self, bootstrap: PatientBootstrap, members: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
+    ):
+        """`members`: which image has which label, bool [N, K]; `probabilities`: [N, K]; `thresholds` of F1: [K]."""
+        called = probabilities >= thresholds
+        gaps = probabilities - members
+        self._members = _sum_by_patient(bootstrap, members)
+        self._rest = _sum_by_patient(bootstrap, ~members)
+        self._hits = _sum_by_patient(bootstrap, members & called)
+        self._called = _sum_by_patient(bootstrap, called)
+        self._squares = _sum_by_patient(bootstrap, gaps**2)
+        self._gaps = []
+        for k in range(members.shape[1]):
+            in_bin = np.eye(metrics.NUM_BINS)[metrics.bin_numbers(probabilities[:, k])]
+            self._gaps.append(_sum_by_patient(bootstrap, gaps[:, [k]] * in_bin))
+        columns = range(members.shape[1])
+        self._rankings = [_Ranking(members[:, k], probabilities[:, k], bootstrap.patient) for k in columns]
+
+    def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The statistics under weights float32 [patients, B]."""
+        exact = weights.astype(np.float64)
+        members, rest, hits, called, squares = (
+            (sums.T @ exact).T for sums in (self._members, self._rest, self._hits, self._called, self._squares)
+        )
+        images = members + rest
+        both = (members > 0) & (rest > 0)
+        gaps = np.stack([np.abs(sums.T @ exact).sum(axis=0) for sums in self._gaps], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where a value was not drawn
+            ranked = [ranking(weights) for ranking in self._rankings]
+            found = {
+                "roc_auc": np.stack([auc for auc, _ in ranked], axis=1),
+                "average_precision": np.stack([precision for _, precision in ranked], axis=1),
+                "f1": 2 * hits / (members + called),
+                "expected_calibration_error": gaps / images,
+                "brier": squares / images,
+            }
+        return {name: np.where(both, values, np.nan) for name, values in found.items()}
+
+
+def _sum_by_patient(bootstrap: PatientBootstrap, values: np.ndarray) -> np.ndarray:
+    """Sums over the images of each patient: [N, C] -> float64 [patients, C]."""
+    sums = np.zeros((bootstrap.num_patients, values.shape[1]))
+    np.add.at(sums, bootstrap.patient, values)
+    return sums
 
 
 def confusion_tables(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:

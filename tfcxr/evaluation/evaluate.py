@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tfcxr import data
@@ -20,6 +21,7 @@ from tfcxr.evaluation import (
     summary,
     tensorboard_events,
 )
+from tfcxr.evaluation import multilabel as label_metrics
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
@@ -40,6 +42,7 @@ def evaluate(
     seed: int = 0,
     compare_with: str | None = None,
     thresholds_from: str | None = None,
+    mean_labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluates a run or export on a record set.
 
@@ -48,7 +51,8 @@ def evaluate(
 
     Args:
         model_path: run folder or export of a classifier.
-        records_path: folder of a record set of the model's label version.
+        records_path: folder of a record set of the model's label version; of any, if the model's labels do not exclude
+            each other.
         split: fold to read; None for test, or validation where there is no test fold.
         output_dir: existing folder to write into.
         batch_size: images, or crops of them, per step.
@@ -57,6 +61,7 @@ def evaluate(
         seed: of the bootstrap.
         compare_with: another run or export, or the output folder of an earlier evaluation on the same images.
         thresholds_from: output folder of an evaluation of the same model, whose thresholds are applied here.
+        mean_labels: labels over which means are taken, none for all; only of a model of such labels.
 
     Returns:
         What result.json holds.
@@ -66,9 +71,14 @@ def evaluate(
         RunError: damaged records; a model's output is not finite.
     """
     config = loading.load_classifier_config(model_path)
-    classes = list(config["classes"])
-    record_set = data.RecordSet(records_path, label_versions=[config["label_version"]])
-    if list(record_set.info.classes) != classes:
+    classes, multilabel = list(config["classes"]), config["multilabel"]
+    if mean_labels and not multilabel:
+        raise InputError(f"--mean_labels: the classes of {model_path} exclude each other; it is for labels that do not")
+    label_metrics.check_mean_labels(mean_labels, classes)
+    # All records have all labels.
+    versions = None if multilabel else [config["label_version"]]
+    record_set = data.RecordSet(records_path, label_versions=versions)
+    if not multilabel and list(record_set.info.classes) != classes:
         raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
     split = predictions.choose_split(record_set, split)
     digest = loading.weights_digest(model_path)
@@ -79,21 +89,31 @@ def evaluate(
         )
     images = predictions.read_images(record_set, split)
 
-    other = _read_other(compare_with, images, classes) if compare_with else None
+    shared, other = _read_other(compare_with, images, config) if compare_with else ([], None)
     reading = {"batch_size": batch_size, "ten_crop": ten_crop}
     own = _predict(model_path, record_set, split, images, title=split, where=f"--model={model_path}", **reading)
     if compare_with and other is None:
         where = f"--compare_with={compare_with}"
         other = _predict(compare_with, record_set, split, images, title=compare_with, where=where, **reading)
-    drawing = {"resamples": resamples, "seed": seed}
+        if multilabel:
+            theirs = loading.load_classifier_config(compare_with)["classes"]
+            other = other.of([theirs.index(name) for name in shared])
+    drawing: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    if multilabel:
+        drawing["mean_labels"] = mean_labels
+        drawn = label_metrics.summarise(own, classes, thresholds=borrowed[0] if borrowed else None, **drawing)
+        groups = []
+    else:
+        drawn = summary.summarise(own, classes, **drawing)
+        groups = subgroups.evaluate_subgroups(images, own, classes, **drawing)
     result = {
         "schema_version": SCHEMA_VERSION,
-        **summary.summarise(own, classes, **drawing),
+        **drawn,
         "operating_points": _operating_points(own, classes, borrowed, (record_set.info.digest, split)),
-        "subgroups": subgroups.evaluate_subgroups(images, own, classes, **drawing),
+        "subgroups": groups,
         "comparison": None
         if other is None
-        else {"with": compare_with, **paired_test.compare(own, other, classes, **drawing)},
+        else {"with": compare_with, **_compare(own, other, classes, shared, **drawing)},
         "split": split,
         "selection_fold": split != "test",
         "ten_crop": ten_crop,
@@ -109,13 +129,28 @@ def evaluate(
     return result
 
 
+def _compare(
+    own: Predictions, other: Predictions, classes: Sequence[str], shared: Sequence[str], **drawing: Any
+) -> dict[str, Any]:
+    """Compares with another model, on the labels that both have; `drawing`: of the bootstrap, and the mean's labels."""
+    if not own.multilabel:
+        return paired_test.compare(own, other, classes, **drawing)
+    return label_metrics.compare(own.of([classes.index(name) for name in shared]), other, shared, **drawing)
+
+
 def _predict(
     path: str, record_set: data.RecordSet, split: str, images: pd.DataFrame, *, title: str, **reading: Any
 ) -> Predictions:
     """What a run or export says of the images of a split; `reading`: see predictions.predict."""
     network = loading.load_network(path)
     probabilities = predictions.predict(network, record_set, split, title=f"evaluate {title}", **reading)
-    return Predictions(list(images["id"]), list(images["patient"]), images["class"].to_numpy(), probabilities)
+    labels = _true_labels(images, network.config.classes if network.config.multilabel else None)
+    return Predictions(list(images["id"]), list(images["patient"]), labels, probabilities)
+
+
+def _true_labels(images: pd.DataFrame, names: Sequence[str] | None) -> np.ndarray:
+    """Which of the labels of these names each image has, bool [N, K]; its class, int64 [N], if `names` is None."""
+    return images["class"].to_numpy() if names is None else images[list(names)].to_numpy(bool)
 
 
 def _write(output_dir: pathlib.Path, result: Mapping[str, Any], own: Predictions, config: Mapping[str, Any]) -> None:
@@ -145,21 +180,35 @@ def _other_pictures(record_set: data.RecordSet, config: Mapping[str, Any]) -> li
     ]
 
 
-def _read_other(path: str, images: pd.DataFrame, classes: Sequence[str]) -> Predictions | None:
-    """The predictions of --compare_with on these images, or None if it names a model that has yet to make them."""
+def _read_other(path: str, images: pd.DataFrame, config: Mapping[str, Any]) -> tuple[Sequence[str], Predictions | None]:
+    """What --compare_with names: the classes, or those labels, that both models have, and its predictions of them.
+
+    The predictions are of these images; None if it names a model that has yet to make them. `config`: the model's.
+    """
     flag = f"--compare_with={path}"
     table, other = pathlib.Path(path) / predictions.FILE, None
     if table.exists():
         other, found = predictions.read(table)
+        multilabel = other.multilabel
     elif (pathlib.Path(path) / "config.json").exists():
-        found = list(loading.load_classifier_config(path)["classes"])
+        theirs = loading.load_classifier_config(path)
+        found, multilabel = list(theirs["classes"]), theirs["multilabel"]
     else:
         raise InputError(f"{flag}: is neither a classifier's run or export, nor an output folder of evaluate")
-    if found != list(classes):
-        raise InputError(f"{flag}: its classes are {', '.join(found)}, the model's are {', '.join(classes)}")
+    classes = list(config["classes"])
+    shared = [name for name in classes if name in found] if multilabel else classes
+    if multilabel != config["multilabel"] or not shared or not (multilabel or found == classes):
+        kinds = {True: "labels", False: "classes"}
+        raise InputError(
+            f"{flag}: its {kinds[multilabel]} are {', '.join(found)}, the model's {kinds[config['multilabel']]} are "
+            f"{', '.join(classes)}"
+        )
     if other is None:
-        return None
-    return paired_test.align(other, list(images["id"]), images["class"].to_numpy(), flag)
+        return shared, None
+    if multilabel:
+        other = other.of([found.index(name) for name in shared])
+    labels = _true_labels(images, shared if multilabel else None)
+    return shared, paired_test.align(other, list(images["id"]), labels, flag)
 
 
 def _is_ten_crop(path: str, *, default: bool) -> bool:

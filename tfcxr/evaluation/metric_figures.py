@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sklearn_metrics
 
 from tfcxr import plotting
-from tfcxr.evaluation import operating_points
+from tfcxr.evaluation import metric_tables, operating_points
 from tfcxr.evaluation.predictions import Predictions
 from tfcxr.evaluation.subgroups import SMALL
 from tfcxr.percentages import percent
@@ -26,16 +26,18 @@ _STYLE: Any = {
     "figure.constrained_layout.h_pad": 0.08,
 }
 _DPI = 150
+_FEW_IN_BIN = 10
 
 
 def draw_all(folder: pathlib.Path, result: Mapping[str, Any], predictions: Predictions) -> list[pathlib.Path]:
     """Draws every picture that the result has numbers for into `folder`; returns their paths."""
+    multilabel = predictions.multilabel
     with mpl.rc_context(_STYLE):
-        drawn = {
-            "confusion_matrix": draw_confusion(result),
+        drawn = {"roc_auc": draw_label_scores(result)} if multilabel else {"confusion_matrix": draw_confusion(result)}
+        drawn |= {
             "roc": draw_roc(result, predictions),
             "precision_recall": draw_precision_recall(result, predictions),
-            "reliability": draw_reliability(result),
+            "reliability": draw_label_reliability(result) if multilabel else draw_reliability(result),
         }
         if result["subgroups"]:
             drawn["subgroups"] = draw_subgroups(result)
@@ -77,7 +79,7 @@ def draw_roc(result: Mapping[str, Any], predictions: Predictions) -> Figure:
     """ROC curve of each class against the rest; of two classes one, since the other's is its mirror image."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1, label="chance")
-    names = operating_points.positive_classes(result["classes"])
+    names = operating_points.positive_classes(result["classes"], multilabel=predictions.multilabel)
     for number, name, is_class, scores in _curves(result, predictions, names):
         rates = sklearn_metrics.roc_curve(is_class, scores)
         axes.plot(*rates[:2], label=_label(result, "roc_auc", name, "AUC"), **_line(number))
@@ -134,6 +136,36 @@ def draw_reliability(result: Mapping[str, Any]) -> Figure:
     return _finish(figure, "Reliability", result)
 
 
+def draw_label_scores(result: Mapping[str, Any]) -> Figure:
+    """ROC-AUC of each label, and the mean, with intervals."""
+    scores = result["roc_auc"]
+    rows = [("mean", "", {"value": scores["macro"], "ci95": scores["macro_ci95"]})]
+    for name, value in scores["per_class"].items():
+        metric = {"value": value, "ci95": scores["per_class_ci95"][name]}
+        rows.append((name, f"{metric_tables.support(result, name):,}", metric))
+    return _forest(rows, "ROC-AUC of each label", ["%; line: chance; n: images with the label"], result, 0.5)
+
+
+def draw_label_reliability(result: Mapping[str, Any]) -> Figure:
+    """How many of the images that are given some probability of a label have it: a line for each label.
+
+    Bins of fewer than 10 images are left out.
+    """
+    figure, axes = _square()
+    axes.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1, label="perfect calibration")
+    for number, (name, rows) in enumerate(result["reliability"].items()):
+        bins = [row for row in rows if row["count"] >= _FEW_IN_BIN]
+        error = result["expected_calibration_error"]["per_class"][name]
+        if error is None:
+            continue
+        line = {**_line(number), "linewidth": 1.5, "marker": "o", "markersize": 4}
+        label = f"{name}: calibration error {percent(error)}%"
+        axes.plot([row["confidence"] for row in bins], [row["accuracy"] for row in bins], label=label, **line)
+    axes.set_xlabel("probability of the label")
+    axes.set_ylabel("share of images with the label")
+    return _finish(figure, "Reliability", result)
+
+
 def draw_subgroups(result: Mapping[str, Any]) -> Figure:
     """Balanced accuracy of each subgroup with its interval."""
     rows = [
@@ -154,6 +186,11 @@ def draw_subgroups(result: Mapping[str, Any]) -> Figure:
 def draw_comparison(result: Mapping[str, Any]) -> Figure:
     """Differences to the other model with their intervals."""
     comparison = result["comparison"]
+    if "per_class" in comparison:
+        labels = comparison["per_class"]["roc_auc"].items()
+        rows = [("mean", "", comparison["roc_auc"]["difference"])]
+        rows += [(name, "", row["difference"]) for name, row in labels]
+        return _forest(rows, "ROC-AUC, this model − the other", ["difference, percentage points"], result, 0)
     rows = [("balanced accuracy", "", comparison["balanced_accuracy"]["difference"])]
     rows += [(f"recall {name}", "", row["difference"]) for name, row in comparison["recall"].items()]
     rows.append(("ROC-AUC (macro)", "", comparison["roc_auc"]["difference"]))
@@ -175,7 +212,7 @@ def _forest(
         if metric["ci95"] is not None:
             axes.plot([100 * end for end in metric["ci95"]], [y, y], color=plotting.BLUE, linewidth=2)
         if metric["value"] is None:
-            axes.text(100 * line, y, "  no image of a class", va="center", color=plotting.GREY, fontsize=10)
+            axes.text(100 * line, y, "  images are lacking", va="center", color=plotting.GREY, fontsize=10)
         else:
             # Without an interval a hollow point, which says less.
             fill = plotting.BLUE if metric["ci95"] is not None else "white"
@@ -218,7 +255,7 @@ def _curves(result: Mapping[str, Any], predictions: Predictions, names: Sequence
     """(number, name, bool [N], scores [N]) of each class that has images on both sides."""
     for number, name in enumerate(names):
         k = result["classes"].index(name)
-        is_class = predictions.labels == k
+        is_class = predictions.members[:, k]
         if 0 < is_class.sum() < len(is_class):
             yield number, name, is_class, predictions.probabilities[:, k]
 
@@ -234,7 +271,7 @@ def _line(number: int) -> dict[str, Any]:
 def _label(result: Mapping[str, Any], metric: str, name: str, short: str) -> str:
     value, ends = result[metric]["per_class"][name], result[metric]["per_class_ci95"][name]
     interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
-    return f"{name} (n = {result['recall'][name]['support']:,}): {short} {value:.2f}{interval}"
+    return f"{name} (n = {metric_tables.support(result, name):,}): {short} {value:.2f}{interval}"
 
 
 def _title(figure: Figure, what: str, result: Mapping[str, Any]) -> None:

@@ -6,18 +6,26 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tfcxr.evaluation import multilabel as label_metrics
 from tfcxr.evaluation.subgroups import SMALL
 from tfcxr.percentages import interval, percent
 from tfrecords_builder import files
 
 _MACRO = ("roc_auc", "average_precision", "f1")
-_NAMES = {"roc_auc": "ROC-AUC", "average_precision": "average precision", "f1": "F1"}
+_NAMES = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "expected_calibration_error": "calibration error",
+    "brier": "Brier score",
+}
 
 
 def write_csv(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
     """Writes metrics.csv; also subgroups.csv, operating_points.csv and comparison.csv where there are rows for them.
 
-    An empty cell stands for null; an empty class for all classes (`roc_auc`, `average_precision` and `f1`: macro mean).
+    An empty cell stands for null; an empty class for all classes (`roc_auc`, `average_precision` and `f1`: macro mean)
+    or for the mean over labels that do not exclude each other.
     """
     _write(folder / "metrics.csv", ["metric", "class", "value", "lo", "hi", "n"], _metric_rows(result))
     groups = [
@@ -53,16 +61,27 @@ def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
 
 def _metric_rows(result: Mapping[str, Any]) -> list[list[Any]]:
     """[metric, class, value, lo, hi, n] each."""
-    images = result["num_images"]
-    rows = _group_rows(result)
-    for metric in _MACRO:
+    images, multilabel = result["num_images"], is_multilabel(result)
+    rows = [] if multilabel else _group_rows(result)
+    for metric in label_metrics.MEASURES if multilabel else _MACRO:
         scores = result[metric]
         rows.append([metric, "", scores["macro"], *_ends(scores["macro_ci95"]), images])
         for name, value in scores["per_class"].items():
-            support = result["recall"][name]["support"]
-            rows.append([metric, name, value, *_ends(scores["per_class_ci95"][name]), support])
+            rows.append([metric, name, value, *_ends(scores["per_class_ci95"][name]), support(result, name)])
+    if multilabel:
+        return rows
     rows.append(["expected_calibration_error", "", result["expected_calibration_error"], None, None, images])
     return rows
+
+
+def is_multilabel(result: Mapping[str, Any]) -> bool:
+    """Whether a result.json is of labels that do not exclude each other; earlier ones are of classes all."""
+    return result.get("multilabel", False)
+
+
+def support(result: Mapping[str, Any], name: str) -> int:
+    """Images of a class, or with a label."""
+    return result["support"][name]["images"] if is_multilabel(result) else result["recall"][name]["support"]
 
 
 def _group_rows(group: Mapping[str, Any]) -> list[list[Any]]:
@@ -76,6 +95,11 @@ def _group_rows(group: Mapping[str, Any]) -> list[list[Any]]:
 
 def _comparison_rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(metric, class, values)."""
+    if "per_class" in comparison:
+        for metric in label_metrics.COMPARED:
+            yield metric, "", comparison[metric]
+            yield from ((metric, name, row) for name, row in comparison["per_class"][metric].items())
+        return
     yield "balanced_accuracy", "", comparison["balanced_accuracy"]
     for name, row in comparison["recall"].items():
         yield "recall", name, row
@@ -99,9 +123,17 @@ def summarise_in_words(result: Mapping[str, Any]) -> str:
     fold = " (by which the weights were chosen)" if result["split"] == "validation" else ""
     fold += ", mean over ten crops of each image" if result["ten_crop"] else ""
     patients = f"{result['num_patients']} patients" if result["num_patients"] else "unknown patients"
+    head = f"{result['num_images']} images of {patients}, {result['split']} fold{fold}"
+    lines = [head, "", *(_label_lines if is_multilabel(result) else _class_lines)(result)]
+    lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
+    if result["comparison"]:
+        lines += ["", *_comparison(result["comparison"])]
+    return "\n".join(lines)
+
+
+def _class_lines(result: Mapping[str, Any]) -> list[str]:
+    """The table of metrics of classes."""
     lines = [
-        f"{result['num_images']} images of {patients}, {result['split']} fold{fold}",
-        "",
         "| % | value | 95% interval | images |",
         "|---|---|---|---|",
         f"| balanced accuracy | {_with_interval(result['balanced_accuracy'])} | {result['num_images']} |",
@@ -113,10 +145,36 @@ def summarise_in_words(result: Mapping[str, Any]) -> str:
         lines.append(f"| {_NAMES[metric]} (macro) | {_with_interval(macro)} | {result['num_images']} |")
     error = {"value": result["expected_calibration_error"], "ci95": None}
     lines.append(f"| expected calibration error | {_with_interval(error)} | {result['num_images']} |")
-    lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
-    if result["comparison"]:
-        lines += ["", *_comparison(result["comparison"])]
-    return "\n".join(lines)
+    return lines
+
+
+def _label_lines(result: Mapping[str, Any]) -> list[str]:
+    """The table of metrics of labels that do not exclude each other, and what it rests on."""
+    others = label_metrics.MEASURES[1:]
+    lines = [
+        f"| % | images with it | patients | ROC-AUC | 95% interval | {' | '.join(_NAMES[name] for name in others)} |",
+        "|---|---|---|---|---|" + "---|" * len(others),
+    ]
+    means = {name: result[name]["macro"] for name in others}
+    auc = {"value": result["roc_auc"]["macro"], "ci95": result["roc_auc"]["macro_ci95"]}
+    cells = " | ".join(percent(value) for value in means.values())
+    lines.append(f"| mean of {len(result['mean_of'])} labels | – | – | {_with_interval(auc)} | {cells} |")
+    for name in result["classes"]:
+        auc = {"value": result["roc_auc"]["per_class"][name], "ci95": result["roc_auc"]["per_class_ci95"][name]}
+        cells = " | ".join(percent(result[metric]["per_class"][name]) for metric in others)
+        of = result["support"][name]
+        lines.append(f"| {_cell(name)} | {of['images']} | {of['patients']} | {_with_interval(auc)} | {cells} |")
+    return [*lines, f"\nMeans are over {', '.join(result['mean_of']) or 'no label'}. {_tell_thresholds(result)}"]
+
+
+def _tell_thresholds(result: Mapping[str, Any]) -> str:
+    """At which probabilities F1 was taken."""
+    source = result["operating_points"]["chosen_on"]
+    if source["path"] is None:
+        return "F1 is that of calling a label at a probability of 0.5."
+    half = [name for name, cut in result["f1_thresholds"].items() if cut == label_metrics.HALF]
+    rest = f"; of {', '.join(half)} at 0.5" if half else ""
+    return f"F1 is at the thresholds of the best F1 on the {source['split']} fold, in {source['path']}{rest}."
 
 
 def _comparison(comparison: Mapping[str, Any]) -> list[str]:
@@ -126,10 +184,15 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
         "| % | this | other | difference | 95% interval | p |",
         "|---|---|---|---|---|---|",
     ]
+    several = "per_class" in comparison
     for metric, name, row in _comparison_rows(comparison):
-        title = _NAMES.get(metric, metric.replace("_", " ")) + f" {_cell(name)}".rstrip()
+        if several and name and metric != "roc_auc":
+            continue  # in comparison.csv
+        title = _NAMES.get(metric, metric.replace("_", " ")) + f" {_cell(name) or '(mean)' * several}".rstrip()
         cells = [percent(row["this"]), percent(row["other"]), _with_interval(row["difference"])]
         lines.append(f"| {title} | {' | '.join(cells)} | {_p_value(row['p_value'])} |")
+    if several:
+        return [*lines, f"\nMeans are over {', '.join(comparison['mean_of']) or 'no label'}."]
     test = comparison["mcnemar"]
     lines.append(
         f"\nOnly this model is right on {test['only_this_right']} images, only the other on "

@@ -1,7 +1,8 @@
 """Operating points: what a classifier does at a threshold chosen for a purpose.
 
 A class is against the rest, and an image is called positive where the class's probability reaches the threshold. Two
-classes have one table, of the class that is not "No Finding" (else of the second); more classes have one each.
+classes have one table, of the class that is not "No Finding" (else of the second); more classes, and labels that do not
+exclude each other, have one each.
 """
 
 import os
@@ -17,6 +18,7 @@ from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
+BEST_F1 = "F1"
 YOUDEN = "Youden's J"
 AT_SENSITIVITY = "sensitivity 0.9"
 AT_SPECIFICITY = "specificity 0.9"
@@ -26,9 +28,9 @@ _TARGET = 0.9
 Thresholds = Mapping[str, Mapping[str, float | None]]
 
 
-def positive_classes(classes: Sequence[str]) -> list[str]:
-    """The classes that have a table of operating points."""
-    if len(classes) != 2:
+def positive_classes(classes: Sequence[str], *, multilabel: bool = False) -> list[str]:
+    """The classes or labels that have a table of operating points."""
+    if multilabel or len(classes) != 2:
         return list(classes)
     return [classes[0] if classes[1] == labels.NO_FINDING else classes[1]]
 
@@ -37,12 +39,12 @@ def choose_thresholds(predictions: Predictions, classes: Sequence[str]) -> dict[
     """The thresholds that these images suggest; a class without an image, or without one of the rest, is left out.
 
     Per class: the largest sensitivity + specificity - 1 (Youden 1950); the largest specificity at which sensitivity is
-    0.9 or more; the largest sensitivity at which specificity is 0.9 or more.
+    0.9 or more; the largest sensitivity at which specificity is 0.9 or more. Per label, first, the largest F1.
     """
     chosen = {}
-    for name in positive_classes(classes):
+    for name in positive_classes(classes, multilabel=predictions.multilabel):
         k = classes.index(name)
-        is_class = predictions.labels == k
+        is_class = predictions.members[:, k]
         if not 0 < is_class.sum() < len(is_class):
             continue
         # From "none is positive" (threshold infinity) on, sensitivity grows and specificity falls.
@@ -53,6 +55,9 @@ def choose_thresholds(predictions: Predictions, classes: Sequence[str]) -> dict[
             AT_SENSITIVITY: np.argmax(sensitivity >= _TARGET),
             AT_SPECIFICITY: np.flatnonzero(1 - false_positive_rate >= _TARGET)[-1],
         }
+        if predictions.multilabel:
+            called = sensitivity * is_class.sum() + false_positive_rate * (~is_class).sum()
+            places = {BEST_F1: np.argmax(2 * sensitivity * is_class.sum() / (is_class.sum() + called)), **places}
         chosen[name] = {criterion: metrics.finite(thresholds[place]) for criterion, place in places.items()}
     return chosen
 
@@ -65,7 +70,7 @@ def apply_thresholds(thresholds: Thresholds, predictions: Predictions, classes: 
     rows = []
     for name, criteria in thresholds.items():
         k = classes.index(name)
-        is_class = predictions.labels == k
+        is_class = predictions.members[:, k]
         for criterion, threshold in criteria.items():
             called = predictions.probabilities[:, k] >= (np.inf if threshold is None else threshold)
             rows.append(

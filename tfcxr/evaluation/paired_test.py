@@ -18,7 +18,7 @@ def align(other: Predictions, ids: Sequence[str], labels: np.ndarray, name: str)
 
     Args:
         other: predictions of the other model.
-        ids, labels: of the images to compare on; labels int [N].
+        ids, labels: of the images to compare on; labels int [N], or bool [N, K].
         name: of the other predictions, for messages.
 
     Raises:

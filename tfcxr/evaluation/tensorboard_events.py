@@ -9,6 +9,8 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.pr_curve import summary as pr_curves
 
+from tfcxr.evaluation import metric_tables
+from tfcxr.evaluation import multilabel as label_metrics
 from tfcxr.evaluation.predictions import Predictions
 
 
@@ -34,7 +36,7 @@ def write(
             if value is not None:
                 tf.summary.scalar(name, value)
         for k, name in enumerate(result["classes"]):
-            curve = pr_curves.pb(name, predictions.labels == k, predictions.probabilities[:, k].astype(np.float32))
+            curve = pr_curves.pb(name, predictions.members[:, k], predictions.probabilities[:, k].astype(np.float32))
             # The plugin has no TensorFlow 2 function; its protocol buffer is written as it is.
             tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
         for path in pictures:
@@ -55,6 +57,10 @@ def write(
 
 
 def _scalars(result: Mapping[str, Any]) -> dict[str, float | None]:
+    if metric_tables.is_multilabel(result):
+        scores = {f"evaluate/{name}": result[name]["macro"] for name in label_metrics.MEASURES}
+        aucs = result["roc_auc"]["per_class"].items()
+        return {**scores, **{f"evaluate/roc_auc/{name}": value for name, value in aucs}}
     return {
         "evaluate/balanced_accuracy": result["balanced_accuracy"]["value"],
         **{f"evaluate/recall/{name}": recall["value"] for name, recall in result["recall"].items()},

@@ -110,7 +110,7 @@ def _at_one_size(classifier: models.Classifier):
     def image_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
         matrix = tf.constant(constants)  # made outside, it would become an input of the graph
         framed = tf.matmul(tf.matmul(matrix, images[..., 0]), matrix, transpose_b=True)[..., tf.newaxis]
-        probabilities = tf.nn.softmax(classifier(framed, path="target", training=False))
+        probabilities = classifier.probabilities(classifier(framed, path="target", training=False))
         return {"probabilities": probabilities, "class_id": tf.argmax(probabilities, axis=-1)}
 
     return image_tensor

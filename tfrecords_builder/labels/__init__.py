@@ -5,7 +5,7 @@ by name or in a user's file, uncertain.py holds the policies for uncertain label
 whose classes are found in the data.
 """
 
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING, PARENTS, count_orphans
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, INDEX, LABELS, NO_FINDING, PARENTS, count_orphans
 from tfrecords_builder.labels.choosing import check_vocabulary, get_label_version, load_label_versions
 from tfrecords_builder.labels.uncertain import UNCERTAIN_POLICIES, apply_uncertain, parse_uncertain
 from tfrecords_builder.labels.versions import (
@@ -22,6 +22,7 @@ from tfrecords_builder.labels.versions import (
 
 __all__ = [
     "EXTRA_SEPARATOR",
+    "INDEX",
     "LABELS",
     "LABEL_VERSIONS",
     "NO_CLASS",

@@ -247,7 +247,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys):
         ([model, f"--records={trained}"], "has no image in it; it has train"),
         ([model, f"--records={trained}", "--split=test"], "--split=test"),
         ([model, f"--records={fewer}", f"--compare_with={out}"], "other images (8 here, 12 there, 8 in both)"),
-        ([model, set_, f"--compare_with={v1_run}"], "its classes are No Finding, Pneumothorax, the model's are"),
+        (
+            [model, set_, f"--compare_with={v1_run}"],
+            "its classes are No Finding, Pneumothorax, the model's classes are",
+        ),
         ([model, set_, f"--compare_with={records}"], "is neither a classifier's run"),
         ([model, set_, f"--compare_with={damaged}"], "holds no predictions"),
         ([model, set_, f"--thresholds_from={records}"], "result.json"),

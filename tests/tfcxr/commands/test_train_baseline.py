@@ -200,12 +200,6 @@ def test_weights_of_another_architecture_are_refused(records, tmp_path, capsys):
     assert "is not of resnet_tiny: it lacks 26 of 26 layers, such as conv1_conv" in capsys.readouterr().err
 
 
-def test_multilabel_records_are_refused(tmp_path, capsys):
-    records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=2)
-    assert train(records, tmp_path / "run") == 2
-    assert "label version multilabel has no classes" in capsys.readouterr().err
-
-
 def test_an_empty_class_is_named(records, tmp_path, capsys, monkeypatch):
     from tfcxr import data
 

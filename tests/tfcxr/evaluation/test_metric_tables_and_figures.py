@@ -84,7 +84,7 @@ def test_reliability_counts_every_image(made):
 def test_groups_that_lack_a_class_say_so(made):
     result, _ = made
     figure = metric_figures.draw_subgroups(result)
-    assert texts(figure.axes[0]) == ["  no image of a class"] * 4  # all, two sexes, one age
+    assert texts(figure.axes[0]) == ["  images are lacking"] * 4  # all, two sexes, one age
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["all  (n = 60)", "sex female  (n = 20)", "sex male  (n = 40)", "age 0-39  (n = 60)"]
     assert "validation fold (chose the weights), n = 60 images of 30 patients" in figure.get_suptitle()

@@ -29,7 +29,8 @@ def test_records_say_who_the_patients_are(tmp_path):
     def shard():
         for patient, sex, age, view, index in patients:
             yield records.make_example(
-                encoded=b"", image_id=f"image of {patient}", resolution=8, vector=fakes.make_vector(()),
+                encoded=b"", image_id=f"image of {patient}", resolution=8,
+                vector=fakes.make_vector(("Edema",) if index else ()),
                 class_index=index, source="fake", patient_id=patient, view=view, sex=sex, age=age,
             )  # fmt: skip
 
@@ -38,6 +39,8 @@ def test_records_say_who_the_patients_are(tmp_path):
     writing.write_record_set(tmp_path, {"test": [shard]}, **arguments)
     record_set = data.RecordSet(tmp_path)
     table = predictions.read_images(record_set, "test")
+    for name in labels.LABELS:
+        assert table.pop(name).tolist() == [name == "Edema", False]
     assert table.to_dict("list") == {
         "id": ["image of train-1", "image of é"],
         "patient": ["train-1", "é"],

@@ -30,11 +30,14 @@ class ModelConfig:
     """What decides a network's shape and what its output means.
 
     Attributes:
-        classes: names, in the order of the outputs; none of an encoder alone.
+        classes: names, in the order of the outputs: of classes that exclude each other, or of labels (`multilabel`); none
+            of an encoder alone.
         label_version: of the records it was trained on.
         resolution: side of those records' images in pixels.
         aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
             synthetic ones.
+        multilabel: whether each output is a label with a probability of its own (sigmoid), or the outputs are classes
+            whose probabilities sum to 1 (softmax).
         image_size: side of what the backbone sees.
         backbone: one of choices.BACKBONES.
         stem: one of choices.STEMS.
@@ -57,6 +60,7 @@ class ModelConfig:
     dtype: str = "float32"
     aspect: str = ""
     contrast: str = ""
+    multilabel: bool = False
 
     def __post_init__(self):
         """Raises InputError naming a value that cannot be used."""
@@ -156,8 +160,8 @@ class Classifier(Encoder):
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
-        """As an encoder. Raises InputError for less than two classes."""
-        if len(config.classes) < 2:
+        """As an encoder. Raises InputError for less than two classes, of labels less than one."""
+        if len(config.classes) < (1 if config.multilabel else 2):
             raise InputError(
                 f"label version {config.label_version} has {len(config.classes)} classes; a classifier needs 2"
             )
@@ -193,6 +197,9 @@ class Classifier(Encoder):
         """Logits [N, K]; `path` is source or target."""
         return self.classify(self.features(images, path, training), path)
 
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Of logits float32 [N, K]: of each label for itself, or of classes that exclude each other."""
+        return tf.sigmoid(logits) if self.config.multilabel else tf.nn.softmax(logits)
 
 def trace_features(encoder: Encoder, number: int) -> tf.Graph:
     """The graph of a network's features for so many images."""
@@ -232,6 +239,8 @@ def load_weights(network: Encoder, path: str | os.PathLike) -> None:
 def copy_weights(source: Encoder, target: Encoder) -> list[str]:
     """Copies what both networks have: backbone always; of classifiers head and corrections if the classes agree.
 
+    Labels that do not exclude each other are not the same as classes of their names.
+
     Returns:
         Names of the parts copied.
 
@@ -241,7 +250,8 @@ def copy_weights(source: Encoder, target: Encoder) -> list[str]:
     copied = copy_backbone(source, target, "--init_from")
     parts: list[tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = []
     both = isinstance(source, Classifier) and isinstance(target, Classifier)
-    if both and source.config.classes == target.config.classes:
+    ours, theirs = ((config.classes, config.multilabel) for config in (target.config, source.config))
+    if both and ours == theirs:
         parts.append((source.head, target.head))
         copied.append("head")
         if source.config.correction and target.config.correction:

@@ -21,6 +21,8 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pictures
 
+_REDUCTION = 0.1  # of the learning rate, where the criterion has become no better for a while
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -103,6 +105,7 @@ class Trainer:
         checkpoint_steps: int,
         records: str,
         patience: int = 0,
+        plateau_patience: int = 0,
         describe: Callable[[dict[str, Any]], str] = str,
     ):
         """Restores the newest checkpoint that can be read, if the run has one.
@@ -116,6 +119,8 @@ class Trainer:
             checkpoint_steps: steps between checkpoints, besides those at evaluations; 0 for none.
             records: the record sets that are read, for the message about damaged ones.
             patience: evaluations of the last phase without a better one before it stops; 0 for never.
+            plateau_patience: evaluations of the last phase without a better one before its learning rate is multiplied
+                by 0.1, and again after as many more; 0 for never. Its optimizer must have a `scale`.
             describe: history row -> line to print.
 
         Raises:
@@ -124,7 +129,8 @@ class Trainer:
         self._strategy = tf.distribute.get_strategy()
         self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
         self._measure, self._select, self._describe = evaluate, f"select/{select}", describe
-        self._checkpoint_steps, self._patience, self._records = checkpoint_steps, patience, records
+        self._checkpoint_steps, self._records = checkpoint_steps, records
+        self._patience, self._plateau_patience = patience, plateau_patience
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._means = [{name: _Mean() for name in phase.log_names} for phase in self.phases]
         checkpoint = tf.train.Checkpoint(
@@ -210,6 +216,8 @@ class Trainer:
         # Machines may round differently; writing weights takes all workers.
         if strategies.any_of(self._strategy, better):
             self._weights.save(self.step)
+        if strategies.any_of(self._strategy, self._reduces):
+            phase.optimizer.scale.assign(phase.optimizer.scale * _REDUCTION)
         files.write_json(self.run.path / loading.HISTORY, self.history)
         for mean in means.values():
             mean.reset()
@@ -228,15 +236,21 @@ class Trainer:
         if len(self.history) < len(there):
             files.write_json(path, self.history)
         self._early_stop = early_stop.EarlyStop(self._select, self._patience, maximize=True)
+        self._plateau = early_stop.EarlyStop(self._select, self._plateau_patience, maximize=True)
         self._phase_looked_at: str | None = None
+        self._reduces = False
         for row in self.history:
             self._look(row)
 
     def _look(self, row: Mapping[str, Any]) -> bool:
-        """Takes a row for early stopping; whether it is the best so far."""
+        """Takes a row for early stopping and for reductions of the learning rate; whether it is the best so far."""
         if row["phase"] != self._phase_looked_at:
             # Patience counts rows of one phase, though the best may be of an earlier one.
-            self._phase_looked_at, self._early_stop.stale = row["phase"], 0
+            self._phase_looked_at, self._early_stop.stale, self._plateau.stale = row["phase"], 0, 0
+        self._plateau.look(row.get(self._select), row["step"])
+        self._reduces = self._plateau.is_due(row["step"]) and row["phase"] == self.phases[-1].name
+        if self._reduces:
+            self._plateau.stale = 0
         return self._early_stop.look(row.get(self._select), row["step"])
 
     def _place(self, step: int) -> tuple[int, int]:
@@ -335,7 +349,10 @@ def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_cl
         InputError: no classes (multilabel), no such split, no image, or (`every_class`) none of some class.
     """
     if record_set.num_classes < 2:
-        raise InputError(f"{flag}={record_set.path}: label version {record_set.info.label_version} has no classes")
+        raise InputError(
+            f"{flag}={record_set.path}: label version {record_set.info.label_version} has no classes, but this needs "
+            "some; build records of another one, such as v2"
+        )
     if record_set.num_examples(split) == 0:
         raise InputError(f"{flag}={record_set.path}: the {split} split has no image")
     counts = np.bincount(record_set.labels(split)["class"], minlength=record_set.num_classes)

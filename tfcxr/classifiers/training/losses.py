@@ -1,4 +1,4 @@
-"""What losses are made of, vectorised: discrepancies of two samples, entropy, cross entropy, DCAN's regulariser.
+"""What losses are made of, vectorised: discrepancies of two samples, entropy, cross entropies, DCAN's regulariser.
 
 The regulariser: Li et al., "Domain Conditioned Adaptation Network", AAAI 2020, arXiv 2005.06717. The
 maximum mean discrepancy and its multi-kernel, linear-time estimate: Gretton et al., "A Kernel Two-Sample Test",
@@ -7,6 +7,7 @@ JMLR 2012, section 6.
 
 import tensorflow as tf
 
+from tfcxr import addons
 from tfcxr.classifiers import choices
 
 FEATURE_KERNELS = 5
@@ -196,6 +197,36 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, class_weights: tf.Tensor
     if class_weights is not None:
         each *= tf.gather(class_weights, labels)
     return tf.reduce_mean(each)
+
+
+def label_cross_entropy(logits: tf.Tensor, members: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Mean binary cross entropy of sigmoid(logits), over images and labels.
+
+    Args:
+        logits: float32 [n, K].
+        members: which labels an image has, float32 [n, K] in {0, 1}.
+        weights: float32 [2, K], a factor for images without (row 0) and with (row 1) each label; None for 1.
+
+    Returns:
+        float32 scalar.
+    """
+    each = tf.nn.sigmoid_cross_entropy_with_logits(members, logits)
+    return tf.reduce_mean(each if weights is None else each * value_weights(members, weights))
+
+
+def label_focal_loss(logits: tf.Tensor, members: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Mean focal loss of sigmoid(logits), over images and labels (Lin et al., ICCV 2017, equation 5), with gamma 2.
+
+    Arguments and result as of `label_cross_entropy`; without weights, the paper's alpha stands in for them: 0.25 for
+    images with a label, 0.75 for those without.
+    """
+    each = addons.focal_loss(members, logits, alpha=0.25 if weights is None else None)
+    return tf.reduce_mean(each if weights is None else each * value_weights(members, weights))
+
+
+def value_weights(members: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Of weights [2, K] the one that each label's value has: [n, K]; arguments as of `label_cross_entropy`."""
+    return members * weights[1] + (1.0 - members) * weights[0]
 
 
 def _mean_squared_distance(rows: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""SGD as PyTorch defines it, with learning-rate and decay multipliers per group of layers."""
+"""SGD as PyTorch defines it, and Adam, with learning-rate multipliers per group of layers."""
 
 import dataclasses
 import itertools
@@ -124,6 +124,23 @@ class InverseDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
         return {"learning_rate": self.learning_rate, "steps": self.steps, "power": self.power}
 
 
+class ScaledRate(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule times a variable, which may be changed while training."""
+
+    def __init__(self, schedule: float | tf.keras.optimizers.schedules.LearningRateSchedule, scale: tf.Variable):
+        """`schedule`: see `make_schedule`; `scale`: float32 scalar."""
+        self.schedule, self.scale = schedule, scale
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate at `step`, float32."""
+        rate = self.schedule(step) if callable(self.schedule) else self.schedule
+        return tf.cast(rate, tf.float32) * self.scale
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"schedule": self.schedule, "scale": self.scale}
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Layers (or models) that share multipliers of the learning rate and of the weight decay."""
@@ -162,6 +179,7 @@ class GroupedOptimizer(tf.Module):
     Attributes:
         optimizers: of the groups that have something to train.
         variables_to_train: what `apply` expects gradients of, in that order.
+        scale: variable by which all learning rates are multiplied, 1 at first; None if they cannot be changed.
     """
 
     def __init__(self, groups: Sequence[Group], make: Callable[[Group], Any]):
@@ -177,6 +195,7 @@ class GroupedOptimizer(tf.Module):
         super().__init__(name="grouped_optimizer")
         self.variables_to_train: list[tf.Variable] = []
         self.optimizers = []
+        self.scale: tf.Variable | None = None
         self._sizes = []
         for group in groups:
             variables = [v for layer in group.layers for v in layer.trainable_variables]
@@ -225,6 +244,7 @@ class GroupedSGD(GroupedOptimizer):
         learning_rate: float,
         steps: int,
         schedule: str = "constant",
+        scaled: bool = False,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -236,6 +256,7 @@ class GroupedSGD(GroupedOptimizer):
             learning_rate: at step 0, of a group with multiplier 1.
             steps: length of the schedule.
             schedule: see `make_schedule`.
+            scaled: whether the learning rates may be changed while training, see `scale`.
             momentum: see CoupledSGD.
             nesterov: see CoupledSGD.
             weight_decay: coupled decay of a group with multiplier 1.
@@ -243,9 +264,42 @@ class GroupedSGD(GroupedOptimizer):
         Raises:
             ValueError: a variable in two groups.
         """
+        scale = _make_scale(scaled)
 
         def make(group: Group) -> CoupledSGD:
-            rate = make_schedule(schedule, learning_rate * group.rate, steps)
+            rate = _scale_rate(make_schedule(schedule, learning_rate * group.rate, steps), scale)
             return CoupledSGD(rate, momentum=momentum, nesterov=nesterov, coupled_decay=weight_decay * group.decay)
 
         super().__init__(groups, make)
+        self.scale = scale
+
+
+class GroupedAdam(GroupedOptimizer):
+    """One Adam (Kingma and Ba, ICLR 2015) for each group, with Keras's constants and without weight decay."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        *,
+        learning_rate: float,
+        steps: int,
+        schedule: str = "constant",
+        scaled: bool = False,
+    ):
+        """Makes the optimizers and their moments; arguments and errors as of GroupedSGD."""
+        scale = _make_scale(scaled)
+
+        def make(group: Group) -> tf.keras.optimizers.Adam:
+            rate = _scale_rate(make_schedule(schedule, learning_rate * group.rate, steps), scale)
+            return tf.keras.optimizers.Adam(rate, jit_compile=False)  # see CoupledSGD
+
+        super().__init__(groups, make)
+        self.scale = scale
+
+
+def _make_scale(scaled: bool) -> tf.Variable | None:
+    return tf.Variable(1.0, trainable=False, name="scale") if scaled else None
+
+
+def _scale_rate(schedule: Any, scale: tf.Variable | None) -> Any:
+    return schedule if scale is None else ScaledRate(schedule, scale)

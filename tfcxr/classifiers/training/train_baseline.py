@@ -2,10 +2,13 @@
 
 Stage 1 trains the head on frozen features, stage 2 the whole network; the four variants differ in the learning rate of
 the layers and its schedule. The records may be cut down to a few images of each class, to fine-tune a classifier of
-synthetic images, or mixed with others, such as synthetic ones.
+synthetic images, or mixed with others, such as synthetic ones. Of records without classes (label version multilabel),
+or where that is wanted, the network learns which of the 14 labels an image has.
 """
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,9 @@ from matplotlib import pyplot as plt
 from tfcxr import data, metrics, plotting
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import preprocessing
-from tfcxr.classifiers.training import loop, losses, optimizers
+from tfcxr.classifiers.training import loop, objectives, optimizers
 from tfcxr.training import runs, strategies
+from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
 
@@ -33,13 +37,18 @@ class BaselineConfig:
 
     Attributes:
         variant: one of choices.VARIANTS.
+        multilabel: learn the labels of records that have classes, too; of multilabel records always.
+        labels: of labels the ones to learn; none for all that have both values in the training images.
+        loss: of labels, one of choices.LOSSES.
         backbone, stem, image_size, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         batch_size: images per step.
         stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
         stage2_epochs: of the whole network.
+        optimizer: of stage 2, one of choices.OPTIMIZERS. Adam has the variant's rates and schedule, and no decay.
         learning_rate: of stage 2; None for the variant's.
-        class_weights: weigh each image by N / (K n_class) in the loss.
+        samples_per_epoch: an epoch has no more images than so many; None for all.
+        class_weights: weigh each image by N / (K n_class) in the loss; each value of a label by N / (2 n).
         balanced: draw each class equally often.
         flip: flip half of the training images left-right.
         labelled_per_class: train on so many images of each class, chosen by `seed` (see data.choose_per_class); None
@@ -49,11 +58,15 @@ class BaselineConfig:
         extra_ratio: images of the extra set for each image of the records, if there is an extra set.
         duplicate_control: repeat images of the records instead of those of the extra set (see data.Extra).
         patience: epochs of stage 2 without a better one before it stops; 0 for never.
+        plateau_patience: epochs of stage 2 without a better one before its learning rate falls to a tenth; 0 for never.
         checkpoint_steps: steps between checkpoints within an epoch; 0 for none.
         seed: of weights, order and augmentation.
     """
 
     variant: str = "layer_lr_sched"
+    multilabel: bool = False
+    labels: Sequence[str] = ()
+    loss: str = "cross_entropy"
     backbone: str = "resnet50"
     stem: str = "imagenet"
     image_size: int = 224
@@ -63,7 +76,9 @@ class BaselineConfig:
     batch_size: int = 32
     stage1_epochs: int = 2
     stage2_epochs: int = 10
+    optimizer: str = "sgd"
     learning_rate: float | None = None
+    samples_per_epoch: int | None = None
     class_weights: bool = False
     balanced: bool = False
     flip: bool = False
@@ -72,6 +87,7 @@ class BaselineConfig:
     extra_ratio: float = 1.0
     duplicate_control: bool = False
     patience: int = 0
+    plateau_patience: int = 0
     checkpoint_steps: int = 500
     seed: int = 0
 
@@ -83,6 +99,9 @@ def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
         raise InputError("--labelled_fraction: chooses the images in another way than --labelled_per_class; give one")
     if config.duplicate_control and not extra_records:
         raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
+    for name in config.labels:
+        if name not in labels_lib.LABELS:
+            raise InputError(f"--labels={name}: must be of {', '.join(labels_lib.LABELS)}")
 
 
 class Baseline:
@@ -109,22 +128,20 @@ class Baseline:
         """
         strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.record_set = config, record_set
-        loop.check_classes(record_set, flag="--records", split="train")
-        classes = record_set.labels("train")["class"]
-        self._only = _choose(record_set, classes, config)
+        multilabel = config.multilabel or record_set.info.multilabel
+        _check_output(config, record_set, multilabel)
+        self._only = _choose(record_set, config, multilabel)
         self._folders = [str(read.path) for read in (record_set, extra_set) if read]
         self._extra = _make_extra(config, record_set, extra_set, int(self._only.sum()))
-        # Images of each class in an epoch.
-        self._counts = np.bincount(classes[self._only], minlength=record_set.num_classes)
-        if self._extra:
-            self._counts = self._counts + _extra_counts(self._extra)
-        loop.check_classes(record_set, flag="--records", split="validation", every_class=False)
+        make = self._make_labels if multilabel else self._make_classes
+        self._objective: objectives.Objective = make()
         loop.note_resolution(record_set, config.image_size, "--records")
         self.classifier = loading.make_classifier(
             config,
             record_set,
             pictures=[record_set, *([extra_set] if extra_set else [])],
             load_weights=load_weights,
+            labels=self._objective.names if multilabel else None,
         )
         self.model_config = self.classifier.config
 
@@ -145,25 +162,28 @@ class Baseline:
             run,
             self.classifier,
             [self._stage1(), self._stage2()],
-            evaluate=lambda: self._evaluate(validate()),
+            evaluate=lambda: self._objective.measure_row(validate()),
             select="source",
             checkpoint_steps=self.config.checkpoint_steps,
             records=" or ".join(self._folders),
             patience=self.config.patience,
-            describe=lambda row: _describe(row, self._steps_per_epoch),
+            plateau_patience=self.config.plateau_patience,
+            describe=self._describe,
         )
         trainer.fit()
-        plot_curves(trainer.history, self._steps_per_epoch, run.path / "curves.png")
+        plot_curves(trainer.history, self._steps_per_epoch, run.path / "curves.png", self._objective.curves)
         result = {
             "kind": "baseline",
             "variant": self.config.variant,
             "steps": trainer.step,
             "images_per_epoch": self._images_per_epoch,
             "select": "source",
+            "measure": self._objective.measure,
             "selected_on_target_labels": False,
             "best": trainer.best,
             "last": trainer.history[-1],
             "classes": list(self.model_config.classes),
+            "multilabel": self.model_config.multilabel,
         }
         trainer.finish(result)
         return result
@@ -174,7 +194,8 @@ class Baseline:
 
     @property
     def _steps_per_epoch(self) -> int:
-        return max(1, round(sum(self._images_per_epoch.values()) / self.config.batch_size))
+        images = sum(self._images_per_epoch.values())
+        return max(1, round(min(images, self.config.samples_per_epoch or images) / self.config.batch_size))
 
     @property
     def _skips_stage1(self) -> bool:
@@ -195,35 +216,39 @@ class Baseline:
     def _stage2(self) -> loop.Phase:
         variant = choices.VARIANTS[self.config.variant]
         steps = self.config.stage2_epochs * self._steps_per_epoch
-        optimizer = optimizers.GroupedSGD(
-            [
-                optimizers.Group([self.classifier.backbone], 1.0, variant.decay),
-                optimizers.Group([self.classifier.head], variant.head_rate, variant.decay),
-            ],
-            learning_rate=self.config.learning_rate or variant.learning_rate,
-            steps=steps,
-            schedule=variant.schedule,
-            momentum=_MOMENTUM,
-            nesterov=variant.nesterov,
-            weight_decay=variant.weight_decay,
-        )
+        groups = [
+            optimizers.Group([self.classifier.backbone], 1.0, variant.decay),
+            optimizers.Group([self.classifier.head], variant.head_rate, variant.decay),
+        ]
+        rates: dict[str, Any] = {
+            "learning_rate": self.config.learning_rate or variant.learning_rate,
+            "steps": steps,
+            "schedule": variant.schedule,
+            "scaled": self.config.plateau_patience > 0,
+        }
+        optimizer: optimizers.GroupedOptimizer
+        if self.config.optimizer == "adam":
+            optimizer = optimizers.GroupedAdam(groups, **rates)
+        else:
+            optimizer = optimizers.GroupedSGD(
+                groups,
+                **rates,
+                momentum=_MOMENTUM,
+                nesterov=variant.nesterov,
+                weight_decay=variant.weight_decay,
+            )
         return self._phase("network", steps, optimizer, train_backbone=True, seed=self.config.seed + 1)
 
     def _phase(
-        self, name: str, steps: int, optimizer: optimizers.GroupedSGD, *, train_backbone: bool, seed: int
+        self, name: str, steps: int, optimizer: optimizers.GroupedOptimizer, *, train_backbone: bool, seed: int
     ) -> loop.Phase:
-        weights = None
-        if self.config.class_weights:
-            weights = tf.constant(self._counts.sum() / (len(self._counts) * self._counts), tf.float32)
-
         def step(batch):
             with tf.GradientTape() as tape:
                 features = self.classifier.features(batch["image"], "source", training=train_backbone)
                 logits = self.classifier.classify(features, "source")
-                loss = losses.cross_entropy(logits, batch["class"], weights)
+                loss = self._objective.loss(logits, batch)
             optimizer.apply(tape.gradient(loss, optimizer.variables_to_train))
-            hits = tf.equal(tf.argmax(logits, axis=1), batch["class"])
-            return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(hits, tf.float32))}
+            return {"loss": loss, "accuracy": self._objective.accuracy(logits, batch)}
 
         def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
             return training_batches(
@@ -249,15 +274,36 @@ class Baseline:
             optimizer=optimizer,
         )
 
-    def _evaluate(self, outputs: inference.Outputs) -> dict[str, float | None]:
-        accuracy = outputs.balanced_accuracy()
-        return {
-            "validation/loss": outputs.cross_entropy(),
-            "validation/accuracy": float(np.mean(outputs.predictions == outputs.labels)),
-            "validation/balanced_accuracy": accuracy,
-            **loop.recalls_by_name(outputs, self.model_config.classes, "validation"),
-            "select/source": metrics.finite(accuracy),
-        }
+    def _make_classes(self) -> objectives.Classes:
+        """The classes of the records, weighted by their images in an epoch."""
+        counts = loop.check_classes(self.record_set, flag="--records", split="train")
+        if not self._only.all():
+            counts = np.bincount(self.record_set.labels("train")["class"][self._only], minlength=len(counts))
+        if self._extra:
+            counts = counts + _extra_counts(self._extra)
+        loop.check_classes(self.record_set, flag="--records", split="validation", every_class=False)
+        return objectives.Classes(self.record_set.info.classes, counts if self.config.class_weights else None)
+
+    def _make_labels(self) -> objectives.Labels:
+        """Those labels to learn that have both values, weighted by their images in an epoch."""
+        counts = count_values(self.record_set.labels("train")["vector"][self._only])
+        if self._extra:
+            others = self.record_set if self._extra.duplicate else self._extra.record_set
+            rows = self._only if self._extra.duplicate else np.ones(others.num_examples("train"), bool)
+            shares = count_values(others.labels("train")["vector"][rows]) / rows.sum()
+            counts = counts + self._extra.per_pass * shares
+        names = choose_labels(self.config.labels, counts, f"--records={self.record_set.path}")
+        _check_validation(self.record_set, names)
+        columns = [labels_lib.INDEX[name] for name in names]
+        weights = counts[:, columns] if self.config.class_weights else None
+        return objectives.Labels(names, counts=weights, loss=self.config.loss)
+
+    def _describe(self, row: dict[str, Any]) -> str:
+        return (
+            f"epoch {row['step'] / self._steps_per_epoch:g} ({row['phase']}): "
+            f"train loss {row['train/loss']:.4f} accuracy {row['train/accuracy']:.3f}; "
+            f"validation loss {row['validation/loss']:.4f} {self._objective.describe(row)}"
+        )
 
 
 def training_batches(
@@ -280,8 +326,8 @@ def training_batches(
     are here.
 
     Returns:
-        Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B]}; with several devices, of the shares of
-        those that are here, in turn.
+        Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B], "vector": float32 [B, 14]}; with
+        several devices, of the shares of those that are here, in turn.
     """
     stream = data.training_stream(
         record_set,
@@ -301,16 +347,85 @@ def training_batches(
     def convert(batch):
         images = pixel_ranges.uint8_to_unit(batch["image"])
         framed = preprocessing.augment(images, batch["index"], image_size=image_size, seed=seed, flip=flip)
-        return {"image": framed, "class": batch["class"]}
+        return {"image": framed, "class": batch["class"], "vector": batch["vector"]}
 
     return stream.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 
-def _choose(record_set: data.RecordSet, classes: np.ndarray, config: BaselineConfig) -> np.ndarray:
+def _check_output(config: BaselineConfig, record_set: data.RecordSet, multilabel: bool) -> None:
+    """Raises InputError for settings that do not fit what is learned, or classes that the records do not have."""
+    for split in ("train", "validation"):
+        if record_set.num_examples(split) == 0:
+            raise InputError(f"--records={record_set.path}: the {split} split has no image")
+    if not multilabel:
+        for flag, given in (("--labels", config.labels), ("--loss=focal", config.loss != "cross_entropy")):
+            if given:
+                raise InputError(
+                    f"{flag}: is for labels that do not exclude each other; {record_set.path} has classes: give "
+                    "--multilabel to learn the labels instead"
+                )
+    elif record_set.info.multilabel:
+        given = [name for name in ("balanced", "labelled_per_class") if getattr(config, name)]
+        if given:
+            raise InputError(
+                f"--{given[0]}: needs classes, which {record_set.path} (label version {record_set.info.label_version}) "
+                "does not have; --class_weights weighs rare labels up"
+            )
+
+
+def count_values(vectors: np.ndarray) -> np.ndarray:
+    """Images without (row 0) and with (row 1) each label, float64 [2, L], of label vectors [N, L]."""
+    positive = (vectors > 0.5).sum(axis=0).astype(np.float64)
+    return np.stack([len(vectors) - positive, positive])
+
+
+def choose_labels(wanted: Sequence[str], counts: np.ndarray, where: str) -> tuple[str, ...]:
+    """The labels to learn, in canonical order; tells of those that cannot be learned.
+
+    Args:
+        wanted: their names; none for all that can be learned.
+        counts: as of `count_values`, of the 14 labels in the training images.
+        where: the flag of the records and its value, for messages.
+
+    Raises:
+        InputError: a wanted label that all training images have, or none; or no label that can be learned.
+    """
+    learnable = {name for name, both in zip(labels_lib.LABELS, (counts > 0).all(axis=0), strict=True) if both}
+    for name in wanted:
+        if name not in learnable:
+            who = "all training images have" if counts[1, labels_lib.INDEX[name]] else "no training image has"
+            raise InputError(f"--labels={name}: {who} that label in {where}, so that it cannot be learned")
+    if not learnable:
+        raise InputError(f"{where}: there is no label that some training images have and others do not")
+    left = [name for name in labels_lib.LABELS if name not in learnable]
+    if left and not wanted:
+        print(f"note: {where}: not learned, as all training images are alike in them: {', '.join(left)}", flush=True)
+    return tuple(name for name in labels_lib.LABELS if name in (wanted or learnable))
+
+
+def _check_validation(record_set: data.RecordSet, names: Sequence[str]) -> None:
+    """Tells of labels with one value only in the validation split. Raises InputError if all are."""
+    vectors = record_set.labels("validation")["vector"][:, [labels_lib.INDEX[name] for name in names]]
+    alone = [name for name, both in zip(names, metrics.have_both(vectors > 0.5), strict=True) if not both]
+    if len(alone) == len(names):
+        raise InputError(
+            f"--records={record_set.path}: the validation split has one value only of {', '.join(alone)}, so that it "
+            "cannot choose the weights"
+        )
+    if alone:
+        print(
+            f"warning: --records: the validation split has one value only of {', '.join(alone)}, left out of its mean",
+            flush=True,
+        )
+
+
+def _choose(record_set: data.RecordSet, config: BaselineConfig, multilabel: bool) -> np.ndarray:
     """Which training images to use: bool [N]."""
+    number, classes = config.labelled_per_class, record_set.labels("train")["class"]
+    if config.labelled_fraction and multilabel:
+        return _choose_fraction_of_labels(record_set, config)
     if config.labelled_fraction:
         return _choose_fraction(record_set, classes, config.labelled_fraction, config.seed)
-    number = config.labelled_per_class
     if number is None:
         return np.ones(len(classes), bool)
     names = record_set.info.classes
@@ -333,6 +448,27 @@ def _choose_fraction(record_set: data.RecordSet, classes: np.ndarray, fraction: 
             f"--labelled_fraction={fraction:g}: leaves {has} in the train split of {record_set.path}; give a larger one"
         )
     print(f"labelled: {has}", flush=True)
+    return chosen
+
+
+def _choose_fraction_of_labels(record_set: data.RecordSet, config: BaselineConfig) -> np.ndarray:
+    """The images of a fraction of the patients: bool [N]. Raises InputError if a label can be learned no more."""
+    assert config.labelled_fraction is not None
+    vectors = record_set.labels("train")["vector"] > 0.5
+    strata = np.column_stack([vectors, ~vectors.any(axis=1)])
+    chosen = data.choose_fraction(record_set.patients("train"), strata, config.labelled_fraction, config.seed)
+    before, after = ((count_values(rows) > 0).all(axis=0) for rows in (vectors, vectors[chosen]))
+    lost = [
+        name
+        for name, lacks in zip(labels_lib.LABELS, before & ~after, strict=True)
+        if lacks and name in (config.labels or labels_lib.LABELS)
+    ]
+    if lost:
+        raise InputError(
+            f"--labelled_fraction={config.labelled_fraction:g}: leaves one value only of {', '.join(lost)} in the "
+            f"train split of {record_set.path}; give a larger one, or --labels without {'it' if len(lost) == 1 else 'them'}"
+        )
+    print(f"labelled: {chosen.sum()} of {len(chosen)} images", flush=True)
     return chosen
 
 
@@ -369,20 +505,18 @@ def _extra_counts(extra: data.Extra) -> np.ndarray:
     return extra.per_pass * np.bincount(classes, minlength=extra.record_set.num_classes) / len(classes)
 
 
-def plot_curves(history: list[dict[str, Any]], steps_per_epoch: int, path) -> None:
-    """Loss and accuracy over the epochs, training and validation (as the thesis's Figure 5.1)."""
+def plot_curves(
+    history: list[dict[str, Any]],
+    steps_per_epoch: int,
+    path: str | os.PathLike,
+    measures: objectives.Curves = objectives.Classes.curves,
+) -> None:
+    """Loss and `measures` over the epochs, training and validation (as the thesis's Figure 5.1)."""
     epochs = [row["step"] / steps_per_epoch for row in history]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     lines = (
         ("loss", (("train/loss", "training"), ("validation/loss", "validation"))),
-        (
-            "accuracy",
-            (
-                ("train/accuracy", "training"),
-                ("validation/accuracy", "validation"),
-                ("validation/balanced_accuracy", "validation, balanced"),
-            ),
-        ),
+        ("accuracy" if measures == objectives.Classes.curves else "share", measures),
     )
     heads = [epoch for epoch, row in zip(epochs, history, strict=True) if row["phase"] == "head"]
     for axis, (title, curves) in zip(axes, lines, strict=True):
@@ -394,17 +528,3 @@ def plot_curves(history: list[dict[str, Any]], steps_per_epoch: int, path) -> No
         axis.set_ylabel(title)
         axis.legend(fontsize=8)
     plotting.save(figure, path, 120)
-
-
-def _describe(row: dict[str, Any], steps_per_epoch: int) -> str:
-    recalls = " ".join(
-        f"{name.rsplit('/', 1)[1]} {value:.2f}"
-        for name, value in row.items()
-        if "/recall/" in name and value is not None
-    )
-    return (
-        f"epoch {row['step'] / steps_per_epoch:g} ({row['phase']}): "
-        f"train loss {row['train/loss']:.4f} accuracy {row['train/accuracy']:.3f}; "
-        f"validation loss {row['validation/loss']:.4f} "
-        f"balanced accuracy {row['validation/balanced_accuracy']:.3f}; recall {recalls}"
-    )

@@ -35,12 +35,15 @@ def make_trainer(
     select="source",
     gradient=-1.0,
     slow_data=lambda i: i,
+    plateau_patience=0,
 ):
     """Each step adds -gradient to the weight; the i-th evaluation of this call (every 2 steps) scores scores[i]."""
     network = tf.keras.Sequential([tf.keras.Input([1]), tf.keras.layers.Dense(1, use_bias=False, name="dense")])
     network.set_weights([np.zeros([1, 1])])
     (weight,) = network.trainable_variables
-    optimizer = optimizers.GroupedSGD([optimizers.Group([network])], learning_rate=1.0, steps=1, momentum=0.0)
+    optimizer = optimizers.GroupedSGD(
+        [optimizers.Group([network])], learning_rate=1.0, steps=1, momentum=0.0, scaled=plateau_patience > 0
+    )
 
     def step(batch):
         value = loss(weight[0, 0])
@@ -61,6 +64,7 @@ def make_trainer(
         checkpoint_steps=0,
         records="a or b",
         patience=patience,
+        plateau_patience=plateau_patience,
         describe=lambda row: f"step {row['step']}",
     )
 
@@ -85,6 +89,19 @@ def test_patience_ends_training(run):
     trainer.fit()
     assert trainer.step == 6
     assert kept_weight(run) == 2.0
+
+
+def test_the_learning_rate_falls_where_nothing_becomes_better(run, monkeypatch):
+    """2 steps an evaluation: after two without a better one a tenth, after two more a hundredth; none forgotten."""
+    scores = [0.5, 0.4, 0.5, 0.3, 0.2, 0.9, 0.1]
+    killed_in(monkeypatch, checkpoints.Writer, "save", 8, run, scores, plateau_patience=2)
+    trainer = make_trainer(run, scores[3:], steps=14, plateau_patience=2)
+    assert trainer.step == 6
+    trainer.fit()
+    rates = [row["learning_rate"] for row in trainer.history]
+    assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    # Each step adds the rate to the weight; the loss is its mean before the steps.
+    assert trainer.history[-1]["train/loss"] == pytest.approx(6 + 4 * 0.1 + 2.5 * 0.01)
 
 
 def test_an_evaluation_without_a_value_is_never_best(run):
@@ -156,7 +173,7 @@ def test_the_share_of_time_spent_waiting_for_data_is_told(tmp_path, capsys):
 SCORES = [0.1, 0.7, 0.8, 0.2]  # at steps 2, 4, 6, 8
 
 
-def killed_in(monkeypatch, owner, name, step, run, scores=SCORES):
+def killed_in(monkeypatch, owner, name, step, run, scores=SCORES, **more):
     """Trains until a kill as the run is at `step` and enters the function `owner.name`."""
     function = getattr(owner, name)
 
@@ -166,7 +183,7 @@ def killed_in(monkeypatch, owner, name, step, run, scores=SCORES):
         return function(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        trainer = make_trainer(run, scores)
+        trainer = make_trainer(run, scores, **more)
         patch.setattr(owner, name, kill)
         with pytest.raises(stopping.KilledError):
             trainer.fit()

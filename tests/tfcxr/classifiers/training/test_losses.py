@@ -148,3 +148,25 @@ def test_cross_entropy_weighs_classes():
     logits = tf.constant([[0.0, 0.0], [0.0, 0.0]])
     value = losses.cross_entropy(logits, tf.constant([0, 1]), tf.constant([1.0, 3.0]))
     np.testing.assert_allclose(value, 2 * np.log(2), rtol=1e-6)
+
+
+def test_label_cross_entropy_by_hand():
+    """Probabilities 1/2 and 3/4; the weights of having and not having a label are its column's."""
+    logits = tf.constant([[0.0, np.log(3)], [0.0, np.log(3)]], tf.float32)
+    members = tf.constant([[1.0, 1.0], [0.0, 0.0]])
+    plain = losses.label_cross_entropy(logits, members)
+    np.testing.assert_allclose(plain, (2 * np.log(2) - np.log(0.75) - np.log(0.25)) / 4, rtol=1e-6)
+    weights = tf.constant([[0.5, 2.0], [3.0, 4.0]])  # without, with
+    weighted = losses.label_cross_entropy(logits, members, weights)
+    expected = (3 * np.log(2) - 4 * np.log(0.75) + 0.5 * np.log(2) - 2 * np.log(0.25)) / 4
+    np.testing.assert_allclose(weighted, expected, rtol=1e-6)
+
+
+def test_label_focal_loss_by_hand():
+    logits = tf.constant([[0.0, np.log(3)], [0.0, np.log(3)]], tf.float32)
+    members = tf.constant([[1.0, 1.0], [0.0, 0.0]])
+    each = [0.5**2 * np.log(2), -(0.25**2) * np.log(0.75), 0.5**2 * np.log(2), -(0.75**2) * np.log(0.25)]
+    focal = losses.label_focal_loss(logits, members)
+    np.testing.assert_allclose(focal, np.dot(each, [0.25, 0.25, 0.75, 0.75]) / 4, rtol=1e-6)
+    weighted = losses.label_focal_loss(logits, members, tf.constant([[0.5, 2.0], [3.0, 4.0]]))
+    np.testing.assert_allclose(weighted, np.dot(each, [3, 4, 0.5, 2]) / 4, rtol=1e-6)

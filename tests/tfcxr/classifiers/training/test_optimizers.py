@@ -58,6 +58,22 @@ def test_steps_equal_pytorchs_formula(schedule, nesterov):
         np.testing.assert_allclose(variable.numpy(), value, rtol=2e-5, atol=2e-6)
 
 
+def test_adam_has_a_rate_for_each_group_which_a_scale_changes():
+    """With gradients of one size, each step is the rate times the gradient's sign (Kingma and Ba 2015)."""
+    layers = make_layers()
+    groups = [optimizers.Group([layer], rate) for layer, rate in zip(layers, (1.0, 10.0), strict=True)]
+    optimizer = optimizers.GroupedAdam(groups, learning_rate=0.01, steps=1, scaled=True)
+    before = [v.numpy() for v in optimizer.variables_to_train]
+    apply = tf.function(optimizer.apply)
+    gradients = [tf.ones_like(v) * (-2.0) ** i for i, v in enumerate(before)]
+    apply(gradients)
+    optimizer.scale.assign(0.1)
+    apply(gradients)
+    for v, start, gradient, rate in zip(optimizer.variables_to_train, before, gradients, [1, 1, 10, 10], strict=True):
+        np.testing.assert_allclose(v, start - 0.011 * rate * np.sign(gradient), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(optimizer.rate, 0.001, rtol=1e-5)
+
+
 def test_cosine_ends_at_zero():
     schedule = optimizers.make_schedule("cosine", 0.3, 7)
     np.testing.assert_allclose(schedule(7), 0.0, atol=1e-8)

@@ -1,0 +1,234 @@
+"""Classifiers of labels that do not exclude each other, through the flags of train-baseline and evaluate."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from flags import app
+from tests import classifier_runs, fakes, stopping
+from tests.tfcxr.commands.test_train_baseline import weights_of
+from tfcxr import data
+from tfcxr.classifiers.training import train_baseline as training
+from tfcxr.commands import evaluate, train_baseline, train_dcan
+from tfrecords_builder.errors import InputError
+
+SMALL = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch_size=8", "--variant=plain"]
+# The benchmark's recipe, as small as it can be.
+RECIPE = ["--flagfile=benchmark/predictive", *SMALL, "--learning_rate=0.01", "--samples_per_epoch=40"]
+EPOCHS = [*RECIPE, "--stage2_epochs=8", "--patience=0", "--plateau_patience=1"]
+LABELS = ["No Finding", "Cardiomegaly", "Pneumonia", "Pneumothorax", "Pleural Effusion"]
+
+
+def train(records, run_dir, *flags):
+    argv = ["train-baseline", f"--records={records}", f"--run_dir={run_dir}", *flags]
+    return app.run(train_baseline.main, train_baseline.define_flags, argv)
+
+
+def call_evaluate(*flags):
+    return app.run(evaluate.main, evaluate.define_flags, ["evaluate", *flags])
+
+
+def read(folder, name="result.json"):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return fakes.make_records(
+        tmp_path_factory.mktemp("records"), resolution=16, label_version="multilabel", per_class=10
+    )
+
+
+@pytest.fixture(scope="module")
+def run_dir(records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert train(records, folder, *EPOCHS) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(records, run_dir, tmp_path_factory):
+    """(evaluation on the validation fold, on the test fold with its thresholds)."""
+    root = tmp_path_factory.mktemp("evaluations")
+    common = [f"--model={run_dir}", f"--records={records}", "--resamples=50"]
+    assert call_evaluate(*common, "--split=validation", f"--output_dir={root / 'validation'}") == 0
+    assert call_evaluate(*common, f"--thresholds_from={root / 'validation'}", f"--output_dir={root / 'test'}") == 0
+    return root / "validation", root / "test"
+
+
+def test_a_run_learns_the_labels_by_the_recipe(run_dir):
+    result, config = read(run_dir), read(run_dir, "config.json")["config"]
+    assert (result["multilabel"], result["classes"], result["measure"]) == (True, LABELS, "mean ROC-AUC")
+    assert result["best"]["validation/roc_auc"] > 0.95
+    assert result["best"]["validation/roc_auc/Cardiomegaly"] > 0.9
+    assert (config["multilabel"], config["classes"], config["label_version"]) == (True, LABELS, "multilabel")
+    rows = read(run_dir, "history.json")
+    assert [row["step"] for row in rows] == list(range(5, 41, 5))  # 40 of 50 images
+    best, expected, rate = -1, [], 0.01
+    for row in rows:
+        expected.append(rate)
+        rate *= 1 if row["select/source"] > best else 0.1
+        best = max(best, row["select/source"])
+    assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
+    assert rate < 0.001
+    assert (run_dir / "curves.png").stat().st_size > 1000
+
+
+def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopping.stop_after(patch, 3)
+        assert train(records, tmp_path / "run", *EPOCHS) == 143
+    assert train(records, tmp_path / "run", *EPOCHS) == 0
+    first, second = weights_of(run_dir), weights_of(tmp_path / "run")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    assert read(tmp_path / "run", "history.json") == read(run_dir, "history.json")
+
+
+def test_class_weights_are_those_of_the_counts(records):
+    config = training.BaselineConfig(
+        backbone="resnet_tiny", weights="none", image_size=16, class_weights=True, labels=("Pneumothorax", "Pneumonia")
+    )
+    objective = training.Baseline(config, data.RecordSet(records))._objective
+    assert objective.names == ("Pneumonia", "Pneumothorax")
+    # 50 images, 10 with a pneumonia and 20 with a pneumothorax: N / (2 n).
+    np.testing.assert_allclose(objective._weights, [[50 / 80, 50 / 60], [50 / 20, 50 / 40]], rtol=1e-6)
+
+
+def test_labels_of_other_images_count_in_their_shares(records, tmp_path):
+    others = data.RecordSet(fakes.make_records(tmp_path / "r", resolution=16, label_version="multilabel", per_class=2))
+    vectors = others.labels("train")["vector"].copy()
+    vectors[:, 9] = 1  # all have a pneumothorax
+    others.labels = lambda split: {"class": np.full(10, -1), "vector": vectors}
+    for duplicate, with_it in ((False, 20 + 50), (True, 20 + 20)):
+        config = training.BaselineConfig(
+            backbone="resnet_tiny", weights="none", image_size=16, class_weights=True, labels=("Pneumothorax",),
+            duplicate_control=duplicate,
+        )  # fmt: skip
+        objective = training.Baseline(config, data.RecordSet(records), others)._objective
+        np.testing.assert_allclose(objective._weights[:, 0], [100 / 2 / (100 - with_it), 100 / 2 / with_it], rtol=1e-6)
+
+
+def test_a_fraction_of_the_patients_keeps_each_label_or_is_refused(records):
+    """25 patients of 2 images, 5 in each of five strata."""
+    config = training.BaselineConfig(
+        backbone="resnet_tiny", weights="none", image_size=16, labelled_fraction=0.4, class_weights=True
+    )
+    made = training.Baseline(config, data.RecordSet(records))
+    assert made._images_per_epoch == {"records": 20, "extra": 0}
+    np.testing.assert_allclose(made._objective._weights[1], [20 / 8] * 3 + [20 / 16, 20 / 8])
+    config = dataclasses.replace(config, labelled_fraction=0.05)
+    with pytest.raises(InputError, match="--labelled_fraction=0.05: leaves one value only of No Finding, Cardiomegaly"):
+        training.Baseline(config, data.RecordSet(records))
+
+
+def test_own_images_are_repeated_in_place_of_others(records, tmp_path):
+    flags = [*RECIPE, "--stage2_epochs=1", f"--extra_records={records}", "--loss=focal", "--duplicate_control"]
+    assert train(records, tmp_path / "run", *flags) == 0
+    assert read(tmp_path / "run")["images_per_epoch"] == {"records": 50, "extra": 50}
+
+
+def test_evaluate_gives_each_label_and_their_means(records, run_dir, evaluated):
+    validation, test = evaluated
+    result, table = read(test), pd.read_csv(test / "predictions.csv")
+    assert list(table)[:5] == ["id", "patient", "split", "label No Finding", "label Cardiomegaly"]
+    assert len(table) == result["num_images"] == 50
+    chosen = {row["class"]: row for row in read(validation)["operating_points"]["rows"] if row["criterion"] == "F1"}
+    for name in LABELS:
+        truth, scores = table[f"label {name}"], table[f"probability {name}"]
+        auc = sklearn_metrics.roc_auc_score(truth, scores)
+        assert result["roc_auc"]["per_class"][name] == pytest.approx(auc, abs=1e-6)
+        cut = chosen[name]["threshold"]
+        assert result["f1_thresholds"][name] == cut
+        f1 = sklearn_metrics.f1_score(truth, scores >= cut)
+        assert result["f1"]["per_class"][name] == pytest.approx(f1, abs=1e-6)
+    assert result["roc_auc"]["macro"] == pytest.approx(np.mean(list(result["roc_auc"]["per_class"].values())))
+    text = (test / "result.md").read_text()
+    assert f"F1 is at the thresholds of the best F1 on the validation fold, in {validation}." in text
+    assert "F1 is that of calling a label at a probability of 0.5." in (validation / "result.md").read_text()
+    for name in ("roc_auc", "roc", "precision_recall", "reliability"):
+        assert (test / f"{name}.png").stat().st_size > 3000
+    assert list((test / "tensorboard").glob("events*"))
+
+
+def test_models_of_other_labels_and_records_are_compared_on_what_they_share(records, run_dir, evaluated, tmp_path):
+    classes = fakes.make_records(tmp_path / "v2", resolution=16, label_version="v3_xs", per_class=8, seed=1)
+    other = tmp_path / "other"
+    flags = [*SMALL, "--stage2_epochs=1", "--multilabel", "--labels=Pneumothorax,Cardiomegaly", "--balanced"]
+    assert train(classes, other, *flags) == 0
+    assert read(other)["classes"] == ["Cardiomegaly", "Pneumothorax"]
+    arguments = [f"--model={other}", f"--records={records}", "--resamples=20"]
+    found = []
+    for number, second in enumerate((run_dir, evaluated[1])):
+        out = tmp_path / str(number)
+        flags = [f"--compare_with={second}", "--mean_labels=Cardiomegaly", f"--output_dir={out}"]
+        assert call_evaluate(*arguments, *flags) == 0
+        comparison = read(out)["comparison"]
+        assert comparison["mean_of"] == ["Cardiomegaly"]
+        found.append(comparison["per_class"]["roc_auc"])
+        assert found[-1].keys() == {"Cardiomegaly", "Pneumothorax"}
+        of_other = read(evaluated[1])["roc_auc"]["per_class"]["Cardiomegaly"]
+        assert found[-1]["Cardiomegaly"]["other"] == pytest.approx(of_other, abs=1e-6)
+    assert found[0]["Pneumothorax"]["difference"] == pytest.approx(found[1]["Pneumothorax"]["difference"], abs=1e-6)
+
+
+def test_bad_input_is_one_line(records, run_dir, tmp_path, capsys):
+    classes = fakes.make_records(tmp_path / "v1", resolution=16, per_class=4)
+    v1_run = classifier_runs.make_classifier_run(tmp_path / "v1_run", classes)
+    out = f"--output_dir={tmp_path / 'out'}"
+
+    def adapt(*flags):
+        argv = ["train-dcan", *flags, f"--run_dir={tmp_path / 'run'}", "--backbone=resnet_tiny", "--weights=none"]
+        return app.run(train_dcan.main, train_dcan.define_flags, [*argv, "--train_batch_norm", "--image_size=16"])
+
+    def train_here(record_set, *flags):
+        return train(record_set, tmp_path / "run", *SMALL, *flags)
+
+    cases = [
+        (train_here(records, "--balanced"), "--balanced: needs classes, which"),
+        (train_here(records, "--labelled_per_class=2"), "--labelled_per_class: needs classes, which"),
+        (train_here(records, "--labels=Hernia"), "--labels=Hernia: must be of No Finding"),
+        (train_here(records, "--labels=Edema"), "--labels=Edema: no training image has that label"),
+        (train_here(classes, "--labels=Pneumothorax"), "--labels: is for labels that do not exclude each other"),
+        (train_here(classes, "--loss=focal"), "--loss=focal: is for labels that do not exclude each other"),
+        (
+            adapt(f"--source_records={records}", f"--target_records={records}"),
+            "label version multilabel has no classes",
+        ),
+        (call_evaluate(f"--model={v1_run}", f"--records={records}", out), "label version is multilabel, not v1_0s"),
+        (
+            call_evaluate(f"--model={v1_run}", f"--records={classes}", "--mean_labels=Edema", out),
+            "exclude each other; it is for labels that do not",
+        ),
+        (
+            call_evaluate(f"--model={run_dir}", f"--records={records}", f"--compare_with={v1_run}", out),
+            "its classes are No Finding, Pneumothorax, the model's labels are No Finding, Cardiomegaly",
+        ),
+        (
+            call_evaluate(f"--model={run_dir}", f"--records={records}", "--mean_labels=Edema", out),
+            "--mean_labels=Edema: the model has no such label",
+        ),
+    ]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    for (code, words), line in zip(cases, errors, strict=True):
+        assert code == 2
+        assert words in line
+    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_validation_fold_that_cannot_choose_is_refused(tmp_path, capsys, monkeypatch):
+    records = fakes.make_records(tmp_path / "r", resolution=16, label_version="multilabel", per_class=2)
+    labels_of = data.RecordSet.labels
+
+    def labels(self, split):
+        table = dict(labels_of(self, split))
+        return table if split == "train" else {**table, "vector": np.zeros_like(table["vector"])}
+
+    monkeypatch.setattr(data.RecordSet, "labels", labels)
+    assert train(records, tmp_path / "run", *SMALL) == 2
+    assert "the validation split has one value only of No Finding, Cardiomegaly" in capsys.readouterr().err
