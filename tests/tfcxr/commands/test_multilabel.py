@@ -123,7 +123,7 @@ def test_a_fraction_of_the_patients_keeps_each_label_or_is_refused(records):
     assert made._images_per_epoch == {"records": 20, "extra": 0}
     np.testing.assert_allclose(made._objective._weights[1], [20 / 8] * 3 + [20 / 16, 20 / 8])
     config = dataclasses.replace(config, labelled_fraction=0.05)
-    with pytest.raises(InputError, match="--labelled_fraction=0.05: leaves one value only of No Finding, Cardiomegaly"):
+    with pytest.raises(InputError, match=r"--labelled_fraction=0\.05: leaves one value only of No Finding, "):
         training.Baseline(config, data.RecordSet(records))
 
 

@@ -466,7 +466,8 @@ def _choose_fraction_of_labels(record_set: data.RecordSet, config: BaselineConfi
     if lost:
         raise InputError(
             f"--labelled_fraction={config.labelled_fraction:g}: leaves one value only of {', '.join(lost)} in the "
-            f"train split of {record_set.path}; give a larger one, or --labels without {'it' if len(lost) == 1 else 'them'}"
+            f"train split of {record_set.path}; give a larger one, or --labels without "
+            f"{'it' if len(lost) == 1 else 'them'}"
         )
     print(f"labelled: {chosen.sum()} of {len(chosen)} images", flush=True)
     return chosen
