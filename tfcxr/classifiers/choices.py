@@ -102,6 +102,7 @@ VARIANTS = {
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam")
 
+
 @dataclasses.dataclass(frozen=True)
 class PretrainingMethod:
     """A method of self-supervised learning; `pretraining.methods` has them.

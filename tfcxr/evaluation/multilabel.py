@@ -59,7 +59,8 @@ def summarise(
 
     def measure(name: str) -> dict[str, Any]:
         values = whole[name][0]
-        mean_ends, ends = None, [None] * len(labels)
+        mean_ends: list[float] | None = None
+        ends: list[list[float] | None] = [None] * len(labels)
         if sampled is not None and averaged.any():
             mean_ends = bootstrap.interval(sampled[name][:, averaged].mean(axis=1), holders=2)
         if sampled is not None:

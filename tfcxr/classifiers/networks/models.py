@@ -30,8 +30,8 @@ class ModelConfig:
     """What decides a network's shape and what its output means.
 
     Attributes:
-        classes: names, in the order of the outputs: of classes that exclude each other, or of labels (`multilabel`); none
-            of an encoder alone.
+        classes: names, in the order of the outputs: of classes that exclude each other, or of labels (`multilabel`);
+            none of an encoder alone.
         label_version: of the records it was trained on.
         resolution: side of those records' images in pixels.
         aspect, contrast: how those images were made, see tfrecords_builder.pictures; empty where nobody knows, as of
@@ -200,6 +200,7 @@ class Classifier(Encoder):
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
         """Of logits float32 [N, K]: of each label for itself, or of classes that exclude each other."""
         return tf.sigmoid(logits) if self.config.multilabel else tf.nn.softmax(logits)
+
 
 def trace_features(encoder: Encoder, number: int) -> tf.Graph:
     """The graph of a network's features for so many images."""
