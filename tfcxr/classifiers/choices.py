@@ -102,6 +102,9 @@ VARIANTS = {
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam")
 
+# Flags of the baseline that need classes, which multilabel records do not have.
+CLASS_FLAGS = ("balanced", "labelled_per_class")
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingMethod:

@@ -1,4 +1,4 @@
-"""Writes class probabilities of image files to a CSV, and with --heatmaps pictures of what they rest on (Grad-CAM).
+"""Writes probabilities of image files to a CSV, and with --heatmaps pictures of what they rest on (Grad-CAM).
 
 Reads PNG, JPEG and DICOM as build-records does. A bad file does not stop the rest: bad files are listed at the end,
 and the exit code is then 1.
@@ -23,7 +23,15 @@ def define_flags(fv: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "heatmaps",
         None,
-        "folder, empty or new, for a picture of each image under the heat map of its predicted class",
+        "folder, empty or new, for a picture of each image under the heat map of its predicted class, or those of its "
+        "positive labels, or of the most probable one if none is",
+        flag_values=fv,
+    )
+    flags.DEFINE_list(
+        "heatmap_labels",
+        [],
+        "labels to draw heat maps of, whether positive or not, separated by commas; for models of labels that do not "
+        "exclude each other",
         flag_values=fv,
     )
     common.define_overwrite(fv)
@@ -46,7 +54,14 @@ def main(fv: flags.FlagValues) -> int:
         if fv.heatmaps:
             heatmaps = stack.enter_context(files.output_folder(fv.heatmaps, overwrite=fv.overwrite, flag="--heatmaps"))
             app.write_flags(fv, heatmaps)
-        result = predict.predict_files(fv.model, image_paths, output, batch_size=fv.batch_size, heatmaps=heatmaps)
+        result = predict.predict_files(
+            fv.model,
+            image_paths,
+            output,
+            batch_size=fv.batch_size,
+            heatmaps=heatmaps,
+            heatmap_labels=fv.heatmap_labels,
+        )
     result_file, flags_file = predict.written_beside(output)
     files.write_json(result_file, {"schema_version": 1, "model": fv.model, **result})
     app.write_flags(fv, output.parent, flags_file.name)

@@ -113,7 +113,7 @@ class ModelStatistics:
         number = probabilities.shape[1]
         self._tables = bootstrap.count(labels * number + predicted, number**2)
         self._rankings = [
-            _Ranking(labels == k, probabilities[:, k], bootstrap.patient) for k in range(probabilities.shape[1])
+            Ranking(labels == k, probabilities[:, k], bootstrap.patient) for k in range(probabilities.shape[1])
         ]
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,7 +154,7 @@ class LabelStatistics:
             in_bin = np.eye(metrics.NUM_BINS)[metrics.bin_numbers(probabilities[:, k])]
             self._gaps.append(_sum_by_patient(bootstrap, gaps[:, [k]] * in_bin))
         columns = range(members.shape[1])
-        self._rankings = [_Ranking(members[:, k], probabilities[:, k], bootstrap.patient) for k in columns]
+        self._rankings = [Ranking(members[:, k], probabilities[:, k], bootstrap.patient) for k in columns]
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """The statistics under weights float32 [patients, B]."""
@@ -190,7 +190,7 @@ def confusion_tables(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (counts.T @ weights).T.reshape(-1, number, number)
 
 
-class _Ranking:
+class Ranking:
     """One class against the rest, the images ranked by falling score: AUC and average precision under weights.
 
     AUC is the weight of the pairs (one of the class, one of the rest) that are ranked rightly, ties counted half
@@ -198,6 +198,7 @@ class _Ranking:
     """
 
     def __init__(self, is_class: np.ndarray, scores: np.ndarray, patient: np.ndarray):
+        """Ranks images: bool [N] of the class, scores float [N], numbers of patients as of PatientBootstrap [N]."""
         order = np.argsort(-scores, kind="stable")
         self._patient = patient[order]
         falling = -scores[order]

@@ -8,6 +8,7 @@ import numpy as np
 from tfcxr import metrics
 from tfcxr.evaluation import bootstrap
 from tfcxr.evaluation.operating_points import BEST_F1
+from tfcxr.evaluation.paired_test import Accuracy
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder.errors import InputError
 
@@ -154,6 +155,58 @@ def compare(
             name: {label: row(name, own[k], holders[k]) for k, label in enumerate(labels)} for name in COMPARED
         },
         "mean_of": [label for label, part in zip(labels, averaged, strict=True) if part],
+    }
+
+
+def sample_means(
+    groups: Mapping[Any, Sequence[Predictions]], labels: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> dict[Any, Accuracy] | None:
+    """Samples the mean ROC-AUC of groups of models; see paired_test.sample_accuracies.
+
+    Args:
+        groups: name -> predictions of its models; all of these K labels, on the same images in the same order.
+        labels: their names; each has both values.
+        resamples, seed: of the bootstrap over patients.
+
+    Returns:
+        name -> its mean, and in `parts` its labels, but for those that one patient only has or lacks; None if there are
+        too few patients to draw from.
+    """
+    first = next(iter(groups.values()))[0]
+    members = first.members
+    patients = bootstrap.PatientBootstrap(members, first.patients, resamples=resamples, seed=seed)
+    rankings = {
+        name: [
+            [bootstrap.Ranking(members[:, k], one.probabilities[:, k], patients.patient) for k in range(len(labels))]
+            for one in models
+        ]
+        for name, models in groups.items()
+    }
+
+    def aucs(weights: np.ndarray) -> dict[Any, np.ndarray]:
+        """Of each group, the mean over its models: [B, K]."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # where a value was not drawn
+            return {
+                name: np.mean([[ranking(weights)[0] for ranking in of_model] for of_model in models], axis=0).T
+                for name, models in rankings.items()
+            }
+
+    sampled = patients.sample(aucs)
+    holders = count_holders(patients, members).min(axis=1)
+    if sampled is None or bootstrap.interval(next(iter(sampled.values())).mean(axis=1), 2) is None:
+        return None
+    whole = aucs(np.ones((patients.num_patients, 1), np.float32))
+    return {
+        name: Accuracy(
+            float(whole[name][0].mean()),
+            sampled[name].mean(axis=1),
+            {
+                label: Accuracy(float(whole[name][0, k]), sampled[name][:, k])
+                for k, label in enumerate(labels)
+                if holders[k] > 1
+            },
+        )
+        for name in groups
     }
 
 

@@ -103,11 +103,13 @@ def compare(
 class Accuracy:
     """Balanced accuracy of a group of models, the mean over them: on all images, and on each resample of patients [B].
 
-    Groups that were sampled together have the same patients in each resample, so that differences are paired.
+    Groups that were sampled together have the same patients in each resample, so that differences are paired. Of labels
+    that do not exclude each other it is the mean ROC-AUC, and `parts` has those of the labels.
     """
 
     value: float
     sampled: np.ndarray
+    parts: Mapping[str, "Accuracy"] = dataclasses.field(default_factory=dict)
 
 
 def sample_accuracies(

@@ -19,26 +19,39 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures, pixel_ranges
 
+HALF = 0.5  # from which probability on a label is called positive, where nothing else was chosen
+
 _SAVED_MODEL = "saved_model.pb"
 
 
 class ServedClassifier(tf.Module):
     """The signatures of an exported classifier; `predict` uses them for runs as well.
 
-    Each returns {"probabilities": float [N, K], "class_id": int64 [N], "class_name": string [N]}.
+    Each returns {"probabilities": float [N, K], "class_id": int64 [N], "class_name": string [N]}; where labels do not
+    exclude each other, {"probabilities": float [N, K], "positive": bool [N, K], whether that is a label's threshold or
+    more, "label_names": string [N, K], the same in each row}.
 
     Attributes:
         functions: signature -> tf.function.
     """
 
-    def __init__(self, model: tf.keras.Model, classes: Sequence[str], picture: pictures.PictureOptions):
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        classes: Sequence[str],
+        picture: pictures.PictureOptions,
+        *,
+        thresholds: Sequence[float] | None = None,
+    ):
         """Makes the signatures.
 
         Args:
             model: the classifier, images [N, H, W, 1] in [0, 1] -> probabilities [N, K].
-            classes: K class names.
+            classes: K names of classes or labels.
             picture: how the images of the records it was trained on were made: files become such images first, as
                 build-records would have done.
+            thresholds: of labels that do not exclude each other: from which probability on each is called positive,
+                [K]; None: the outputs are classes.
         """
         super().__init__(name="classifier")
         # Not the model itself: a SavedModel would hold a graph of each of its layers, too, at several times the size.
@@ -51,6 +64,7 @@ class ServedClassifier(tf.Module):
         }
         self._picture = picture
         self._classes = tf.constant(classes)
+        self._thresholds = None if thresholds is None else tf.constant(thresholds, tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -74,6 +88,10 @@ class ServedClassifier(tf.Module):
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.cast(self._classify(batch), tf.float32)
+        if self._thresholds is not None:
+            names = tf.broadcast_to(self._classes, tf.shape(probabilities))
+            positive = probabilities >= self._thresholds
+            return {"probabilities": probabilities, "positive": positive, "label_names": names}
         class_id = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,
@@ -104,6 +122,14 @@ def picture_options(config: dict[str, Any]) -> pictures.PictureOptions:
     return models.ModelConfig.from_dict(config).picture
 
 
+def find_thresholds(config: dict[str, Any]) -> list[float] | None:
+    """From which probability on each label is called positive; None for classes, of which the most probable is named.
+
+    `config`: see `load_config`.
+    """
+    return [HALF] * len(config["classes"]) if config["multilabel"] else None
+
+
 def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The function behind the signature `image_tensor` of an export, or of what a run's export would be.
 
@@ -111,7 +137,7 @@ def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str
     """
     config = load_config(path)
     if not (pathlib.Path(path) / _SAVED_MODEL).exists():
-        served = ServedClassifier(loading.load_classifier(path), config["classes"], picture_options(config))
+        served = _serve(path, config)
         return lambda images: served.image_tensor(images)  # keeps `served`, which its method alone does not
     try:
         loaded = tf.saved_model.load(str(path))
@@ -144,7 +170,7 @@ def export_classifier(
     run_dir = pathlib.Path(run_dir)
     config = loading.load_classifier_config(run_dir)
     classes, picture = list(config["classes"]), picture_options(config)
-    served = ServedClassifier(loading.load_classifier(run_dir), classes, picture)
+    served = _serve(run_dir, config)
     measured = [_read_evaluation(path, run_dir) for path in evaluations]
     result_path = run_dir / "result.json"
     card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
@@ -164,10 +190,17 @@ def export_classifier(
         "kind": "classifier",
         "run": str(run_dir),
         "classes": classes,
+        "multilabel": config["multilabel"],
         "signatures": list(served.functions),
         "warmup_requests": warmed,
         **dataclasses.asdict(picture),
     }
+
+
+def _serve(path: str | os.PathLike, config: dict[str, Any]) -> ServedClassifier:
+    """The signatures of a run, or of an export as Keras loads it."""
+    model = loading.load_classifier(path)
+    return ServedClassifier(model, config["classes"], picture_options(config), thresholds=find_thresholds(config))
 
 
 def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
@@ -186,7 +219,7 @@ def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
 def _read_evaluation(path: str | os.PathLike, run_dir: pathlib.Path) -> dict[str, Any]:
     """result.json of an evaluation of this run's weights. Raises InputError if it is none."""
     result = files.read_json(pathlib.Path(path) / "result.json")
-    if not isinstance(result, dict) or "balanced_accuracy" not in result:
+    if not isinstance(result, dict) or ("balanced_accuracy" not in result and not result.get("multilabel")):
         raise InputError(f"--evaluations={path}: is no output folder of evaluate")
     if result.get("model_digest") != loading.weights_digest(run_dir, "--run_dir"):
         raise InputError(f"--evaluations={path}: is of another model ({result.get('model')}) or of earlier weights")

@@ -1,11 +1,12 @@
-"""Grad-CAM: which parts of an image speak for the predicted class, and pictures of it.
+"""Grad-CAM: which parts of an image speak for a class or label, and pictures of it.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
 arXiv 1610.02391.
 """
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from tfcxr.classifiers.networks import attention, models, preprocessing
 
 _COLOURS = "turbo"
+_COLUMNS = 4  # of heat maps in one picture
 
 
 def grad_cam(maps: tf.Tensor, classify: Callable[[tf.Tensor], tf.Tensor], class_id: tf.Tensor) -> tf.Tensor:
@@ -82,38 +84,45 @@ def cropped_part(image_size: int, shown: tuple[float, float, float, float]) -> t
 def draw_overlay(
     file: str | os.PathLike,
     picture: np.ndarray,
-    heat: np.ndarray,
+    heats: Mapping[str, np.ndarray],
     part: tuple[float, float, float, float],
     title: str,
 ) -> None:
-    """Writes a PNG: the radiograph, and beside it the same under its heat map.
+    """Writes a PNG: the radiograph, and beside it the same under each of its heat maps.
 
     Args:
         file: to write.
         picture: float [H, W] in [0, 1], of any size and aspect.
-        heat: float [h, w] in [0, 1].
-        part: that `heat` covers: left, right, top and bottom in pixels of the picture; may reach beyond it.
-        title: above both.
+        heats: what is above a heat map -> float [h, w] in [0, 1].
+        part: that they cover: left, right, top and bottom in pixels of the picture; may reach beyond it.
+        title: above all.
     """
     height, width = picture.shape
-    figure = Figure(figsize=(9, 0.9 + 4 * min(2, height / width)), layout="constrained")
+    columns = min(_COLUMNS, 1 + len(heats))
+    rows = math.ceil((1 + len(heats)) / columns)
+    figure = Figure(figsize=(4.5 * columns, 0.9 + 4 * rows * min(2, height / width)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, parse_math=False)
-    plain, covered = figure.subplots(1, 2)
-    for axes in (plain, covered):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
         axes.set_axis_off()
     left, right, top, bottom = part
     # Cold parts stay nearly transparent: the anatomy under them is what the hot ones are judged by.
     scale = ScalarMappable(Normalize(0, 1), _COLOURS)
-    covered.imshow(
-        heat,
-        cmap=scale.cmap,
-        norm=scale.norm,
-        extent=(left, right, bottom, top),
-        interpolation="bilinear",
-        alpha=0.1 + 0.4 * heat,
-    )
-    covered.set(xlim=(0, width), ylim=(height, 0))
-    figure.colorbar(scale, ax=covered, shrink=0.8, label="speaks for the class (1: most)")
+    shown: list[tuple[str, np.ndarray | None]] = [("", None), *heats.items()]
+    for axes, (name, heat) in zip(panels, shown, strict=False):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        if heat is None:
+            continue
+        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.imshow(
+            heat,
+            cmap=scale.cmap,
+            norm=scale.norm,
+            extent=(left, right, bottom, top),
+            interpolation="bilinear",
+            alpha=0.1 + 0.4 * heat,
+        )
+        axes.set(xlim=(0, width), ylim=(height, 0))
+    figure.colorbar(scale, ax=panels[1:].tolist(), shrink=0.8, label="speaks for the class (1: most)")
     figure.savefig(file, dpi=100)

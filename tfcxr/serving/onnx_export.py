@@ -39,8 +39,9 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
     """Writes `folder`/model.onnx and runs it once with onnxruntime: the converter may write broken files in silence.
 
     Input: images, float [N, R, R, 1] in [0, 1], made from files as those of the training records, whose resolution R,
-    aspect and contrast are those of the metadata; outputs: probabilities float [N, K] and class_id int64 [N]; also in
-    the metadata: classes, joined by `|`, and label_version. Computed in float32, whatever the run's type.
+    aspect and contrast are those of the metadata; outputs: probabilities float [N, K] and class_id int64 [N], or for
+    labels that do not exclude each other the probabilities only; also in the metadata: classes (or labels), joined by
+    `|`, multilabel and label_version. Computed in float32, whatever the run's type.
 
     Args:
         run_dir: a baseline or DCAN run that has weights.
@@ -66,7 +67,11 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
         input_signature=[specification],
         opset=_OPSET,
     )
-    properties = {"label_version": config.label_version, **dataclasses.asdict(config.picture)}
+    properties = {
+        "label_version": config.label_version,
+        "multilabel": config.multilabel,
+        **dataclasses.asdict(config.picture),
+    }
     properties = {name: str(value) for name, value in properties.items()}
     onnx.helper.set_model_props(proto, {"classes": "|".join(config.classes), **properties})
     with files.atomic_path(folder / FILE) as temporary:
@@ -111,6 +116,8 @@ def _at_one_size(classifier: models.Classifier):
         matrix = tf.constant(constants)  # made outside, it would become an input of the graph
         framed = tf.matmul(tf.matmul(matrix, images[..., 0]), matrix, transpose_b=True)[..., tf.newaxis]
         probabilities = classifier.probabilities(classifier(framed, path="target", training=False))
+        if classifier.config.multilabel:
+            return {"probabilities": probabilities}
         return {"probabilities": probabilities, "class_id": tf.argmax(probabilities, axis=-1)}
 
     return image_tensor

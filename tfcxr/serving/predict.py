@@ -15,6 +15,7 @@ from tfcxr.serving import export_classifier, grad_cam
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures, pixel_ranges
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.progress import progress
 
 # How the files begin that predict writes: predictions, result, flags.
@@ -83,8 +84,12 @@ def predict_files(
     *,
     batch_size: int = 32,
     heatmaps: pathlib.Path | None = None,
+    heatmap_labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Predicts each file and writes a CSV: image, prediction, one probability column per class.
+
+    Where labels do not exclude each other, there is a probability column per label, and `positive` instead of
+    `prediction`: the labels whose probability reaches their threshold, joined by `|`.
 
     Files become images as build-records made those that the model was trained on. One that is not a usable radiograph
     is left out of the table and listed in the result.
@@ -95,6 +100,8 @@ def predict_files(
         output: CSV to write.
         batch_size: images per step.
         heatmaps: existing folder for a Grad-CAM picture of each image, named in the CSV's column `heatmap`.
+        heatmap_labels: labels to draw in it; none for those that are positive, or the most probable one if none is.
+            Only of a model of labels that do not exclude each other.
 
     Returns:
         {"num_images", "failed": {path: reason}, "classes"}.
@@ -105,10 +112,17 @@ def predict_files(
     """
     config = export_classifier.load_config(model_path)
     classes = list(config["classes"])
+    for name in heatmap_labels:
+        if not config["multilabel"]:
+            raise InputError(f"--heatmap_labels={name}: is for models of labels; the classes here exclude each other")
+        if name not in classes:
+            raise InputError(f"--heatmap_labels={name}: the model has no such label; it has {', '.join(classes)}")
+    thresholds = export_classifier.find_thresholds(config)
+    shown = [classes.index(name) for name in heatmap_labels]
     classify = export_classifier.load_image_tensor(model_path)
     picture = export_classifier.picture_options(config)
     encoder = pictures.PictureEncoder(picture)
-    overlays = _Overlays(model_path, config, picture.aspect, heatmaps) if heatmaps else None
+    overlays = _Overlays(model_path, config, picture.aspect, heatmaps, shown) if heatmaps else None
     paths: list[pathlib.Path] = []
     probabilities: list[np.ndarray] = []
     drawn: list[str] = []
@@ -126,7 +140,11 @@ def predict_files(
                 probabilities += list(found)
             bar.update(len(batch))
     table = pd.DataFrame({"image": list(map(str, paths))})
-    table["prediction"] = [classes[int(p.argmax())] for p in probabilities]
+    if thresholds is None:
+        table["prediction"] = [classes[int(p.argmax())] for p in probabilities]
+    else:
+        called = [np.flatnonzero(p >= np.asarray(thresholds, np.float32)) for p in probabilities]
+        table["positive"] = [combinations.SEPARATOR.join(classes[k] for k in columns) for columns in called]
     for k, name in enumerate(classes):
         table[f"probability {name}"] = [p[k] for p in probabilities]
     if overlays:
@@ -147,8 +165,16 @@ def _begins_with(file: pathlib.Path, start: bytes) -> bool:
 class _Overlays:
     """Draws heat maps into a folder."""
 
-    def __init__(self, model_path: str | os.PathLike, config: dict[str, Any], aspect: str, folder: pathlib.Path):
+    def __init__(
+        self,
+        model_path: str | os.PathLike,
+        config: dict[str, Any],
+        aspect: str,
+        folder: pathlib.Path,
+        shown: Sequence[int],
+    ):
         self._explain = grad_cam.make_explainer(loading.load_network(model_path))
+        self._shown, self._thresholds = list(shown), export_classifier.find_thresholds(config)
         self._image_size, self._aspect = config["image_size"], aspect
         self._classes, self._folder = config["classes"], folder
 
@@ -156,9 +182,14 @@ class _Overlays:
         self, paths: Sequence[pathlib.Path], batch_images: tf.Tensor, probabilities: np.ndarray, first: int
     ) -> list[str]:
         """Draws a batch; returns the names of the pictures, numbered from `first`."""
-        heat = self._explain(batch_images, probabilities.argmax(axis=1)).numpy()
+        chosen = [self._choose(values) for values in probabilities]
+        # A heat map of each image and class to show.
+        rows = np.repeat(np.arange(len(chosen)), [len(columns) for columns in chosen])
+        heat = self._explain(tf.gather(batch_images, rows), np.concatenate(chosen)).numpy()
+        of_image = np.split(heat, np.cumsum([len(columns) for columns in chosen])[:-1])
         names = []
-        for number, (path, values, one) in enumerate(zip(paths, probabilities, heat, strict=True), first):
+        drawn = zip(paths, probabilities, chosen, of_image, strict=True)
+        for number, (path, values, columns, maps) in enumerate(drawn, first):
             stem = re.sub(r"[^\w.-]", "_", path.stem)[:100]
             names.append(f"{number:06d}_{stem}.png")
             grey = pictures.read_grey(path.read_bytes())
@@ -166,11 +197,18 @@ class _Overlays:
             grad_cam.draw_overlay(
                 self._folder / names[-1],
                 grey,
-                one,
+                {f"{self._classes[k]}, {values[k]:.3f}": one for k, one in zip(columns.tolist(), maps, strict=True)},
                 grad_cam.cropped_part(self._image_size, pictures.shown_part(height, width, self._aspect)),
-                f"{'/'.join(path.parts[-3:])[-100:]}: {self._classes[values.argmax()]}, {values.max():.3f}",
+                "/".join(path.parts[-3:])[-100:],
             )
         return names
+
+    def _choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """The numbers of the classes or labels to draw of an image, of its probabilities [K]."""
+        if self._thresholds is None:
+            return np.array([probabilities.argmax()])
+        called = self._shown or np.flatnonzero(probabilities >= np.asarray(self._thresholds, np.float32))
+        return np.array(called) if len(called) else np.array([probabilities.argmax()])
 
 
 def _decode(encoded: dict[pathlib.Path, bytes]) -> tf.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tfcxr.percentages import interval, percent
 from tfcxr.studies.definition import NONE, UNADAPTED, Cell
 from tfcxr.studies.differences import Compared, Estimate
-from tfcxr.studies.results import Filled, describe_method, mean
+from tfcxr.studies.results import Filled, describe_method, mean, name_score, part
 
 
 def tell(
@@ -25,7 +25,7 @@ def tell(
     sentences = _summarise(compared)
     for version, target in dict.fromkeys((cell.label_version, cell.target) for cell in rows):
         here = [cell for cell in known if (cell.label_version, cell.target) == (version, target)]
-        sentences += [f"{version}, tested on {target}: {text}" for text in _tell_target(here, known, compared)]
+        sentences += [f"{version}, tested on {target}: {text}" for text in _tell_target(here, rows, known, compared)]
     if missing := len(rows) - len(known):
         verb = "row of the table has" if missing == 1 else "rows of the table have"
         sentences.append(f"{missing} {verb} no result; nothing is said of {'it' if missing == 1 else 'them'}.")
@@ -61,10 +61,15 @@ def _tally(differences: Sequence[Estimate], name: str, other: str) -> list[str]:
 
 
 def _mean(seeds: Sequence[Filled]) -> float | None:
-    return mean(each.result["balanced_accuracy"]["value"] for each in seeds if each.result)
+    return mean(each.score[0] for each in seeds)
 
 
-def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Mapping[Cell, Compared]) -> list[str]:
+def _tell_target(
+    here: Sequence[Cell],
+    rows: Mapping[Cell, Sequence[Filled]],
+    known: Mapping[Cell, float],
+    compared: Mapping[Cell, Compared],
+) -> list[str]:
     said = []
     plain = [cell for cell in here if cell.method == NONE]
     adapted = [cell for cell in here if cell.method not in UNADAPTED]
@@ -74,13 +79,23 @@ def _tell_target(here: Sequence[Cell], known: Mapping[Cell, float], compared: Ma
         lead = compared[cell].lead if cell in compared else None
         told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
         said.append(
-            f"the classifier trained on {where}{variant} has a balanced accuracy of "
-            f"{_accuracy(cell, known, compared)}{told}."
+            f"the classifier trained on {where}{variant} has a {name_score(rows[cell])} of "
+            f"{_accuracy(cell, known, compared)}{_tell_labels(rows[cell])}{told}."
         )
     for source in dict.fromkeys(cell.source for cell in adapted):
         methods = [cell for cell in adapted if cell.source == source]
         said.append(_tell_adaptation(source, methods, known, compared))
     return said
+
+
+def _tell_labels(seeds: Sequence[Filled]) -> str:
+    """Between which ROC-AUCs the labels of a row lie; nothing of classes."""
+    shared = next((each.shared for each in seeds if each.result), ())
+    scores = {name: value for name in shared if (value := mean(part(each, name) for each in seeds if each.result))}
+    if len(scores) < 2:
+        return ""
+    low, high = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
+    return f" over {len(scores)} labels, from {percent(scores[low])}% ({low}) to {percent(scores[high])}% ({high})"
 
 
 def _tell_difference(difference: Estimate, other: str) -> str:

@@ -201,9 +201,13 @@ def check(study: Definition) -> None:
     if not _NAME.fullmatch(study.name):
         raise InputError(f"--name={study.name}: must be of letters, digits, '_', '-' and '.'")
     own = labels.load_label_versions(study.label_versions_file) if study.label_versions_file else None
+    adapted = [method for group in study.cells for method, _ in group.methods if method != NONE]
     for version in study.label_versions:
-        if labels.get_label_version(version, own).multilabel:
-            raise InputError(f"--label_versions={version}: has no classes, so there is nothing to classify")
+        if labels.get_label_version(version, own).multilabel and adapted:
+            raise InputError(
+                f"--label_versions={version}: has no classes, which {adapted[0]} needs; its cells can have the method "
+                f"{NONE} only: give it a study of its own"
+            )
     for name in study.phantoms:
         if name not in study.records:
             raise InputError(f"--phantom={name}: is in no --records={name}: ..., which say how its records are built")

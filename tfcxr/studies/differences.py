@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfcxr.evaluation import bootstrap, paired_test, predictions
+from tfcxr.evaluation import bootstrap, multilabel, paired_test, predictions
 from tfcxr.evaluation.paired_test import Accuracy
 from tfcxr.studies.definition import CONTINUED, NONE, Cell
 from tfcxr.studies.results import Filled
@@ -37,17 +37,19 @@ class Compared:
     """What is known of a row; None where there is nothing to compare with, or too few patients.
 
     Attributes:
-        accuracy: balanced accuracy, mean over the seeds.
+        accuracy: balanced accuracy (or mean ROC-AUC, see results.Filled.score), mean over the seeds.
         gain: difference from the classifier that was trained on the same source without adaptation, for as many steps
             if the study has such a control.
         lead: difference from the classifier that was trained on the target itself; negative if that is better.
         closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
+        lead_by_label: as `lead`, of the ROC-AUC of each label; empty where there are classes, or no lead.
     """
 
     accuracy: Estimate
     gain: Estimate | None
     lead: Estimate | None
     closed: Estimate | None
+    lead_by_label: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
 
 
 def compare(
@@ -66,45 +68,65 @@ def compare(
     found: dict[Cell, Compared] = {}
     notes: list[str] = []
     for version, target in dict.fromkeys((cell.label_version, cell.target) for cell in rows):
-        groups = {}
+        groups: dict[Cell, list[pathlib.Path]] = {}
+        shared: Sequence[str] = ()
         for cell, seeds in rows.items():
             if (cell.label_version, cell.target) == (version, target) and all(each.result for each in seeds):
                 groups[cell] = [workspace / each.evaluation for each in seeds if each.evaluation]
+                shared = seeds[0].shared
         try:
-            found |= _compare_group(groups, resamples) if groups else {}
+            found |= _compare_group(groups, shared, resamples) if groups else {}
         except InputError as error:
             notes.append(f"{version}, {target}: the models cannot be compared: {error}")
     return found, notes
 
 
-def _compare_group(groups: Mapping[Cell, Sequence[pathlib.Path]], resamples: int) -> dict[Cell, Compared]:
-    first, classes = predictions.read(next(iter(groups.values()))[0] / predictions.FILE)
+def _compare_group(
+    groups: Mapping[Cell, Sequence[pathlib.Path]], shared: Sequence[str], resamples: int
+) -> dict[Cell, Compared]:
+    """`shared`: labels to take the mean over, where the models are of such; see results.Filled."""
+    first, classes = _read(next(iter(groups.values()))[0], shared)
     read = {}
     for cell, folders in groups.items():
         read[cell] = [
-            paired_test.align(predictions.read(path)[0], first.ids, first.labels, str(path))
-            for path in (folder / predictions.FILE for folder in folders)
+            paired_test.align(_read(folder, shared)[0], first.ids, first.labels, str(folder / predictions.FILE))
+            for folder in folders
         ]
-    sampled = paired_test.sample_accuracies(read, len(classes), resamples=resamples)
+    if not first.multilabel:
+        sampled = paired_test.sample_accuracies(read, len(classes), resamples=resamples)
+    else:
+        sampled = multilabel.sample_means(read, shared, resamples=resamples) if shared else None
     if sampled is None:
         return {}
     return {cell: _compare_row(cell, sampled) for cell in sampled}
 
 
+def _read(folder: pathlib.Path, shared: Sequence[str]) -> tuple[predictions.Predictions, list[str]]:
+    """Predictions of an evaluation, and its classes; of labels the shared ones."""
+    found, names = predictions.read(folder / predictions.FILE)
+    if not found.multilabel:
+        return found, names
+    return found.of([names.index(name) for name in shared]), list(shared)
+
+
 def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
     own, plain, target = sampled[cell], find_unadapted(cell, sampled), find_target_trained(cell, sampled)
     gain = lead = closed = None
+    by_label = {}
     if plain and plain != cell:
         gain = _estimate(own.value - sampled[plain].value, own.sampled - sampled[plain].sampled)
     if target and target != cell:
         lead = _estimate(own.value - sampled[target].value, own.sampled - sampled[target].sampled)
+        for name, there in sampled[target].parts.items():
+            here = own.parts[name]
+            by_label[name] = _estimate(here.value - there.value, here.sampled - there.sampled)
     if gain and target and plain and cell.source != cell.target:
         gap = sampled[target].value - sampled[plain].value
         gaps = sampled[target].sampled - sampled[plain].sampled
         if _estimate(gap, gaps).ci95[0] > 0:
             with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no gap; it is left out
                 closed = _estimate(gain.value / gap, (own.sampled - sampled[plain].sampled) / gaps)
-    return Compared(_estimate(own.value, own.sampled), gain, lead, closed)
+    return Compared(_estimate(own.value, own.sampled), gain, lead, closed, by_label)
 
 
 def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
@@ -130,7 +152,8 @@ def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
 
 
 def _estimate(value: float, sampled: np.ndarray) -> Estimate:
-    # Groups are sampled only where every class has images of several patients, see `paired_test.sample_accuracies`.
+    # Groups are sampled only where every class has images of several patients, see `paired_test.sample_accuracies` and
+    # `multilabel.sample_means`.
     ends = bootstrap.interval(sampled, holders=2)
     assert ends is not None
     return Estimate(value, (ends[0], ends[1]))

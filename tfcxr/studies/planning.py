@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation import methods
 from tfcxr.studies import definition, numerics
 from tfcxr.studies.definition import NONE, Cell, Definition
@@ -18,6 +19,8 @@ from tfrecords_builder.errors import InputError
 
 # A job's output does not depend on these.
 IGNORED = ("overwrite", "workers")
+
+_MULTILABEL = "multilabel"  # the label version without classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,15 +192,24 @@ class _Planner:
         return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["variant"]
 
     def _gan(self, name: str) -> str:
-        version = "multilabel"
-        inputs = {"records": self.records(name, version)}
+        inputs = {"records": self.records(name, _MULTILABEL)}
         return self._add("train-gan", name, {"resolution": self._study.resolution}, inputs, output=f"runs/gan-{name}")
 
     def _baseline(self, version: str, source: str, variant: str | None, seed: int) -> str:
         name = f"{version}-{source}-{NONE}-{variant}-seed{seed}"
         inputs = {"records": self.records(source, version)}
         own = {"variant": variant, "seed": seed}
+        if version == _MULTILABEL:
+            self._refuse_class_flags()
         return self._add("train-baseline", name, own, inputs, output=f"runs/{name}")
+
+    def _refuse_class_flags(self) -> None:
+        """Raises InputError if --baseline_flags has a flag that needs classes, which a GAN's training would precede."""
+        user = [token.replace("{variant}", "plain") for token in self._study.flags.get("train-baseline", ())]
+        values = self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values
+        for flag in choices.CLASS_FLAGS:
+            if values[flag]:
+                raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {_MULTILABEL} has not")
 
     def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
         inputs = {

@@ -16,16 +16,16 @@ from tfcxr.studies.results import Filled
 def draw_accuracies(
     rows: Mapping[Cell, Sequence[Filled]], compared: Mapping[Cell, Compared], published: Mapping[Cell, float]
 ) -> Figure:
-    """A line per row of one label version: balanced accuracy with interval, each seed, and the published figure."""
+    """A line per row of one label version: its score with interval, each seed, and the published figure."""
     figure = Figure(figsize=(8.5, 1.5 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for y, (cell, seeds) in enumerate(rows.items()):
-        known = [each.result["balanced_accuracy"] for each in seeds if each.result]
-        values = [accuracy["value"] for accuracy in known if accuracy["value"] is not None]
+        known = [each.score for each in seeds if each.result]
+        values = [value for value, _ in known if value is not None]
         unadapted = plotting.GREEN if cell.source == cell.target else plotting.BLUE
         colour = unadapted if cell.method == NONE else plotting.VERMILION
         row = compared.get(cell)
-        ends = row.accuracy.ci95 if row else known[0]["ci95"] if len(known) == 1 else None
+        ends = row.accuracy.ci95 if row else known[0][1] if len(known) == 1 else None
         if ends:
             axes.plot([100 * end for end in ends], [y, y], color=colour, lw=2.5, alpha=0.5, solid_capstyle="butt")
         if len(values) > 1:
@@ -36,14 +36,15 @@ def draw_accuracies(
             axes.text(0.01, y, "no result", transform=axes.get_yaxis_transform(), va="center", color=plotting.GREY)
         if cell in published:
             axes.plot(100 * published[cell], y, "D", mfc="none", mec="black", ms=6)
-    classes = results.find_classes(each for seeds in rows.values() for each in seeds)
+    cells = [each for seeds in rows.values() for each in seeds]
+    classes = results.find_classes(cells)
     if classes:
-        chance, above = 100 / len(classes), axes.get_xaxis_transform()
+        chance, above = 50 if any(each.multilabel for each in cells) else 100 / len(classes), axes.get_xaxis_transform()
         axes.axvline(chance, color=plotting.GREY, ls="--", lw=1)
         axes.text(chance, 1.01, "chance", color=plotting.GREY, ha="center", transform=above, size=9)
     axes.set_yticks(range(len(rows)), [f"{cell.source} → {cell.target}, {results.name_method(cell)}" for cell in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("balanced accuracy, %")
+    axes.set_xlabel(f"{results.name_score(cells)}, %")
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

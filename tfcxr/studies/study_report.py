@@ -118,22 +118,24 @@ class _Report:
         rows = {cell: seeds for cell, seeds in self._rows.items() if cell.label_version == version}
         published = {cell: value for cell, value in self._published.items() if cell in rows}
         table = f", the thesis's table {self._study['table']}" if self._study["table"] else ""
+        cells = [each for seeds in rows.values() for each in seeds]
+        score = results.name_score(cells)
         shown = (
-            "Balanced accuracy, mean over the seeds with its interval; ticks: seeds; blue: trained on another source, "
-            f"orange: adapted, green: trained on the target{'; diamond: published' if published else ''}."
+            f"{score[0].upper()}{score[1:]}, mean over the seeds with its interval; ticks: seeds; blue: trained on "
+            f"another source, orange: adapted, green: trained on the target{'; diamond: published' * bool(published)}."
         )
         picture = self._draw(study_figures.draw_accuracies(rows, self._compared, published), f"accuracy_{version}")
         return Section(
             f"Results {version}",
             [
-                "Balanced accuracy is the mean, over the classes, of the share of its images that are recognised. "
-                + results.ABOUT_INTERVALS,
+                f"{results.explain_score(cells)} {results.ABOUT_INTERVALS}",
                 *([_ABOUT_GAINS] if any(cell.method != NONE for cell in rows) else []),
                 *(f"{name}: {what}." for name, what in results.explain_methods(rows).items()),
             ],
             tables=[
                 self._tabulate_accuracy(f"Label version {version}{table}, in %.", rows, published),
-                self._tabulate_rest(f"Recall and other measures in %, means over the seeds ({version}).", rows),
+                self._tabulate_rest(f"Other measures in %, means over the seeds ({version}).", rows),
+                *self._tabulate_gaps(rows),
             ],
             pictures=[Picture(picture, shown)],
         )
@@ -141,12 +143,13 @@ class _Report:
     def _tabulate_accuracy(
         self, caption: str, rows: Mapping[Cell, Sequence[Filled]], published: Mapping[Cell, float]
     ) -> Table:
-        columns = ["source → target", "method", "balanced accuracy", "95% interval", "seeds"]
+        score = results.name_score(each for seeds in rows.values() for each in seeds)
+        columns = ["source → target", "method", score, "95% interval", "seeds"]
         columns += ["published", "difference"] if published else []
         columns += ["above unadapted", "gap closed", "images"]
         body, alerts = [], []
         for cell, seeds in rows.items():
-            values = [each.result["balanced_accuracy"]["value"] for each in seeds if each.result]
+            values = [each.score[0] for each in seeds]
             missing = [each.status for each in seeds if each.result is None]
             accuracy, row = results.mean(values), self._compared.get(cell)
             ends = row.accuracy.ci95 if row else results.own_interval(seeds)
@@ -160,19 +163,36 @@ class _Report:
             line.append("; ".join(images) or NOTHING)
             body.append(line)
             alerts.append(bool(missing))
-        return _table(caption, columns, body, numeric=("balanced accuracy", "published", "difference"), alerts=alerts)
+        return _table(caption, columns, body, numeric=(score, "published", "difference"), alerts=alerts)
 
     def _tabulate_rest(self, caption: str, rows: Mapping[Cell, Sequence[Filled]]) -> Table:
-        classes = results.find_classes(each for seeds in rows.values() for each in seeds)
-        measures = [*(f"recall {name}" for name in classes), "ROC-AUC", "F1", "ECE"]
+        cells = [each for seeds in rows.values() for each in seeds]
+        classes, multilabel = results.find_classes(cells), any(each.multilabel for each in cells)
+        macro = {"average precision": "average_precision"} if multilabel else {"ROC-AUC": "roc_auc"}
+        macro |= {"F1": "f1"}
+        measures = [*(results.name_part(name, multilabel) for name in classes), *macro, "ECE"]
         body = []
         for cell, seeds in rows.items():
+            known = [each for each in seeds if each.result]
             found = [each.result for each in seeds if each.result]
-            values = [results.mean(result["recall"][name]["value"] for result in found) for name in classes]
-            values += [results.mean(result[metric]["macro"] for result in found) for metric in ("roc_auc", "f1")]
-            values.append(results.mean(result["expected_calibration_error"] for result in found))
+            values = [results.mean(results.part(each, name) for each in known) for name in classes]
+            values += [results.mean(result[metric]["macro"] for result in found) for metric in macro.values()]
+            errors = (result["expected_calibration_error"] for result in found)
+            values.append(results.mean(error["macro"] if multilabel else error for error in errors))
             body.append([f"{cell.source} → {cell.target}", results.name_method(cell), *map(percent, values)])
         return _table(caption, ["source → target", "method", *measures], body, numeric=measures)
+
+    def _tabulate_gaps(self, rows: Mapping[Cell, Sequence[Filled]]) -> list[Table]:
+        """How far the ROC-AUC of each label is from that of the classifier trained on the target; none of classes."""
+        gaps = {cell: row.lead_by_label for cell in rows if (row := self._compared.get(cell)) and row.lead_by_label}
+        labels = list(dict.fromkeys(name for of_cell in gaps.values() for name in of_cell))
+        body = []
+        for cell, of_cell in gaps.items():
+            lead = self._compared[cell].lead
+            described = [_describe(lead), *(_describe(of_cell.get(name)) for name in labels)]
+            body.append([f"{cell.source} → {cell.target}", results.name_method(cell), *described])
+        caption = "ROC-AUC above the classifier trained on the target itself, in points, with 95% intervals."
+        return [_table(caption, ["source → target", "method", "mean", *labels], body)] if body else []
 
     def _tell_data(self) -> Section:
         body, bullets = [], []
@@ -256,7 +276,7 @@ class _Report:
         criteria = [f"{key.removeprefix('select/')} {_short(best[key])}" for key in best if key.startswith("select/")]
         bullets = [
             f"The weights of step {best['step']} of {result['steps']} were kept, chosen by "
-            f"{_CRITERIA[result['select']]}. What the criteria were at that step: {', '.join(criteria)}."
+            f"{_tell_criterion(result)}. What the criteria were at that step: {', '.join(criteria)}."
         ]
         pictures = [
             *self._show(job, "curves.png", "Losses, accuracy and what is watched while training."),
@@ -266,6 +286,7 @@ class _Report:
             if job["id"] in evaluation["depends_on"]:
                 on = self._targets[evaluation["id"]]
                 pictures += self._show(evaluation, "confusion_matrix.png", f"Confusion matrix on {on}.")
+                pictures += self._show(evaluation, "roc_auc.png", f"ROC-AUC of each label on {on}.")
                 pictures += self._show(evaluation, "reliability.png", f"Reliability on {on}.")
         return Section(job["id"], bullets=bullets, pictures=pictures)
 
@@ -338,6 +359,13 @@ def _compare_counts(path: pathlib.Path) -> list[Table]:
     printed["difference"] = printed["count"] - printed["published"]
     caption = "Images of each class: ours, and those of the thesis's tables."
     return [pages.make_table(caption, printed, (printed["difference"] != 0).tolist())]
+
+
+def _tell_criterion(result: Mapping[str, Any]) -> str:
+    """By what a training chose its weights, of its result.json."""
+    if result.get("multilabel"):
+        return f"{result['measure']} on the validation images of the set that was learned"
+    return _CRITERIA[result["select"]]
 
 
 def _describe(estimate: Estimate | None, unit: str = "") -> str:

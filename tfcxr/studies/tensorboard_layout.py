@@ -13,6 +13,8 @@ _CHARTS = {
     "classifiers": {
         "balanced accuracy on validation": [r"(validation|source|target)/balanced_accuracy"],
         "recall on validation": [r"(validation|target)/recall/.*"],
+        "mean ROC-AUC and average precision on validation": [r"validation/(roc_auc|average_precision)$"],
+        "ROC-AUC of each label on validation": [r"validation/roc_auc/.*"],
         "loss of the steps": [r"train/(loss|total|cls)"],
         "gap between the domains: MMD": [r"mmd/.*"],
         "predicted shares of the classes on the target": [r"target/predicted/.*"],

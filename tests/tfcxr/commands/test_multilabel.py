@@ -1,19 +1,23 @@
 """Classifiers of labels that do not exclude each other, through the flags of train-baseline and evaluate."""
 
 import dataclasses
+import importlib.util
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+import tfcxr
 from flags import app
 from tests import classifier_runs, fakes, stopping
 from tests.tfcxr.commands.test_train_baseline import weights_of
 from tfcxr import data
 from tfcxr.classifiers.training import train_baseline as training
-from tfcxr.commands import evaluate, train_baseline, train_dcan
+from tfcxr.commands import evaluate, export_model, predict, train_baseline, train_dcan
 from tfrecords_builder.errors import InputError
 
 SMALL = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch_size=8", "--variant=plain"]
@@ -154,6 +158,55 @@ def test_evaluate_gives_each_label_and_their_means(records, run_dir, evaluated):
     for name in ("roc_auc", "roc", "precision_recall", "reliability"):
         assert (test / f"{name}.png").stat().st_size > 3000
     assert list((test / "tensorboard").glob("events*"))
+
+
+def test_an_export_gives_each_label_and_says_which_are_positive(records, run_dir, evaluated, tmp_path):
+    export = tmp_path / "export"
+    onnx = ["--onnx"] if importlib.util.find_spec("tf2onnx") else []
+    argv = ["export-model", f"--run_dir={run_dir}", f"--output_dir={export}", f"--evaluations={evaluated[1]}", *onnx]
+    assert app.run(export_model.main, export_model.define_flags, argv) == 0
+    model = tfcxr.load_classifier(export)
+    assert model.multilabel and model.classes == tuple(LABELS)
+    images = np.stack([fakes.draw(case, 16, seed=i) for i, case in enumerate(fakes.CASES)])[..., None] / np.float32(255)
+    expected = model(images).numpy()
+    table = pd.read_csv(evaluated[1] / "predictions.csv")
+    held = next(iter(data.RecordSet(records).dataset("test")))["image"].numpy()[None] / np.float32(255)
+    np.testing.assert_allclose(model(held).numpy()[0], table.filter(like="probability").iloc[0], atol=1e-5)
+    served = tf.saved_model.load(str(export)).signatures["image_tensor"](images=tf.constant(images))
+    assert served.keys() == {"probabilities", "positive", "label_names"}
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(served["positive"], expected >= 0.5)
+    assert [name.decode() for name in served["label_names"].numpy()[3]] == LABELS
+    card = (export / "assets" / "model_card.md").read_text()
+    assert f"{100 * read(evaluated[1])['roc_auc']['macro']:.1f} (" in card
+    if onnx:
+        onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        session = onnxruntime.InferenceSession(str(export / "model.onnx"), providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+        assert session.get_modelmeta().custom_metadata_map["multilabel"] == "True"
+
+
+def test_predict_writes_a_column_and_a_heat_map_for_each_label(run_dir, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, case in enumerate(fakes.CASES):
+        Image.fromarray(fakes.draw(case, 16, seed=i)).save(folder / f"{i}.png")
+    arguments = [f"--model={run_dir}", f"--images={folder}"]
+
+    def call(*flags):
+        return app.run(predict.main, predict.define_flags, ["predict", *arguments, *flags])
+
+    assert call(f"--output={tmp_path / 'a.csv'}", f"--heatmaps={tmp_path / 'a'}") == 0
+    table = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert list(table) == ["image", "positive", *(f"probability {name}" for name in LABELS), "heatmap"]
+    for _, row in table.iterrows():
+        assert row["positive"] == "|".join(name for name in LABELS if row[f"probability {name}"] >= 0.5)
+    names = "--heatmap_labels=Pneumonia,Cardiomegaly,Pneumothorax"
+    assert call(f"--output={tmp_path / 'b.csv'}", f"--heatmaps={tmp_path / 'b'}", names) == 0
+    widths = {Image.open(tmp_path / "b" / name).size[0] for name in pd.read_csv(tmp_path / "b.csv")["heatmap"]}
+    assert widths == {4 * 450}
+    assert call(f"--output={tmp_path / 'c.csv'}", "--heatmap_labels=Edema") == 2
+    assert "--heatmap_labels=Edema: the model has no such label" in capsys.readouterr().err
 
 
 def test_models_of_other_labels_and_records_are_compared_on_what_they_share(records, run_dir, evaluated, tmp_path):

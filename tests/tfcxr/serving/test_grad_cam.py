@@ -80,7 +80,7 @@ def test_overlay_is_hot_where_the_map_is(tmp_path):
     heat[0, 0] = 1
     part = grad_cam.cropped_part(32, (0, 90, -15, 75))  # of the picture padded to a square
     np.testing.assert_allclose(part, (90 * 2 / 37, 90 * 34 / 37, -15 + 90 * 2 / 37, -15 + 90 * 34 / 37))
-    grad_cam.draw_overlay(tmp_path / "a.png", picture, heat, part, "a $ name: A, 0.9")
+    grad_cam.draw_overlay(tmp_path / "a.png", picture, {"A, 0.9": heat}, part, "a $ name")
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
     red = (pixels[..., 0] - pixels[..., 2] > 60) & (np.arange(pixels.shape[1]) < 0.85 * pixels.shape[1])
     rows, columns = np.nonzero(red)
@@ -88,3 +88,7 @@ def test_overlay_is_hot_where_the_map_is(tmp_path):
     assert len(rows) > 100
     assert columns.mean() > 0.45 * pixels.shape[1] and columns.mean() < 0.7 * pixels.shape[1]
     assert rows.mean() < 0.5 * pixels.shape[0]
+    # Six maps and the plain picture: two rows of four.
+    six = {str(i): np.roll(heat, i, axis=1) for i in range(6)}
+    grad_cam.draw_overlay(tmp_path / "b.png", np.full((60, 60), 0.5), six, (0, 60, 0, 60), "many")
+    assert Image.open(tmp_path / "b.png").size == (1800, 890)

@@ -8,6 +8,7 @@ CONFIG = {
     "kind": "dcan",
     "alignment": "dcan_noreg",
     "classes": ["A", "B"],
+    "multilabel": False,
     "label_version": "v",
     "backbone": "resnet50",
     "image_size": 224,
@@ -55,6 +56,26 @@ def test_numbers_that_an_evaluation_lacks_are_dashes():
         "recall": {"A": {"value": 0.25, "ci95": None}, "B": {"value": None, "ci95": None}},
     }
     assert "| chexpert | test | 20 | – | – | 25.0 | – |" in model_cards.classifier_card(CONFIG, {}, [evaluation])
+
+
+def test_of_labels_each_has_its_score():
+    config = {**CONFIG, "kind": "baseline", "multilabel": True}
+    evaluation = {
+        "records": {"source": "chexpert"},
+        "split": "test",
+        "num_images": 20,
+        "num_patients": 9,
+        "mean_of": ["A"],
+        "roc_auc": {
+            "macro": 0.75, "macro_ci95": [0.7, 0.8],
+            "per_class": {"A": 0.75, "B": None}, "per_class_ci95": {"A": [0.7, 0.8], "B": None},
+        },
+    }  # fmt: skip
+    best = {"step": 7, "validation/roc_auc": 0.9}
+    card = model_cards.classifier_card(config, {"best": best, "select": "source"}, [evaluation])
+    assert "Probabilities of labels that do not exclude each other" in card
+    assert "Mean ROC-AUC there on validation images: 90.0% (chosen on them, so optimistic)." in card
+    assert "| chexpert | test | 20 | 9 | 75.0 (70.0–80.0) (1) | 75.0 (70.0–80.0) | – |" in card
 
 
 def test_unknown_pictures_are_a_guess():

@@ -365,7 +365,7 @@ def _check_output(config: BaselineConfig, record_set: data.RecordSet, multilabel
                     "--multilabel to learn the labels instead"
                 )
     elif record_set.info.multilabel:
-        given = [name for name in ("balanced", "labelled_per_class") if getattr(config, name)]
+        given = [name for name in choices.CLASS_FLAGS if getattr(config, name)]
         if given:
             raise InputError(
                 f"--{given[0]}: needs classes, which {record_set.path} (label version {record_set.info.label_version}) "
