@@ -123,8 +123,8 @@ def flags(tmp_path):
     return [
         "study", f"--workspace={tmp_path / 'workspace'}", "--name=several", "--label_versions=multilabel",
         "--resolution=16", "--cells=a, b -> b: none",
-        "--phantom=a: --hospital=a --num_patients=60 --resolution=16 --workers=1",
-        "--phantom=b: --hospital=b --num_patients=60 --resolution=16 --workers=1",
+        "--phantom=a: --hospital=a --num_patients=200 --resolution=16 --workers=1",
+        "--phantom=b: --hospital=b --num_patients=200 --resolution=16 --workers=1",
         "--records=a: --dataset=chexpert", "--records=b: --dataset=chestxray", "--evaluate_flags=--resamples=50",
     ]  # fmt: skip
 
