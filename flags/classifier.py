@@ -183,7 +183,7 @@ def define_dcan(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "mmd", None, choices.MMDS,
         "estimate of the discrepancy (dan, dcan, dcan_noreg): linear takes n pairs of a batch of n images, quadratic "
-        "all n^2 and varies less; default: quadratic",
+        "all n^2 and varies less; default: that of the papers for dcan and dcan_noreg, linear; dan quadratic",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(

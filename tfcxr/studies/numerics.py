@@ -14,6 +14,6 @@ VERSIONS = {
     "generate": 1,
     "pretrain": 1,
     "train-baseline": 2,  # random first weights have seeds of their own
-    "train-dcan": 3,  # likewise; dcan and dcan_noreg use the quadratic estimate of the discrepancy
+    "train-dcan": 2,  # likewise
     "evaluate": 1,
 }

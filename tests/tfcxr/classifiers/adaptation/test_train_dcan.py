@@ -37,7 +37,7 @@ def test_dcan_is_the_sum_of_its_terms():
     corrected, corrected_logits = run.classifier.correct(features[8:])
     probabilities = tf.nn.softmax(corrected_logits)
     np.testing.assert_allclose(values["cls"], losses.cross_entropy(logits, labels), rtol=1e-5)
-    np.testing.assert_allclose(values["mmd_features"], losses.quadratic_mmd(features[:8], corrected), rtol=1e-4)
+    np.testing.assert_allclose(values["mmd_features"], losses.linear_mmd(features[:8], corrected), rtol=1e-4)
     np.testing.assert_allclose(values["entropy"], losses.entropy(probabilities), rtol=1e-5)
     discrepancy = values["mmd_features"] + values["mmd_probabilities"] + values["reg"]
     np.testing.assert_allclose(values["total"], values["cls"] + 1.5 * discrepancy + 0.1 * values["entropy"], rtol=1e-5)

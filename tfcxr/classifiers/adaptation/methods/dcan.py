@@ -18,6 +18,7 @@ class DcanNoReg(Method):
 
     corrected = True
     uses_mmd = True
+    default_mmd = "linear"
     default_alpha = 1.5
 
     def __init__(self, setting: Setting):

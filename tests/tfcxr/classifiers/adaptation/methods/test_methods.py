@@ -96,12 +96,13 @@ def test_dan_is_the_multi_kernel_discrepancy_of_the_features():
     np.testing.assert_allclose(make("dan").losses(batch)["mmd_features"], expected, rtol=1e-5)
 
 
-def test_the_linear_estimate_is_a_choice():
+def test_the_estimate_of_the_discrepancy_is_a_choice():
     batch = make_batch()
-    expected = losses.linear_mmd(batch.source_features, batch.target_features)
-    for name in ("dan", "dcan_noreg"):
-        np.testing.assert_allclose(make(name, mmd="linear").losses(batch)["mmd_features"], expected, rtol=1e-6)
-    assert make("dan").mmd == make("dcan").mmd == "quadratic"
+    for mmd, estimate in (("linear", losses.linear_mmd), ("quadratic", losses.quadratic_mmd)):
+        expected = estimate(batch.source_features, batch.target_features)
+        for name in ("dan", "dcan_noreg"):
+            np.testing.assert_allclose(make(name, mmd=mmd).losses(batch)["mmd_features"], expected, rtol=1e-6)
+    assert (make("dan").mmd, make("dcan").mmd, make("dcan_noreg").mmd) == ("quadratic", "linear", "linear")
 
 
 def test_fixmatch_takes_certain_predictions_for_labels():
@@ -223,12 +224,12 @@ def test_dcan_noreg_measures_features_and_probabilities():
     batch = make_batch()
     values = make("dcan_noreg").losses(batch)
     np.testing.assert_allclose(
-        values["mmd_features"], losses.quadratic_mmd(batch.source_features, batch.target_features), rtol=1e-6
+        values["mmd_features"], losses.linear_mmd(batch.source_features, batch.target_features), rtol=1e-6
     )
     probabilities = [softmax(logits.numpy()) for logits in (batch.source_logits, batch.target_logits)]
     np.testing.assert_allclose(
         values["mmd_probabilities"],
-        losses.quadratic_mmd(*map(tf.constant, probabilities), num_kernels=1, width=1.68),
+        losses.linear_mmd(*map(tf.constant, probabilities), num_kernels=1, width=1.68),
         rtol=1e-4,
     )
     np.testing.assert_allclose(values["entropy"], entropies(probabilities[1]).mean(), rtol=1e-5)
