@@ -250,7 +250,6 @@ def resumable_folder(
                     f"--output_dir={path}: {partial}, where tfcxr would write, is not its own; move it away"
                 )
             partial.mkdir(exist_ok=True)
-            write_json(partial / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": []})
         except InUse as error:
             raise InputError(
                 f"--output_dir={path}: another program is writing it; wait, or choose another folder"
@@ -259,6 +258,7 @@ def resumable_folder(
             raise InputError(f"--output_dir={path}: cannot be made ({error.strerror})") from error
         try:
             with naming_failures(path, "--output_dir"):
+                write_json(partial / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": []})
                 yield partial
                 _put_in_place(partial, path, overwrite, "--output_dir")
         except RunError as error:

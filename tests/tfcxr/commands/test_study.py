@@ -16,6 +16,7 @@ from tfcxr.classifiers.adaptation.methods import FORMER_NAMES
 from tfcxr.commands import study
 from tfcxr.training import runs
 from tfrecords_builder import files
+from tools import digits
 
 PRESETS = sorted(path.stem for path in (app.PRESETS / "study").glob("*.flags"))
 
@@ -268,21 +269,27 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     text = (app.PRESETS / "study" / f"{preset}.flags").read_text()
     layouts = {"chexpert": fakes.make_chexpert, "chestxray8": fakes.make_chestxray, "nih": fakes.make_chestxray}
-    data = []
+    data, more = [], []
+    if preset == "digits":
+        folder = tmp_path / "digits"
+        assert app.run(digits.main, digits.define_flags, ["digits", f"--output_dir={folder}"]) == 0
+        data, more = [f"{name}:{folder / name}" for name in ("source", "target")], [f"{folder}/versions.json"]
+        capsys.readouterr()
     for name in re.findall(r"^--records=(\S+):", text, re.MULTILINE):
-        if f"--phantom={name}:" not in text:
+        if f"--phantom={name}:" not in text and preset != "digits":
             layouts[name.split("-")[0]](tmp_path / name, num_patients=5)
             data.append(f"{name}:{tmp_path / name}")
             if name.endswith("-ap"):
                 [table] = (tmp_path / name).glob("Data_Entry*.csv")
                 table.write_text(table.read_text().replace(",PA,", ",AP,"))
     given = [f"--data={','.join(data)}"] if data else []
+    given += [f"--label_versions_file={file}" for file in more]
     assert call(f"--flagfile=study/{preset}", f"--workspace={tmp_path}", *given, "--dry_run") == 0
     out = capsys.readouterr().out
     jobs, cells = (int(number) for number in re.search(r"(\d+) jobs: .* (\d+) cells", out).groups())
     expected = {
-        "phantom": (17, 6), "phantom_adaptation": (58, 27), "nih_small": (47, 18), "thesis_counts": (2, 0),
-        "thesis_5_8": (21, 12),
+        "phantom": (17, 6), "digits": (28, 13), "phantom_adaptation": (64, 30), "nih_small": (47, 18),
+        "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
         "thesis_5_9": (37, 24), "thesis_5_10": (28, 12), "thesis_5_11": (12, 4), "thesis_5_12": (12, 4),
         "thesis_5_13": (20, 8), "thesis_5_14": (12, 4),
     }  # fmt: skip

@@ -27,7 +27,8 @@ def test_every_chart_finds_a_curve_of_the_tiny_study(tiny_study):
         for chart in category.chart:
             patterns = list(chart.multiline.tag)
             matching = [tag for tag in tags if any(re.fullmatch(pattern, tag) for pattern in patterns)]
-            assert matching, chart.title
+            # This study has no classifier of several labels.
+            assert matching or chart.title.startswith(("mean ROC-AUC", "ROC-AUC of each label")), chart.title
 
 
 def test_it_is_written_once(tmp_path):
