@@ -107,8 +107,11 @@ def test_the_estimate_of_the_discrepancy_is_a_choice():
 
 def test_fixmatch_takes_certain_predictions_for_labels():
     batch = make_batch()
-    teacher, strong = (softmax(x.numpy().astype(np.float64)) for x in (batch.teacher_logits, batch.strong_logits))
-    threshold = np.median(teacher.max(axis=1))
+    logits = (batch.teacher_logits, batch.strong_logits, batch.source_logits)
+    teacher, strong, source = (softmax(x.numpy().astype(np.float64)) for x in logits)
+    teacher = teacher * source.mean(axis=0) / teacher.mean(axis=0)
+    teacher /= teacher.sum(axis=1, keepdims=True)
+    threshold = np.sort(teacher.max(axis=1))[2:4].mean()
     certain = teacher.max(axis=1) >= threshold
     assert 0 < certain.sum() < N
     each = -np.log(strong[np.arange(N), teacher.argmax(axis=1)])
