@@ -14,6 +14,6 @@ VERSIONS = {
     "generate": 1,
     "pretrain": 1,
     "train-baseline": 2,  # random first weights have seeds of their own
-    "train-dcan": 3,  # likewise; dan uses the quadratic estimate of the discrepancy
+    "train-dcan": 3,  # likewise; fixmatch aligns its predictions with the shares of the source
     "evaluate": 1,
 }
