@@ -1,12 +1,16 @@
 """Flags that several binaries share. Every function defines its flags in the FlagValues it is given."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from absl import flags
 
 from tfrecords_builder import labels
+
+Settings = TypeVar("Settings")
 
 
 def define_required(fv: flags.FlagValues, name: str, what: str) -> None:
@@ -27,6 +31,11 @@ def define_folder(fv: flags.FlagValues, name: str, help_text: str, *, required: 
 def define_file(fv: flags.FlagValues, name: str, help_text: str) -> None:
     """Defines an optional flag that names an existing, readable file."""
     _define_path(fv, name, help_text, pathlib.Path.is_file, "there is no such file")
+
+
+def read_settings(fv: flags.FlagValues, cls: type[Settings]) -> Settings:
+    """The settings of a dataclass, each of whose fields is named like a flag."""
+    return cls(**{field.name: fv[field.name].value for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
 class PathFlag(flags.Flag):

@@ -357,19 +357,13 @@ def choose_fraction(patients: np.ndarray, memberships: np.ndarray, fraction: flo
     Returns:
         bool [N].
     """
-    row, _, strata = policies.stratify(_patient_numbers(patients), memberships)
+    row, _, strata = policies.stratify(policies.number_patients(patients), memberships)
     chosen = np.zeros(len(strata), bool)
     for k in np.unique(strata):
         members = np.flatnonzero(strata == k)
         number = round(fraction * len(members))
         chosen[np.random.default_rng([seed, k]).permutation(members)[:number]] = True
     return chosen[row]
-
-
-def _patient_numbers(patients: np.ndarray) -> np.ndarray:
-    """A number for each patient, int64 [N]; images without a patient have one each."""
-    _, numbers = np.unique(patients.astype(str), return_inverse=True)
-    return np.where(patients == "", numbers.max(initial=0) + 1 + np.arange(len(patients)), numbers)
 
 
 class _Patients:
@@ -380,7 +374,7 @@ class _Patients:
     """
 
     def __init__(self, patients: np.ndarray):
-        _, number = np.unique(_patient_numbers(patients), return_inverse=True)
+        number = policies.number_patients(patients)
         counts = np.bincount(number, minlength=1)
         firsts = np.cumsum(counts) - counts
         self._order = np.argsort(number, kind="stable")

@@ -107,6 +107,19 @@ class Reliability:
         gap = np.nan_to_num(np.abs(self.confidence - self.accuracy))
         return float((gap * self.counts).sum() / self.counts.sum())
 
+    def rows(self) -> list[dict[str, float | None]]:
+        """The bins as result.json has them: {"low", "high", "count", "confidence", "accuracy"} each."""
+        return [
+            {
+                "low": float(self.edges[i]),
+                "high": float(self.edges[i + 1]),
+                "count": int(self.counts[i]),
+                "confidence": finite(self.confidence[i]),
+                "accuracy": finite(self.accuracy[i]),
+            }
+            for i in range(len(self.counts))
+        ]
+
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = NUM_BINS) -> Reliability:
     """How often predictions of some confidence are right.

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,14 @@ _EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False}
 def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:
     """What the functions here read of a run or export: name relative to an export -> file; exports copy these."""
     return {"config.json": pathlib.Path(path) / "config.json", WEIGHTS: weights_path(path)}
+
+
+def copy_files(path: str | os.PathLike, folder: pathlib.Path) -> None:
+    """Copies what `files_of` a run or export names into an existing folder, an export."""
+    for name, source in files_of(path).items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def weights_of_step(path: str | os.PathLike, step: int) -> pathlib.Path:

@@ -36,20 +36,18 @@ def main(fv):
 
     check(fv)
     strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
+    config = common.read_settings(fv, pretrain.PretrainingConfig)
     record_set = data.RecordSet(fv.records)
-    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    with strategies.naming_lost_workers(strategy), strategy.scope():
-        training = pretrain.Pretraining(_config(fv), record_set, load_weights=fresh)
-        with loop.open_run(
-            strategy,
-            fv.run_dir,
-            kind="pretrain",
-            config=training.run_config(),
-            records_digests={"records": record_set.info.digest},
-            overwrite=fv.overwrite,
-        ) as run:
-            app.write_flags(fv, run.path)
-            result = training.train(run)
+    with loop.started(
+        strategy,
+        lambda fresh: pretrain.Pretraining(config, record_set, load_weights=fresh),
+        fv.run_dir,
+        kind="pretrain",
+        records_digests={"records": record_set.info.digest},
+        overwrite=fv.overwrite,
+    ) as (training, run):
+        app.write_flags(fv, run.path)
+        result = training.train(run)
     best = result["best"]
     probe = f" (linear probe: AUC {best['probe/auc']:.3f} on validation)" if "probe/auc" in best else ""
     print(f"Kept step {best['step']}{probe}. Run: {fv.run_dir}")
@@ -62,24 +60,13 @@ def check(fv, pending=()):
         fv: the parsed flags.
         pending: flags that name what other programs have yet to make; those are not looked into.
     """
-    from tfcxr.classifiers import choices
     from tfcxr.classifiers.pretraining import pretrain
     from tfcxr.classifiers.training import loop
 
     del pending  # no folder is looked into
-    pretrain.check_settings(_config(fv))
-    if not fv.init_from and (fv.overwrite or not loop.has_checkpoint(fv.run_dir)):
-        choices.find_weights(fv.backbone, fv.weights)
-
-
-def _config(fv):
-    import dataclasses
-
-    from tfcxr.classifiers.pretraining import pretrain
-
-    names = [field.name for field in dataclasses.fields(pretrain.PretrainingConfig)]
-    values = {name: fv[name].value for name in names}
-    return pretrain.PretrainingConfig(**{**values, "splits": tuple(fv.splits)})
+    settings = common.read_settings(fv, pretrain.PretrainingConfig)
+    pretrain.check_settings(settings)
+    loop.check_first_weights(settings, fv.run_dir, overwrite=fv.overwrite)
 
 
 if __name__ == "__main__":

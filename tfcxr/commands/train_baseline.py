@@ -34,25 +34,22 @@ def main(fv):
 
     check(fv)
     strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
-    config = _config(fv)
+    config = common.read_settings(fv, train_baseline.BaselineConfig)
     record_set = data.RecordSet(fv.records)
     extra_set = data.RecordSet(fv.extra_records) if fv.extra_records else None
     digests = {"records": record_set.info.digest}
     if extra_set:
         digests["extra_records"] = extra_set.info.digest
-    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    with strategies.naming_lost_workers(strategy), strategy.scope():
-        training = train_baseline.Baseline(config, record_set, extra_set, load_weights=fresh)
-        with loop.open_run(
-            strategy,
-            fv.run_dir,
-            kind="baseline",
-            config=training.run_config(),
-            records_digests=digests,
-            overwrite=fv.overwrite,
-        ) as run:
-            app.write_flags(fv, run.path)
-            result = training.train(run)
+    with loop.started(
+        strategy,
+        lambda fresh: train_baseline.Baseline(config, record_set, extra_set, load_weights=fresh),
+        fv.run_dir,
+        kind="baseline",
+        records_digests=digests,
+        overwrite=fv.overwrite,
+    ) as (training, run):
+        app.write_flags(fv, run.path)
+        result = training.train(run)
     best = result["best"]
     print(
         f"Best {result['measure']} on validation: {best['select/source']:.3f} at step {best['step']}. Run: {fv.run_dir}"
@@ -66,22 +63,12 @@ def check(fv, pending=()):
         fv: the parsed flags.
         pending: flags that name what other programs have yet to make; those are not looked into.
     """
-    from tfcxr.classifiers import choices
     from tfcxr.classifiers.training import loop, train_baseline
 
     del pending  # no folder is looked into
-    train_baseline.check_settings(_config(fv), fv.extra_records)
-    if not fv.init_from and (fv.overwrite or not loop.has_checkpoint(fv.run_dir)):
-        choices.find_weights(fv.backbone, fv.weights)
-
-
-def _config(fv):
-    import dataclasses
-
-    from tfcxr.classifiers.training import train_baseline
-
-    names = [field.name for field in dataclasses.fields(train_baseline.BaselineConfig)]
-    return train_baseline.BaselineConfig(**{name: fv[name].value for name in names})
+    settings = common.read_settings(fv, train_baseline.BaselineConfig)
+    train_baseline.check_settings(settings, fv.extra_records)
+    loop.check_first_weights(settings, fv.run_dir, overwrite=fv.overwrite)
 
 
 if __name__ == "__main__":

@@ -38,22 +38,19 @@ def main(fv):
 
     check(fv)
     strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
-    config = _config(fv)
+    config = common.read_settings(fv, train_dcan.AdaptationConfig)
     source = data.RecordSet(fv.source_records, flag="--source_records")
     target = data.RecordSet(fv.target_records, flag="--target_records")
-    fresh = fv.overwrite or not loop.has_checkpoint(fv.run_dir)
-    with strategies.naming_lost_workers(strategy), strategy.scope():
-        training = train_dcan.Adaptation(config, source, target, load_weights=fresh)
-        with loop.open_run(
-            strategy,
-            fv.run_dir,
-            kind="dcan",
-            config=training.run_config(),
-            records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
-            overwrite=fv.overwrite,
-        ) as run:
-            app.write_flags(fv, run.path)
-            result = training.train(run, embeddings_every=fv.embeddings_every)
+    with loop.started(
+        strategy,
+        lambda fresh: train_dcan.Adaptation(config, source, target, load_weights=fresh),
+        fv.run_dir,
+        kind="dcan",
+        records_digests={"source_records": source.info.digest, "target_records": target.info.digest},
+        overwrite=fv.overwrite,
+    ) as (training, run):
+        app.write_flags(fv, run.path)
+        result = training.train(run, embeddings_every=fv.embeddings_every)
     best = result["best"]
     print(
         f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "
@@ -68,23 +65,13 @@ def check(fv, pending=()):
         fv: the parsed flags.
         pending: flags that name what other programs have yet to make; those are not looked into.
     """
-    from tfcxr.classifiers import choices
     from tfcxr.classifiers.adaptation import train_dcan
     from tfcxr.classifiers.training import loop
 
     del pending  # no folder is looked into
-    train_dcan.check_settings(_config(fv))
-    if not fv.init_from and (fv.overwrite or not loop.has_checkpoint(fv.run_dir)):
-        choices.find_weights(fv.backbone, fv.weights)
-
-
-def _config(fv):
-    import dataclasses
-
-    from tfcxr.classifiers.adaptation import train_dcan
-
-    names = [field.name for field in dataclasses.fields(train_dcan.AdaptationConfig)]
-    return train_dcan.AdaptationConfig(**{name: fv[name].value for name in names})
+    settings = common.read_settings(fv, train_dcan.AdaptationConfig)
+    train_dcan.check_settings(settings)
+    loop.check_first_weights(settings, fv.run_dir, overwrite=fv.overwrite)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ how often the patient was drawn. Statistics are computed from weights for many r
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfcxr import metrics
+from tfrecords_builder.splits import policies
 
 # Images x resamples in one step: arrays of 8 MB fit in a processor's cache better than large ones.
 _BLOCK = 2_000_000
@@ -41,8 +43,7 @@ class PatientBootstrap:
             resamples: number of resamples.
             seed: every call of `sample` draws the same.
         """
-        names = np.asarray([name or f"\0{i}" for i, name in enumerate(patients)])
-        self.patient = np.unique(names, return_inverse=True)[1]
+        self.patient = policies.number_patients(patients)
         self.num_patients = int(self.patient.max()) + 1
         self.resamples, self.seed, self.redrawn = resamples, seed, 0
         if labels.ndim == 2:
@@ -52,6 +53,10 @@ class PatientBootstrap:
         else:
             present, classes = np.unique(labels, return_inverse=True)
             self._class_counts = self.count(classes, len(present))
+
+    def describe(self) -> dict[str, Any]:
+        """How the last call of `sample` drew, as result.json has it."""
+        return {"resamples": self.resamples, "redrawn": int(self.redrawn), "unit": "patient", "seed": self.seed}
 
     def count(self, cells: np.ndarray, num_cells: int) -> np.ndarray:
         """Images of each patient in each cell, float32 [patients, num_cells]; `cells`: int [N], negative for none."""

@@ -8,7 +8,7 @@ import numpy as np
 from tfcxr import metrics
 from tfcxr.evaluation import bootstrap
 from tfcxr.evaluation.operating_points import BEST_F1
-from tfcxr.evaluation.paired_test import Accuracy
+from tfcxr.evaluation.paired_test import Accuracy, describe_difference
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder.errors import InputError
 
@@ -54,9 +54,9 @@ def summarise(
     statistics = bootstrap.LabelStatistics(patients, members, probabilities, at)
     whole = statistics(np.ones((patients.num_patients, 1), np.float32))
     sampled = patients.sample(statistics)
-    both, sides = metrics.have_both(members), count_holders(patients, members)
+    sides = count_holders(patients, members)
     holders = sides.min(axis=1)
-    averaged = both & np.array([not mean_labels or name in mean_labels for name in labels])
+    averaged = _find_averaged(members, labels, mean_labels)
 
     def measure(name: str) -> dict[str, Any]:
         values = whole[name][0]
@@ -85,10 +85,10 @@ def summarise(
         "mean_of": [label for label, part in zip(labels, averaged, strict=True) if part],
         **{name: measure(name) for name in MEASURES},
         "f1_thresholds": cuts,
-        "reliability": {label: _bins(members[:, k], probabilities[:, k]) for k, label in enumerate(labels)},
-        "bootstrap": None
-        if sampled is None
-        else {"resamples": resamples, "redrawn": int(patients.redrawn), "unit": "patient", "seed": seed},
+        "reliability": {
+            label: metrics.reliability_of(members[:, k], probabilities[:, k]).rows() for k, label in enumerate(labels)
+        },
+        "bootstrap": None if sampled is None else patients.describe(),
         "warnings": _warnings(members, probabilities, labels, holders if sampled is not None else None),
     }
 
@@ -135,18 +135,12 @@ def compare(
 
     sampled = patients.sample(differences)
     holders = count_holders(patients, members).min(axis=1)
-    averaged = metrics.have_both(members) & np.array([not mean_labels or name in mean_labels for name in labels])
+    averaged = _find_averaged(members, labels, mean_labels)
 
     def row(name: str, columns: np.ndarray, num_holders: int) -> dict[str, Any]:
         a, b = (float(values[name][0, columns].mean()) if columns.any() else np.nan for values in (this, that))
         drawn = None if sampled is None or not columns.any() else sampled[name][:, columns].mean(axis=1)
-        ends = None if drawn is None else bootstrap.interval(drawn, num_holders)
-        return {
-            "this": metrics.finite(a),
-            "other": metrics.finite(b),
-            "difference": {"value": metrics.finite(a - b), "ci95": ends},
-            "p_value": bootstrap.p_value(drawn) if drawn is not None and ends else None,
-        }
+        return describe_difference(a, b, drawn, num_holders)
 
     own = np.eye(len(labels), dtype=bool)
     return {
@@ -218,18 +212,9 @@ def count_holders(patients: bootstrap.PatientBootstrap, members: np.ndarray) -> 
     return np.stack([patients.holders(is_label.astype(int), 2) for is_label in members.T])
 
 
-def _bins(is_label: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
-    bins = metrics.reliability_of(is_label, probabilities)
-    return [
-        {
-            "low": float(bins.edges[i]),
-            "high": float(bins.edges[i + 1]),
-            "count": int(bins.counts[i]),
-            "confidence": metrics.finite(bins.confidence[i]),
-            "accuracy": metrics.finite(bins.accuracy[i]),
-        }
-        for i in range(len(bins.counts))
-    ]
+def _find_averaged(members: np.ndarray, labels: Sequence[str], mean_labels: Sequence[str]) -> np.ndarray:
+    """Which labels the means are of, bool [K]: those wanted (none: all) that have both values."""
+    return metrics.have_both(members) & np.array([not mean_labels or name in mean_labels for name in labels])
 
 
 def _warnings(

@@ -76,13 +76,8 @@ def compare(
     holders = patients.holders(labels, len(classes))
 
     def row(column: int, num_holders: int) -> dict[str, Any]:
-        ends = None if sampled is None else bootstrap.interval(sampled["difference"][:, column], num_holders)
-        return {
-            "this": metrics.finite(this[0, column]),
-            "other": metrics.finite(that[0, column]),
-            "difference": {"value": metrics.finite(this[0, column] - that[0, column]), "ci95": ends},
-            "p_value": bootstrap.p_value(sampled["difference"][:, column]) if sampled and ends else None,
-        }
+        drawn = None if sampled is None else sampled["difference"][:, column]
+        return describe_difference(this[0, column], that[0, column], drawn, num_holders)
 
     right, other_right = predictions.predicted == labels, other.predicted == labels
     only_this, only_other = int((right & ~other_right).sum()), int((~right & other_right).sum())
@@ -96,6 +91,23 @@ def compare(
             "only_other_right": only_other,
             "p_value": float(stats.binomtest(only_this, disagree).pvalue) if disagree else 1.0,
         },
+    }
+
+
+def describe_difference(this: float, other: float, drawn: np.ndarray | None, holders: int) -> dict[str, Any]:
+    """A number of a comparison as result.json has it; see `compare`.
+
+    Args:
+        this, other: the number of both models; NaN where images are lacking.
+        drawn: the difference in each resample, [B]; None if there is none.
+        holders: patients on whom it rests, see `bootstrap.interval`.
+    """
+    ends = None if drawn is None else bootstrap.interval(drawn, holders)
+    return {
+        "this": metrics.finite(this),
+        "other": metrics.finite(other),
+        "difference": {"value": metrics.finite(this - other), "ci95": ends},
+        "p_value": bootstrap.p_value(drawn) if drawn is not None and ends else None,
     }
 
 

@@ -69,20 +69,9 @@ def summarise(
         "average_precision": per_class("average_precision", metrics.average_precision(labels, probabilities)),
         "f1": per_class("f1", metrics.f1_of_tables(table)),
         "expected_calibration_error": bins.expected_calibration_error,
-        "reliability": [
-            {
-                "low": float(bins.edges[i]),
-                "high": float(bins.edges[i + 1]),
-                "count": int(bins.counts[i]),
-                "confidence": metrics.finite(bins.confidence[i]),
-                "accuracy": metrics.finite(bins.accuracy[i]),
-            }
-            for i in range(len(bins.counts))
-        ],
+        "reliability": bins.rows(),
         "confusion_matrix": table.tolist(),
-        "bootstrap": None
-        if sampled is None
-        else {"resamples": resamples, "redrawn": int(patients.redrawn), "unit": "patient", "seed": seed},
+        "bootstrap": None if sampled is None else patients.describe(),
         "warnings": _warnings(table, classes, holders if sampled is not None else None),
     }
 

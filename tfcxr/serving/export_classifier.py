@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -174,10 +173,7 @@ def export_classifier(
     measured = [_read_evaluation(path, run_dir) for path in evaluations]
     result_path = run_dir / "result.json"
     card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
-    for name, source in loading.files_of(run_dir).items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+    loading.copy_files(run_dir, folder)
     with tempfile.TemporaryDirectory() as temporary:
         assets = pathlib.Path(temporary)
         files.write_text(assets / "class_names.txt", "".join(f"{name}\n" for name in classes))

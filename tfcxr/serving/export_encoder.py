@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import tensorflow as tf
@@ -55,10 +54,7 @@ def export_encoder(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str
     """
     model = loading.load_encoder(run_dir)
     picture = model.encoder.config.picture
-    for name, source in loading.files_of(run_dir).items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+    loading.copy_files(run_dir, folder)
     served = ServedEncoder(model, picture)
     tf.saved_model.save(served, str(folder), signatures=served.functions)
     return {

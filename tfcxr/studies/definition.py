@@ -13,6 +13,7 @@ from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
 NONE = "none"
+MULTILABEL = "multilabel"  # the label version without classes
 # The control of adaptations: the classifier of the source trained on in their loop, for as many steps, by no method.
 CONTINUED = "continued"
 UNADAPTED = (NONE, CONTINUED)

@@ -13,14 +13,12 @@ from typing import Any
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation import methods
 from tfcxr.studies import definition, numerics
-from tfcxr.studies.definition import NONE, Cell, Definition
+from tfcxr.studies.definition import MULTILABEL, NONE, Cell, Definition
 from tfcxr.studies.fingerprints import Fingerprints
 from tfrecords_builder.errors import InputError
 
 # A job's output does not depend on these.
 IGNORED = ("overwrite", "workers")
-
-_MULTILABEL = "multilabel"  # the label version without classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +190,14 @@ class _Planner:
         return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["variant"]
 
     def _gan(self, name: str) -> str:
-        inputs = {"records": self.records(name, _MULTILABEL)}
+        inputs = {"records": self.records(name, MULTILABEL)}
         return self._add("train-gan", name, {"resolution": self._study.resolution}, inputs, output=f"runs/gan-{name}")
 
     def _baseline(self, version: str, source: str, variant: str | None, seed: int) -> str:
         name = f"{version}-{source}-{NONE}-{variant}-seed{seed}"
         inputs = {"records": self.records(source, version)}
         own = {"variant": variant, "seed": seed}
-        if version == _MULTILABEL:
+        if version == MULTILABEL:
             self._refuse_class_flags()
         return self._add("train-baseline", name, own, inputs, output=f"runs/{name}")
 
@@ -209,7 +207,7 @@ class _Planner:
         values = self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values
         for flag in choices.CLASS_FLAGS:
             if values[flag]:
-                raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {_MULTILABEL} has not")
+                raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {MULTILABEL} has not")
 
     def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
         inputs = {

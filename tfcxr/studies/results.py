@@ -10,7 +10,7 @@ from typing import Any
 
 from tfcxr.classifiers.adaptation import methods
 from tfcxr.percentages import NOTHING, interval, percent
-from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.definition import MULTILABEL, NONE, Cell
 from tfcxr.studies.running import DONE
 from tfrecords_builder import files
 
@@ -27,7 +27,6 @@ ABOUT_INTERVALS = (
 # Row (as of `group`) -> ends of the 95% interval of its score, fractions.
 Intervals = Mapping[Cell, Sequence[float]]
 
-_MULTILABEL = "multilabel"  # the label version without classes
 _MEAN_AUC = "mean ROC-AUC"
 _PUBLISHED = pathlib.Path(__file__).with_name("thesis_results.csv")
 _MACRO = ("roc_auc", "average_precision", "f1")
@@ -54,7 +53,7 @@ class Filled:
     def multilabel(self) -> bool:
         """Whether the result is of labels that do not exclude each other; if there is none, by the label version."""
         if self.result is None:
-            return self.cell.label_version == _MULTILABEL
+            return self.cell.label_version == MULTILABEL
         return self.result.get("multilabel", False)
 
     @property

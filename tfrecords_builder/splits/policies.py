@@ -8,7 +8,7 @@ that a classifier is tested on in `v1_0s`. (`--missing_images=skip` is the excep
 An image without a patient (an empty id: synthetic images, folder sets that do not know theirs) is a group of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -163,6 +163,12 @@ def _memberships(frame: pd.DataFrame) -> np.ndarray:
     extra = (frame["extra"] != "").to_numpy()
     alone = positive & (positive.sum(axis=1) + extra == 1)[:, None]
     return np.column_stack([positive, alone, extra, ~positive.any(axis=1) & ~extra])
+
+
+def number_patients(patients: Iterable[str]) -> np.ndarray:
+    """A number for each patient, int64 [N] in 0..P-1, of ids [N]; an image without one is a patient of its own."""
+    names = [name or f"\0{i}" for i, name in enumerate(patients)]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def stratify(groups: np.ndarray, memberships: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

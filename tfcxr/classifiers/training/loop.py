@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr import data, metrics
-from tfcxr.classifiers import inference, loading
+from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.classifiers.training import best_weights
 from tfcxr.training import checkpoints, controller, early_stop, runs, strategies
@@ -319,6 +319,47 @@ class Trainer:
             f"training diverged: {', '.join(bad)} {'is' if len(bad) == 1 else 'are'} not finite before step "
             f"{self.step}; {kept}; try a smaller --learning_rate"
         )
+
+
+def check_first_weights(settings: Any, run_dir: str, *, overwrite: bool) -> None:
+    """Raises InputError if weights from which a new run is to start are not there.
+
+    Args:
+        settings: `backbone`, `weights` and `init_from`, see loading.initialise.
+        run_dir: a run that goes on there has its own weights.
+        overwrite: whether an earlier run there is replaced.
+    """
+    if not settings.init_from and is_fresh(run_dir, overwrite=overwrite):
+        choices.find_weights(settings.backbone, settings.weights)
+
+
+def is_fresh(run_dir: str, *, overwrite: bool) -> bool:
+    """Whether a call with this run folder begins with the first weights."""
+    return overwrite or not has_checkpoint(run_dir)
+
+
+@contextlib.contextmanager
+def started(
+    strategy: tf.distribute.Strategy,
+    make: Callable[[bool], Any],
+    run_dir: str,
+    *,
+    overwrite: bool,
+    **described: Any,
+) -> Iterator[tuple[Any, runs.RunFolder]]:
+    """Makes a training under a strategy and opens its run.
+
+    Args:
+        strategy: devices and workers that share it.
+        make: the training, with a `run_config`; told whether to load first weights.
+        run_dir: its folder.
+        overwrite: whether an earlier run there is replaced.
+        **described: kind and records_digests, as of runs.RunFolder.open.
+    """
+    with strategies.naming_lost_workers(strategy), strategy.scope():
+        training = make(is_fresh(run_dir, overwrite=overwrite))
+        with open_run(strategy, run_dir, config=training.run_config(), overwrite=overwrite, **described) as run:
+            yield training, run
 
 
 @contextlib.contextmanager
