@@ -10,6 +10,7 @@ running.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import os
@@ -40,7 +41,8 @@ _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 class Step:
     """What is measured: a training step of `kind` (baseline or dcan) on images of `size` px, `batch` of each domain.
 
-    Of PyTorch there is resnet50 only.
+    Of kind `features` it is the frozen network's features and their loss, without gradients. PyTorch has resnet50, and
+    efficientnet_lite0 without DCAN.
     """
 
     kind: str
@@ -51,7 +53,7 @@ class Step:
     @property
     def domains(self) -> tuple[str, ...]:
         """Keys of the images in a batch."""
-        return ("image",) if self.kind == "baseline" else ("source", "target")
+        return ("source", "target") if self.kind == "dcan" else ("image",)
 
     @property
     def name(self) -> str:
@@ -60,7 +62,13 @@ class Step:
         return f"{self.kind}, {self.backbone}, {batch} images of {self.size} px"
 
 
-STEPS = (Step("baseline", 64, 32), Step("dcan", 64, 8), Step("dcan", 224, 8))
+STEPS = (
+    Step("baseline", 64, 32),
+    Step("dcan", 64, 8),
+    Step("dcan", 224, 8),
+    Step("baseline", 224, 32, "efficientnet_lite0"),
+    Step("features", 224, 32, "efficientnet_lite0"),
+)
 
 
 def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]:
@@ -81,7 +89,7 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
         "learning_rate": _LEARNING_RATE,
     }
     run: Any
-    if step.kind == "baseline":
+    if step.kind != "dcan":
         run = train_baseline.Baseline(train_baseline.BaselineConfig(**settings), record_set, load_weights=False)
         phase = run._stage2()
     else:
@@ -91,7 +99,16 @@ def make_ours(step: Step, precision: str, records: str) -> tuple[Any, Any, dict]
     count = max(1, _STATISTICS_IMAGES * 64**2 // (step.batch * step.size**2))
     batches = list(phase.stream(0, strategies.ALONE).take(count))
     _set_statistics(run.classifier, tf.concat([batch[domain] for batch in batches for domain in step.domains], axis=0))
+    if step.kind == "features":
+        phase = dataclasses.replace(phase, step=functools.partial(_frozen_step, run.classifier))
     return run.classifier, phase, batches[0]
+
+
+def _frozen_step(classifier, batch) -> dict[str, Any]:
+    from tfcxr.classifiers.training import losses
+
+    logits = classifier.classify(classifier.features(batch["image"], "source"), "source")
+    return {"loss": losses.cross_entropy(logits, batch["class"], None)}
 
 
 def _set_statistics(classifier, images) -> None:
@@ -169,7 +186,9 @@ def measure(
             code = f"from tools import bench_classifiers; bench_classifiers.{call}"
             workers[f"ours {precision}"] = stack.enter_context(turns.Worker(sys.executable, code))
         if torch_python:
-            make = f"lambda: torch_classifiers.make_step({step.kind!r}, {weights!r}, {_LEARNING_RATE})"
+            make = (
+                f"lambda: torch_classifiers.make_step({step.kind!r}, {step.backbone!r}, {weights!r}, {_LEARNING_RATE})"
+            )
             code = f"from tools import torch_classifiers, turns; turns.serve({make})"
             workers[PYTORCH] = stack.enter_context(turns.Worker(torch_python, code))
         first = {variant: worker.step()["losses"] for variant, worker in workers.items()}
@@ -287,6 +306,7 @@ def define_flags(fv: flags.FlagValues) -> None:
         "of ours; float32 belongs to it, and comes first; give the flag several times",
         flag_values=fv,
     )
+    flags.DEFINE_string("only", "", "measure only the steps in whose names this is", flag_values=fv)
     flags.DEFINE_integer("repeats", 7, "timed rounds", lower_bound=1, flag_values=fv)
     flags.DEFINE_integer(
         "waiting_steps", 20, "steps of a training of which the wait is told", lower_bound=1, flag_values=fv
@@ -301,8 +321,9 @@ def main(fv: flags.FlagValues) -> None:
     torch_python = fv.torch_python or (sys.executable if importlib.util.find_spec("torch") else None)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        records = {size: make_records(folder, fv.seed, size) for size in sorted({step.size for step in STEPS})}
-        for step in STEPS:
+        steps = [step for step in STEPS if fv.only in step.name]
+        records = {size: make_records(folder, fv.seed, size) for size in sorted({step.size for step in steps})}
+        for step in steps:
             rows = measure(
                 step,
                 records[step.size],
@@ -312,7 +333,7 @@ def main(fv: flags.FlagValues) -> None:
             )
             print("\n".join(map(format_row, rows)), flush=True)
             speed += rows
-        for step in STEPS:
+        for step in [step for step in steps if step.kind != "features"]:
             waiting.append(measure_waiting(step, records[step.size], folder, fv.waiting_steps))
             print(format_row(waiting[-1]), flush=True)
     if fv.output:

@@ -83,17 +83,25 @@ def test_measures_and_writes(tmp_path, monkeypatch, capsys):
     assert all(0 <= row["waiting_for_data"] < 1 for row in result["waiting"])
 
 
-@pytest.mark.parametrize("kind", ["baseline", "dcan"])
-def test_pytorch_computes_the_same_losses(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "backbone"),
+    [
+        ("baseline", "resnet50"),
+        ("dcan", "resnet50"),
+        ("baseline", "efficientnet_lite0"),
+        ("features", "efficientnet_lite0"),
+    ],
+)
+def test_pytorch_computes_the_same_losses(tmp_path, kind, backbone):
     pytest.importorskip("torch")
     from tools import torch_classifiers
 
     records = fakes.make_records(tmp_path, resolution=64, per_class=16)
-    step = bench_classifiers.Step(kind, 64, 8)
+    step = bench_classifiers.Step(kind, 64, 8, backbone)
     classifier, phase, batch = bench_classifiers.make_ours(step, "float32", str(records))
     weights = str(tmp_path / "weights.npz")
     np.savez(weights, **bench_classifiers.arrays_of(classifier, batch, step))
-    theirs = torch_classifiers.make_step(kind, weights, bench_classifiers._LEARNING_RATE)
+    theirs = torch_classifiers.make_step(kind, backbone, weights, bench_classifiers._LEARNING_RATE)
     ours = [{k: float(v) for k, v in bench_classifiers.losses_of(phase.step(batch)).items()} for _ in range(2)]
     others = [{k: float(v) for k, v in theirs().items()} for _ in range(2)]
     bench_classifiers._check_losses(step, {"ours float32": ours[0], bench_classifiers.PYTORCH: others[0]})
