@@ -108,6 +108,12 @@ def define_baseline(fv: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=fv,
     )
+    flags.DEFINE_enum(
+        "stage1_crops", "centre", choices.STAGE1_CROPS,
+        "what stage 1 sees: the centre of each image, whose features are computed once and kept in memory, or random "
+        "crops, whose features are computed at every step",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer("stage2_epochs", 10, "epochs of the whole network", lower_bound=1, flag_values=fv)
     flags.DEFINE_float(
         "learning_rate", None, "of stage 2; default: the variant's (0.001 or 0.0001)", lower_bound=1e-9, flag_values=fv

@@ -25,6 +25,7 @@ _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _READ_SHARDS_AT_ONCE = 16
 _READ_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 4096
 _GRAPH_SEED = 87654321  # any number but 0; this is the one that TensorFlow takes where none is set
 # Names the operations that read a record, and so what they say where one is damaged; see `naming_damage`.
 _READING = "reading_a_record"
@@ -223,29 +224,11 @@ def training_stream(
     Raises:
         InputError: no such split, no image, or with `balanced` no image of some class.
     """
-    table = record_set.labels(split)
-    keep = np.ones(len(table["class"]), bool) if only is None else only
+    keep = np.ones(record_set.num_examples(split), bool) if only is None else only
     if filter_labels is not None:
-        keep = keep & has_any(table["vector"], filter_labels)
-    if not keep.any():
-        raise InputError(f"{record_set.path}: the {split} split has no image to train on")
-    draw = functools.partial(_draw, record_set, split, table["class"], keep)
+        keep = keep & has_any(record_set.labels(split)["vector"], filter_labels)
     shares_of_classes = np.ones(record_set.num_classes, np.int64) if balanced else class_counts
-    if extra is None:
-        stream = draw(shares_of_classes, seed, start)
-    else:
-        again = _draw_extra(extra, draw, shares_of_classes)
-        parts = [
-            (int(keep.sum()), functools.partial(draw, shares_of_classes, seed)),
-            (extra.per_pass, functools.partial(again, seed + _EXTRA_SEED)),
-        ]
-        stream = _in_turn(parts, start)
-    counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), stream))
-    if shares_of_classes is not None:
-        # Classes come in turn: shuffling the batch keeps a loss that pairs neighbours from pairing classes.
-        counted = counted.batch(batch_size, drop_remainder=True)
-        counted = counted.map(lambda index, serialized: _shuffle_batch(index, serialized, seed))
-        counted = counted.unbatch()
+    counted = _count_draws(record_set, split, batch_size, seed, start, shares_of_classes, keep, extra)
     counted = _keep_own(counted, batch_size, shares, own, group)
 
     def to_training_example(index, serialized):
@@ -259,6 +242,65 @@ def training_stream(
 
     dataset = counted.map(to_training_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size // shares, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def training_rows(
+    record_set: RecordSet,
+    *,
+    number: int,
+    batch_size: int,
+    seed: int,
+    balanced: bool = False,
+    only: np.ndarray | None = None,
+    extra: Extra | None = None,
+) -> np.ndarray:
+    """Which images the first `number` draws of `training_stream` from the train split are; none is read.
+
+    Arguments and errors are those of `training_stream`.
+
+    Returns:
+        int64 [number]: rows of the train split; those of the extra images count on from its last one.
+    """
+    keep = np.ones(record_set.num_examples("train"), bool) if only is None else only
+    shares_of_classes = np.ones(record_set.num_classes, np.int64) if balanced else None
+    counted = _count_draws(record_set, "train", batch_size, seed, 0, shares_of_classes, keep, extra, by_row=True)
+    rows = counted.map(lambda _, row: row).batch(_ROWS_AT_ONCE).take(-(-number // _ROWS_AT_ONCE))
+    return np.concatenate([np.zeros(0, np.int64), *rows.as_numpy_iterator()])[:number]
+
+
+def _count_draws(
+    record_set: RecordSet,
+    split: str,
+    batch_size: int,
+    seed: int,
+    start: int,
+    shares_of_classes: np.ndarray | None,
+    keep: np.ndarray,
+    extra: Extra | None,
+    *,
+    by_row: bool = False,
+) -> tf.data.Dataset:
+    """Draws of a training stream, from number `start` on: pairs of number and example, or of number and row."""
+    if not keep.any():
+        raise InputError(f"{record_set.path}: the {split} split has no image to train on")
+    classes = record_set.labels(split)["class"]
+    draw = functools.partial(_draw, record_set, split, classes, keep, by_row=by_row)
+    if extra is None:
+        stream = draw(shares_of_classes, seed, start)
+    else:
+        again = _draw_extra(extra, draw, shares_of_classes, by_row=by_row, first_row=len(classes))
+        parts = [
+            (int(keep.sum()), functools.partial(draw, shares_of_classes, seed)),
+            (extra.per_pass, functools.partial(again, seed + _EXTRA_SEED)),
+        ]
+        stream = _in_turn(parts, start)
+    counted = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), stream))
+    if shares_of_classes is not None:
+        # Classes come in turn: shuffling the batch keeps a loss that pairs neighbours from pairing classes.
+        counted = counted.batch(batch_size, drop_remainder=True)
+        counted = counted.map(lambda index, drawn: _shuffle_batch(index, drawn, seed))
+        counted = counted.unbatch()
+    return counted
 
 
 def unlabelled_stream(
@@ -411,6 +453,31 @@ def share_rows(batch_size: int, shares: int, group: int = 4) -> np.ndarray:
     return columns.transpose(1, 0, 2).reshape(shares, -1)
 
 
+def fetch_examples(record_sets: Sequence[RecordSet], split: str, rows: tf.Tensor) -> tf.Tensor:
+    """Serialized examples of a split, each read at its place; for use in a graph.
+
+    Args:
+        record_sets: that have the split.
+        split: train, validation or test.
+        rows: int64 [N], of the split of the first set; those of the next set count on from its last one.
+
+    Returns:
+        string [N]. What is damaged is an error that `naming_damage` knows.
+    """
+
+    def read(chosen: np.ndarray) -> np.ndarray:
+        examples, first = np.empty(len(chosen), object), 0
+        for record_set in record_sets:
+            end = first + record_set.num_examples(split)
+            own = np.flatnonzero((chosen >= first) & (chosen < end))
+            examples[own] = _read_examples(record_set, split, chosen[own] - first)
+            first = end
+        return examples
+
+    with tf.name_scope(_READING):
+        return tf.ensure_shape(tf.numpy_function(read, [rows], tf.string), rows.shape)
+
+
 def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf.data.Dataset:
     """Each image of a split once, in order; the last batch may be smaller.
 
@@ -453,13 +520,11 @@ def _comes_from_reading(error: tf.errors.OpError) -> bool:
     return _READING in error.message or re.search(r"\.tfrecord-\d{5}-of-\d{5}; ", error.message) is not None
 
 
-def _shuffle_batch(index: tf.Tensor, serialized: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
-    return index, tf.random.experimental.stateless_shuffle(
-        serialized, tf.stack([tf.constant(seed, tf.int64), index[0]])
-    )
+def _shuffle_batch(index: tf.Tensor, drawn: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return index, tf.random.experimental.stateless_shuffle(drawn, tf.stack([tf.constant(seed, tf.int64), index[0]]))
 
 
-# (seed, first) -> endless dataset of serialized examples, from draw number `first` on.
+# (seed, first) -> endless dataset of serialized examples, or of rows, from draw number `first` on.
 _Draws = Callable[[int, int], tf.data.Dataset]
 
 
@@ -471,10 +536,13 @@ def _draw(
     class_shares: np.ndarray | None,
     seed: int,
     start: int,
+    *,
+    by_row: bool = False,
 ) -> tf.data.Dataset:
     """Draws the images of `keep`: one epoch after the other, or each class in the ratio of `class_shares`."""
+    epochs = functools.partial(_epochs, record_set, split, by_row=by_row)
     if class_shares is None:
-        return _epochs(record_set, split, keep, seed, start)
+        return epochs(keep, seed, start)
     if record_set.num_classes < 2:
         raise InputError(f"{record_set.path}: --balanced needs classes, and label version multilabel has none")
     parts = []
@@ -483,7 +551,7 @@ def _draw(
         if share and not of_class.any():
             raise InputError(f"{record_set.path}: the {split} split has no image of class {record_set.info.classes[k]}")
         if share:
-            parts.append((int(share), functools.partial(_epochs, record_set, split, of_class, seed + 1 + k)))
+            parts.append((int(share), functools.partial(epochs, of_class, seed + 1 + k)))
     return _in_turn(parts, start)
 
 
@@ -517,13 +585,23 @@ def _keep_own(
     return batches.map(lambda index, serialized: (tf.gather(index, rows), tf.gather(serialized, rows))).unbatch()
 
 
-def _draw_extra(extra: Extra, draw_main: Callable[..., tf.data.Dataset], class_shares: np.ndarray | None) -> _Draws:
+def _draw_extra(
+    extra: Extra,
+    draw_main: Callable[..., tf.data.Dataset],
+    class_shares: np.ndarray | None,
+    *,
+    by_row: bool,
+    first_row: int,
+) -> _Draws:
+    """Draws extra images; rows of the extra set count from `first_row` on."""
     classes = extra.record_set.labels("train")["class"]
     if extra.duplicate:
         if class_shares is None and extra.record_set.num_classes:
             class_shares = np.bincount(classes, minlength=extra.record_set.num_classes)
         return functools.partial(draw_main, class_shares)
-    return functools.partial(_draw, extra.record_set, "train", classes, np.ones(len(classes), bool), class_shares)
+    everything = np.ones(len(classes), bool)
+    draw = functools.partial(_draw, extra.record_set, "train", classes, everything, class_shares, by_row=by_row)
+    return (lambda seed, start: draw(seed, start).map(lambda row: row + first_row)) if by_row else draw
 
 
 def _in_turn(parts: Sequence[tuple[int, Callable[[int], tf.data.Dataset]]], start: int) -> tf.data.Dataset:
@@ -620,26 +698,28 @@ def interleave_rows(lengths: Sequence[int], order: np.ndarray, cycle: int) -> np
 
 def _fetch(record_set: RecordSet, split: str, rows: tf.data.Dataset) -> tf.data.Dataset:
     """Serialized examples of an endless stream of row numbers of a split, int64."""
-    paths = [pathlib.Path(path) for path in record_set.info.shard_paths(split)]
-    numbers, offsets = record_set.places(split)
-
-    def read(chosen: np.ndarray) -> np.ndarray:
-        examples = np.empty(len(chosen), object)
-        for number in np.unique(numbers[chosen]):
-            with paths[number].open("rb") as stream:
-                for i in np.flatnonzero(numbers[chosen] == number):
-                    try:
-                        examples[i] = shards.read_serialized(stream, int(offsets[chosen[i]]))
-                    except ValueError as error:
-                        raise ValueError(f"{paths[number]}: {error}") from error
-        return examples
+    record_set.places(split)  # known, or found to be damaged, before the first is read
 
     def fetch(chosen: tf.Tensor) -> tf.Tensor:
-        with tf.name_scope(_READING):
-            return tf.ensure_shape(tf.numpy_function(read, [chosen], tf.string), [_READ_ROWS_AT_ONCE])
+        return fetch_examples([record_set], split, chosen)
 
     return (
         rows.batch(_READ_ROWS_AT_ONCE, drop_remainder=True)
         .map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .unbatch()
     )
+
+
+def _read_examples(record_set: RecordSet, split: str, rows: np.ndarray) -> np.ndarray:
+    """Serialized examples of some rows of a split: bytes [N]. Raises ValueError if one is damaged."""
+    paths = [pathlib.Path(path) for path in record_set.info.shard_paths(split)]
+    numbers, offsets = record_set.places(split)
+    examples = np.empty(len(rows), object)
+    for number in np.unique(numbers[rows]):
+        with paths[number].open("rb") as stream:
+            for i in np.flatnonzero(numbers[rows] == number):
+                try:
+                    examples[i] = shards.read_serialized(stream, int(offsets[rows[i]]))
+                except ValueError as error:
+                    raise ValueError(f"{paths[number]}: {error}") from error
+    return examples

@@ -183,6 +183,27 @@ def test_a_mixed_stream_started_late_goes_on_as_the_unbroken_one(two_classes, ot
             np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.parametrize("others_of", [None, False, True], ids=["alone", "mixed", "duplicate_control"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_rows_are_those_of_the_images_that_a_stream_draws(two_classes, others, balanced, others_of):
+    extra = None if others_of is None else data.Extra(others, 12, duplicate=others_of)
+    images = [*images_of(two_classes), *images_of(others)]
+    assert len(set(images)) == len(images) == 42
+    for only in (None, np.arange(32) % 3 > 0):
+        arguments = {"balanced": balanced, "only": only, "extra": extra, "batch_size": 5, "seed": 7}
+        shown = fingerprints(take(two_classes, 20, **arguments))
+        rows = data.training_rows(two_classes, number=98, **arguments)
+        assert rows.dtype == np.int64
+        assert [images[row] for row in rows] == shown[:98]
+
+
+def test_examples_of_several_sets_are_fetched_by_row(two_classes, others):
+    images = [*images_of(two_classes), *images_of(others)]
+    rows = tf.constant([41, 0, 33, 31, 32, 0], tf.int64)
+    serialized = tf.function(lambda: data.fetch_examples([two_classes, others], "train", rows))()
+    assert [two_classes.parse(s)["image"].numpy().tobytes() for s in serialized] == [images[row] for row in rows]
+
+
 def test_a_few_of_each_class(two_classes):
     classes = two_classes.labels("train")["class"]
     few, more = [data.choose_per_class(classes, number, 2, seed=1) for number in (3, 5)]

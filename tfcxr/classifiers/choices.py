@@ -156,6 +156,9 @@ PRETRAINING_OPTIMIZERS = {
 # Of what the two views of a pair are made.
 POSITIVES = ("image", "patient")
 
+# What the baseline's first stage sees of the images: their centre, so that features are computed once, or random crops.
+STAGE1_CROPS = ("centre", "random")
+
 # What else --weights may name.
 WEIGHT_FORMS = (
     "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file (se_resnet50, efficientnet_lite0) or a run "

@@ -13,7 +13,7 @@ VERSIONS = {
     "train-gan": 2,  # fidelity, which chooses the best weights, is measured as compare-sets does
     "generate": 1,
     "pretrain": 1,
-    "train-baseline": 2,  # random first weights have seeds of their own
-    "train-dcan": 3,  # likewise; fixmatch aligns its predictions with the shares of the source
+    "train-baseline": 3,  # stage 1 sees the centre of the images
+    "train-dcan": 3,  # random first weights have seeds of their own; fixmatch aligns its predictions
     "evaluate": 1,
 }

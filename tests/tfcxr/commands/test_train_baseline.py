@@ -142,6 +142,54 @@ def test_a_run_starts_from_another_with_few_labels_and_other_images(
     }
 
 
+HEAD = ["--stage1_epochs=3", "--stage2_epochs=1", "--flip", "--variant=plain"]
+
+
+@pytest.fixture(scope="module")
+def head_run(records, run_dir, tmp_path_factory):
+    """A run whose head was trained alone for three epochs of five steps."""
+    folder = tmp_path_factory.mktemp("head") / "unbroken"
+    assert train(records, folder, f"--init_from={run_dir}", *HEAD) == 0
+    return folder
+
+
+@pytest.mark.parametrize("calls", [1, 9])
+def test_a_run_stopped_while_its_head_is_trained_ends_like_an_unbroken_one(
+    records, run_dir, head_run, tmp_path, monkeypatch, calls
+):
+    """Also before its first step, while features are computed."""
+    with monkeypatch.context() as patch:
+        stopping.stop_after(patch, calls)
+        assert train(records, tmp_path / "run", f"--init_from={run_dir}", *HEAD) == 143
+    assert train(records, tmp_path / "run", f"--init_from={run_dir}", *HEAD) == 0
+    first, second = weights_of(head_run), weights_of(tmp_path / "run")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    assert (tmp_path / "run" / "history.json").read_text() == (head_run / "history.json").read_text()
+
+
+def test_random_crops_of_stage_1_are_others_each_time(records, run_dir, head_run, tmp_path):
+    assert train(records, tmp_path / "run", f"--init_from={run_dir}", *HEAD, "--stage1_crops=random") == 0
+    rows, others = (json.loads((path / "history.json").read_text()) for path in (head_run, tmp_path / "run"))
+    assert [row["phase"] for row in rows] == [row["phase"] for row in others] == ["head"] * 3 + ["network"]
+    assert all(a["train/loss"] != b["train/loss"] for a, b in zip(rows, others, strict=True))
+    # Both see the same images, of which validation looks at the centre.
+    assert rows[0]["validation/loss"] == pytest.approx(others[0]["validation/loss"], abs=0.2)
+
+
+def test_damage_met_while_the_head_is_trained_is_one_line(records, run_dir, tmp_path, capsys):
+    folder = fakes.make_records(tmp_path / "set", resolution=16, per_class=20)
+    for path in folder.glob("*train*tfrecord-*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+    assert train(folder, tmp_path / "run", f"--init_from={run_dir}", *HEAD) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "damaged records" in error and error.endswith("see verify-records")
+    assert "Traceback" not in error
+
+
 def test_a_run_on_a_fraction_of_the_patients(records, tmp_path, capsys):
     """10 patients of each class, two images each."""
     assert train(records, tmp_path / "run", "--labelled_fraction=0.2", "--stage2_epochs=1") == 0

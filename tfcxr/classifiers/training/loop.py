@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -37,6 +38,8 @@ class Phase:
         step: batch -> scalar tensors by name (`log_names`); changes the weights.
         log_names: what `step` returns.
         optimizer: its state belongs to the checkpoint.
+        prepare: does a part of what is needed before the first step in this process, and says whether there is more to
+            do; the same number of parts in all workers.
         layers: trained besides the classifier's own; they belong to the checkpoint, not to the best weights.
     """
 
@@ -47,6 +50,7 @@ class Phase:
     step: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
     log_names: Sequence[str]
     optimizer: tf.Module
+    prepare: Callable[[], bool] | None = None
     layers: Sequence[tf.keras.layers.Layer] = ()
 
 
@@ -262,7 +266,6 @@ class Trainer:
     def _make_stretch(self, number: int, first: int) -> controller.Stretch:
         phase, means = self.phases[number], self._means[number]
         done = self.step - first
-        iterator = iter(strategies.distribute(self._strategy, lambda context: phase.stream(done, context)))
 
         def step(batch):
             logs = phase.step(batch)
@@ -286,10 +289,21 @@ class Trainer:
                     mean.add(value)
             return waited
 
+        @functools.cache
+        def batches():
+            return iter(strategies.distribute(self._strategy, lambda context: phase.stream(done, context)))
+
+        prepare = phase.prepare
+
         def run(most: int) -> int:
+            nonlocal prepare
+            if prepare:
+                with data.naming_damage(self._records):
+                    prepare = prepare if prepare() else None
+                return 0  # signals are looked at between two parts
             before = time.monotonic()
             with data.naming_damage(self._records):
-                self._waited += float(run_steps(iterator, tf.constant(most)))
+                self._waited += float(run_steps(batches(), tf.constant(most)))
             self._busy += time.monotonic() - before
             self._step.assign_add(most)
             return most

@@ -1,12 +1,14 @@
 """The baseline ("No Alignment"): a classifier fine-tuned on labelled records in two stages.
 
-Stage 1 trains the head on frozen features, stage 2 the whole network; the four variants differ in the learning rate of
-the layers and its schedule. The records may be cut down to a few images of each class, to fine-tune a classifier of
-synthetic images, or mixed with others, such as synthetic ones. Of records without classes (label version multilabel),
-or where that is wanted, the network learns which of the 14 labels an image has.
+Stage 1 trains the head on frozen features, computed once unless random crops are asked for; stage 2 trains the whole
+network. The four variants differ in the learning rate of the layers and its schedule. The records may be cut down to a
+few images of each class, to fine-tune a classifier of synthetic images, or mixed with others, such as synthetic ones.
+Of records without classes (label version multilabel), or where that is wanted, the network learns which of the 14
+labels an image has.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +20,7 @@ from matplotlib import pyplot as plt
 from tfcxr import data, metrics, plotting
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import preprocessing
-from tfcxr.classifiers.training import loop, objectives, optimizers
+from tfcxr.classifiers.training import frozen_features, loop, objectives, optimizers
 from tfcxr.training import runs, strategies
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
@@ -44,6 +46,7 @@ class BaselineConfig:
         weights, init_from: see loading.initialise.
         batch_size: images per step.
         stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
+        stage1_crops: one of choices.STAGE1_CROPS: what of the images stage 1 sees.
         stage2_epochs: of the whole network.
         optimizer: of stage 2, one of choices.OPTIMIZERS. Adam has the variant's rates and schedule, and no decay.
         learning_rate: of stage 2; None for the variant's.
@@ -75,6 +78,7 @@ class BaselineConfig:
     init_from: str | None = None
     batch_size: int = 32
     stage1_epochs: int = 2
+    stage1_crops: str = "centre"
     stage2_epochs: int = 10
     optimizer: str = "sgd"
     learning_rate: float | None = None
@@ -144,6 +148,7 @@ class Baseline:
             labels=self._objective.names if multilabel else None,
         )
         self.model_config = self.classifier.config
+        self._validation: inference.Outputs | None = None
 
     def run_config(self) -> dict[str, Any]:
         """What decides the result, for config.json."""
@@ -162,7 +167,7 @@ class Baseline:
             run,
             self.classifier,
             [self._stage1(), self._stage2()],
-            evaluate=lambda: self._objective.measure_row(validate()),
+            evaluate=lambda: self._objective.measure_row(self._validate(validate, trainer.step)),
             select="source",
             checkpoint_steps=self.config.checkpoint_steps,
             records=" or ".join(self._folders),
@@ -202,8 +207,12 @@ class Baseline:
         # A head on the features of a random network would learn noise.
         return self.config.weights == "none" and not self.config.init_from
 
+    @property
+    def _stage1_steps(self) -> int:
+        return 0 if self._skips_stage1 else self.config.stage1_epochs * self._steps_per_epoch
+
     def _stage1(self) -> loop.Phase:
-        steps = 0 if self._skips_stage1 else self.config.stage1_epochs * self._steps_per_epoch
+        steps = self._stage1_steps
         optimizer = optimizers.GroupedSGD(
             [optimizers.Group([self.classifier.head])],
             learning_rate=_STAGE1_RATE,
@@ -211,7 +220,8 @@ class Baseline:
             momentum=_MOMENTUM,
             weight_decay=_STAGE1_DECAY,
         )
-        return self._phase("head", steps, optimizer, train_backbone=False, seed=self.config.seed)
+        phase = self._phase("head", steps, optimizer, train_backbone=False, seed=self.config.seed)
+        return self._on_frozen_features(phase) if self.config.stage1_crops == "centre" else phase
 
     def _stage2(self) -> loop.Phase:
         variant = choices.VARIANTS[self.config.variant]
@@ -244,7 +254,10 @@ class Baseline:
     ) -> loop.Phase:
         def step(batch):
             with tf.GradientTape() as tape:
-                features = self.classifier.features(batch["image"], "source", training=train_backbone)
+                if "features" in batch:
+                    features = batch["features"]
+                else:
+                    features = self.classifier.features(batch["image"], "source", training=train_backbone)
                 logits = self.classifier.classify(features, "source")
                 loss = self._objective.loss(logits, batch)
             optimizer.apply(tape.gradient(loss, optimizer.variables_to_train))
@@ -273,6 +286,47 @@ class Baseline:
             log_names=_LOGS,
             optimizer=optimizer,
         )
+
+    def _on_frozen_features(self, phase: loop.Phase) -> loop.Phase:
+        """Stage 1 with features that are computed once, before its first step."""
+        batch_size = self.config.batch_size
+        sets = [self.record_set, *([self._extra.record_set] if self._extra else [])]
+
+        @functools.cache  # the draws of a stage that is skipped are not looked at
+        def make() -> tuple[frozen_features.FrozenFeatures, dict[str, np.ndarray]]:
+            rows = data.training_rows(
+                self.record_set,
+                number=phase.steps * batch_size,
+                batch_size=batch_size,
+                seed=self.config.seed,
+                balanced=self.config.balanced,
+                only=self._only,
+                extra=self._extra,
+            )
+            flipped = np.random.default_rng(self.config.seed).random(len(rows)) < (0.5 if self.config.flip else 0.0)
+            labels = {
+                name: np.concatenate([record_set.labels("train")[name] for record_set in sets])[rows]
+                for name in ("class", "vector")
+            }
+            return frozen_features.FrozenFeatures(self.classifier, sets, rows, flipped), labels
+
+        def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+            features, labels = make()
+            own = list(strategies.own_shares(context))
+            shares = data.share_rows(batch_size, context.num_replicas_in_sync, group=1)[own]
+            firsts = np.arange(first, phase.steps) * batch_size
+            return features.batches((firsts[:, None, None] + shares).reshape(-1, shares.shape[1]), labels)
+
+        return dataclasses.replace(phase, stream=stream, prepare=lambda: make()[0].compute_part())
+
+    def _validate(self, run: inference.SplitRunner, step: int) -> inference.Outputs:
+        """Outputs for the validation images after a step; in stage 1, of features that are computed once."""
+        if step > self._stage1_steps:
+            return run()
+        if self._validation is None:
+            self._validation = run()
+        logits = self.classifier.classify(tf.constant(self._validation.features), "source").numpy()
+        return dataclasses.replace(self._validation, logits=logits)
 
     def _make_classes(self) -> objectives.Classes:
         """The classes of the records, weighted by their images in an epoch."""

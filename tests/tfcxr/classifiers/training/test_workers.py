@@ -22,6 +22,14 @@ BASELINE = [*SMALL, "--weights=none", "--stage2_epochs=2", "--patience=5", "--ba
 CDAN = [*SMALL, "--alignment=cdan", "--steps=6", "--eval_every=3", "--embeddings_every=0"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def network_of_users():
+    """The network that the workers have, which are programs of their own."""
+    classifier_runs.set_blocks_of_resnet_tiny(2)
+    yield
+    classifier_runs.set_blocks_of_resnet_tiny(1)
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """(source, target)."""
@@ -119,6 +127,31 @@ def test_two_workers_adapt_as_one_device(sets, tmp_path):
     codes, lines = workers.ended(workers.start_two("tfcxr.commands.train_dcan", both, both))
     assert codes == [0, 0], lines
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.large
+def test_two_devices_and_two_workers_train_the_head_as_one_device(sets, tmp_path):
+    """Each takes its share of the features, which are those of one network."""
+    start = classifier_runs.make_classifier_run(tmp_path / "start", sets[0])
+
+    def flags(folder, *others):
+        head = ["--stage1_epochs=2", "--stage2_epochs=1", "--flip", f"--init_from={start}"]
+        return [f"--records={sets[0]}", f"--run_dir={tmp_path / folder}", *SMALL, *head, *others]
+
+    module = "tfcxr.commands.train_baseline"
+    processes = [
+        workers.start(module, flags("one")),
+        workers.start(module, flags("two", "--strategy=mirrored"), devices=2),
+    ]
+    codes, lines = workers.ended(processes)
+    assert codes == [0, 0], lines
+    codes, lines = workers.ended(workers.start_two(module, flags("workers"), flags("workers")))
+    assert codes == [0, 0], lines
+    one, *others = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("one", "two", "workers"))
+    for rows in others:
+        for row, other in zip(one[:2], rows[:2], strict=True):
+            assert other.pop("phase") == row["phase"] == "head"
+            assert other == pytest.approx({k: v for k, v in row.items() if k != "phase"}, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.large
