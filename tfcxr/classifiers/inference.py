@@ -221,20 +221,25 @@ class SplitRunner:
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
         def run(images):
             features, logits = compute(classifier, pixel_ranges.uint8_to_unit(images), path=path, ten_crop=ten_crop)
-            return features, logits, classifier.probabilities(logits)
+            return (
+                features,
+                logits,
+                classifier.probabilities(logits),
+                classifier.probabilities(logits, calibrated=False),
+            )
 
         self._run = run
 
     def __call__(self) -> Outputs:
         """Runs over the whole split. Raises RunError if a record is damaged."""
         labels, features, logits = [], [], []
-        for batch, f, g, _ in self._batches():
+        for batch, f, g, _, _ in self._batches():
             labels.append(self._read_labels(batch))
             features.append(f.numpy())
             logits.append(g.numpy())
         return Outputs(np.concatenate(labels), np.concatenate(features), np.concatenate(logits))
 
-    def probabilities(self, title: str, where: str) -> np.ndarray:
+    def probabilities(self, title: str, where: str) -> tuple[np.ndarray, np.ndarray]:
         """Runs over the whole split for the probabilities alone, with a progress bar.
 
         Args:
@@ -242,25 +247,27 @@ class SplitRunner:
             where: the network, for the message about an output that is not finite.
 
         Returns:
-            float32 [N, K], in the order of the records.
+            As the network gives them, and as they are without its calibration; the same if it has none. Both float32
+            [N, K], in the order of the records.
 
         Raises:
             RunError: a record is damaged, or a probability is not finite.
         """
-        found = []
+        found, plain = [], []
         with progress(self._record_set.num_examples(self._split), title) as bar:
-            for _, _, _, probabilities in self._batches():
+            for _, _, _, probabilities, uncalibrated in self._batches():
                 found.append(check_finite(probabilities.numpy(), where))
+                plain.append(uncalibrated.numpy())
                 bar.update(len(found[-1]))
-        return np.concatenate(found)
+        return np.concatenate(found), np.concatenate(plain)
 
     def _read_labels(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
         if self._labels is None:
             return batch["class"].numpy()
         return batch["vector"].numpy()[:, self._labels] > 0.5
 
-    def _batches(self) -> Iterator[tuple[Mapping[str, tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Each batch of records with its features, logits and probabilities."""
+    def _batches(self) -> Iterator[tuple[Mapping[str, tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Each batch of records with its features, logits, and probabilities with and without calibration."""
         with data.naming_damage(self._record_set.path):
             for batch in data.evaluation_batches(self._record_set, self._split, self._batch_size):
                 yield batch, *self._run(batch["image"])

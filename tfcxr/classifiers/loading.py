@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcxr import data
-from tfcxr.classifiers import choices, inference
+from tfcxr.classifiers import calibration, choices, inference
 from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
 from tfcxr.training import devices, runs, strategies
 from tfrecords_builder import files, records
@@ -31,7 +31,9 @@ _EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False}
 
 def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:
     """What the functions here read of a run or export: name relative to an export -> file; exports copy these."""
-    return {"config.json": pathlib.Path(path) / "config.json", WEIGHTS: weights_path(path)}
+    calibrated = pathlib.Path(path) / calibration.FILE
+    found = {"config.json": pathlib.Path(path) / "config.json", WEIGHTS: weights_path(path)}
+    return found | ({calibration.FILE: calibrated} if calibrated.is_file() else {})
 
 
 def copy_files(path: str | os.PathLike, folder: pathlib.Path) -> None:
@@ -130,21 +132,35 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
 
 
 def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
-    """SHA-256 of a trained classifier's weights, the same for a run and its export.
+    """SHA-256 of a trained classifier's weights, the same for a run and its export, unless that was calibrated.
 
     Raises InputError, which names `flag`, if they cannot be read.
     """
     try:
-        return hashlib.sha256(weights_path(path).read_bytes()).hexdigest()
+        digest = hashlib.sha256(weights_path(path).read_bytes())
+        calibrated = pathlib.Path(path) / calibration.FILE
+        if calibrated.is_file():
+            digest.update(calibrated.read_bytes())
+        return digest.hexdigest()
     except OSError as error:
         raise InputError(f"{flag}={path}: its weights cannot be read ({error.strerror})") from error
 
 
 def load_network(path: str | os.PathLike) -> models.Classifier:
-    """The trained network itself: framed images -> logits. Raises InputError as `load_classifier`."""
+    """The trained network itself: framed images -> logits, not calibrated. Raises InputError as `load_classifier`."""
     classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
     models.load_weights(classifier, weights_path(path))
+    calibrate(classifier, path)
     return classifier
+
+
+def calibrate(classifier: models.Classifier, path: str | os.PathLike) -> None:
+    """Gives a classifier the calibration of an export, if it has one. Raises InputError if it is of another model."""
+    known = calibration.read(path)
+    if known and len(known.temperatures) not in (1, len(classifier.config.classes)):
+        raise InputError(f"{path}/{calibration.FILE}: is not of this model; export the run again")
+    if known:
+        classifier.temperatures = tuple(known.temperatures)
 
 
 def load_encoder_network(path: str | os.PathLike) -> models.Encoder:

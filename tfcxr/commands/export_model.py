@@ -33,10 +33,25 @@ def define_flags(fv: flags.FlagValues) -> None:
         "onnx",
         flag_values=fv,
     )
+    flags.DEFINE_enum(
+        "calibrate",
+        "none",
+        ["none", "temperature", "per_label"],
+        "fit a temperature for all outputs, or one for each label, on the validation fold of --records, so that "
+        "probabilities are what they say; with it come thresholds chosen there; classifiers only",
+        flag_values=fv,
+    )
+    common.define_folder(
+        fv,
+        "records",
+        "record set for --calibrate: of the run, or of the place where the model is to work",
+        required=False,
+    )
 
 
 def main(fv: flags.FlagValues) -> None:
     """Runs export-model."""
+    from tfcxr.evaluation import calibrate
     from tfcxr.gan import loading
     from tfcxr.serving import export_classifier, export_encoder, export_generator, onnx_export, warmup_requests
     from tfcxr.training import runs
@@ -44,14 +59,21 @@ def main(fv: flags.FlagValues) -> None:
     from tfrecords_builder.errors import InputError
 
     kind = runs.load_config(fv.run_dir)["kind"]
-    if kind in ("gan", "pretrain") and (fv.onnx or fv.evaluations):
-        flag = "onnx" if fv.onnx else "evaluations"
+    calibrates = fv.calibrate != "none"
+    if kind in ("gan", "pretrain") and (fv.onnx or fv.evaluations or calibrates):
+        flag = "onnx" if fv.onnx else "evaluations" if fv.evaluations else "calibrate"
         raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a run of kind {kind}")
+    if calibrates != bool(fv.records):
+        raise InputError("--calibrate and --records: give both, as the calibration is fitted on those images")
     if fv.onnx:
         onnx_export.check_installed()
     generator = loading.load(fv.run_dir, fv.snapshot) if kind == "gan" else None
     if generator:
         loading.check_trained(generator, f"--run_dir={fv.run_dir}", allow=fv.allow_untrained, run_dir=fv.run_dir)
+    calibrated = told = None
+    if calibrates:
+        per_label = fv.calibrate == "per_label"
+        calibrated, told = calibrate.fit_calibration(fv.run_dir, fv.records, per_label=per_label)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         if generator:
@@ -59,10 +81,14 @@ def main(fv: flags.FlagValues) -> None:
         elif kind == "pretrain":
             result = export_encoder.export_encoder(fv.run_dir, folder)
         else:
-            result = export_classifier.export_classifier(fv.run_dir, folder, fv.evaluations)
+            result = export_classifier.export_classifier(fv.run_dir, folder, fv.evaluations, calibrated)
+            result["calibration"] = told
             if fv.onnx:
-                result["onnx"] = onnx_export.export_onnx(fv.run_dir, folder)
+                result["onnx"] = onnx_export.export_onnx(folder, folder)
         files.write_json(folder / "result.json", {"schema_version": 1, **result})
+    if told:
+        error = told["expected_calibration_error"]
+        print(f"Expected calibration error on these images: {error['before']:.4f} before, {error['after']:.4f} after")
     if not result.get("warmup_requests", True):
         print(warmup_requests.HOW_TO_GET_THEM)
     print(f"Written to {fv.output_dir}; signatures: {', '.join(result['signatures'])}")

@@ -1,14 +1,15 @@
 """Evaluates a classifier on one split of a record set and writes all that `evaluate` promises."""
 
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tfcxr import data
-from tfcxr.classifiers import loading
+from tfcxr import data, metrics
+from tfcxr.classifiers import calibration, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.evaluation import (
     leakage,
@@ -82,19 +83,24 @@ def evaluate(
         raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
     split = predictions.choose_split(record_set, split)
     digest = loading.weights_digest(model_path)
-    borrowed = None
+    borrowed: tuple[operating_points.Thresholds, dict[str, Any]] | None = None
     if thresholds_from:
         borrowed = operating_points.read_thresholds(
             thresholds_from, classes=classes, model_digest=digest, ten_crop=ten_crop
         )
+    calibrated = calibration.read(model_path)
+    if calibrated and not borrowed and not ten_crop:  # those were chosen for the centre of each image
+        source = {"path": str(pathlib.Path(model_path) / calibration.FILE), **calibrated.fitted_on}
+        borrowed = calibrated.thresholds, source
     images = predictions.read_images(record_set, split)
 
     shared, other = _read_other(compare_with, images, config) if compare_with else ([], None)
     reading = {"batch_size": batch_size, "ten_crop": ten_crop}
-    own = _predict(model_path, record_set, split, images, title=split, where=f"--model={model_path}", **reading)
+    where = f"--model={model_path}"
+    own, plain = _predict(model_path, record_set, split, images, title=split, where=where, **reading)
     if compare_with and other is None:
         where = f"--compare_with={compare_with}"
-        other = _predict(compare_with, record_set, split, images, title=compare_with, where=where, **reading)
+        other, _ = _predict(compare_with, record_set, split, images, title=compare_with, where=where, **reading)
         if multilabel:
             theirs = loading.load_classifier_config(compare_with)["classes"]
             other = other.of([theirs.index(name) for name in shared])
@@ -111,6 +117,7 @@ def evaluate(
         **drawn,
         "operating_points": _operating_points(own, classes, borrowed, (record_set.info.digest, split)),
         "subgroups": groups,
+        "calibration": _tell_calibration(calibrated, own.labels, plain, drawn) if calibrated else None,
         "comparison": None
         if other is None
         else {"with": compare_with, **_compare(own, other, classes, shared, **drawing)},
@@ -129,6 +136,35 @@ def evaluate(
     return result
 
 
+def _tell_calibration(
+    known: calibration.Calibration, labels: np.ndarray, plain: np.ndarray, drawn: Mapping[str, Any]
+) -> dict[str, Any]:
+    """{"temperatures", "fitted_on", "before": what measures of calibration are without it}; means over labels.
+
+    Args:
+        known: of the model.
+        labels: see Predictions.
+        plain: probabilities without it, [N, K].
+        drawn: the metrics of the calibrated ones.
+    """
+    before: dict[str, float | None]
+    if labels.ndim == 1:
+        before = {"expected_calibration_error": metrics.reliability(labels, plain).expected_calibration_error}
+    else:
+        columns = [drawn["classes"].index(name) for name in drawn["mean_of"]]
+        of_labels = [metrics.reliability_of(labels[:, k], plain[:, k]) for k in columns]
+        squares = ((plain - labels) ** 2).mean(axis=0)[columns]
+        before = {
+            "expected_calibration_error": _mean([each.expected_calibration_error for each in of_labels]),
+            "brier": _mean(squares.tolist()),
+        }
+    return {"temperatures": list(known.temperatures), "fitted_on": dict(known.fitted_on), "before": before}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
 def _compare(
     own: Predictions, other: Predictions, classes: Sequence[str], shared: Sequence[str], **drawing: Any
 ) -> dict[str, Any]:
@@ -140,12 +176,15 @@ def _compare(
 
 def _predict(
     path: str, record_set: data.RecordSet, split: str, images: pd.DataFrame, *, title: str, **reading: Any
-) -> Predictions:
-    """What a run or export says of the images of a split; `reading`: see predictions.predict."""
+) -> tuple[Predictions, np.ndarray]:
+    """What a run or export says of the images of a split, and its probabilities without calibration [N, K].
+
+    `reading`: see predictions.predict.
+    """
     network = loading.load_network(path)
-    probabilities = predictions.predict(network, record_set, split, title=f"evaluate {title}", **reading)
+    probabilities, plain = predictions.predict(network, record_set, split, title=f"evaluate {title}", **reading)
     labels = _true_labels(images, network.config.classes if network.config.multilabel else None)
-    return Predictions(list(images["id"]), list(images["patient"]), labels, probabilities)
+    return Predictions(list(images["id"]), list(images["patient"]), labels, probabilities), plain
 
 
 def _true_labels(images: pd.DataFrame, names: Sequence[str] | None) -> np.ndarray:

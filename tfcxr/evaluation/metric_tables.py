@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tfcxr.classifiers import calibration
 from tfcxr.evaluation import multilabel as label_metrics
 from tfcxr.evaluation.subgroups import SMALL
 from tfcxr.percentages import interval, percent
@@ -125,6 +126,10 @@ def summarise_in_words(result: Mapping[str, Any]) -> str:
     patients = f"{result['num_patients']} patients" if result["num_patients"] else "unknown patients"
     head = f"{result['num_images']} images of {patients}, {result['split']} fold{fold}"
     lines = [head, "", *(_label_lines if is_multilabel(result) else _class_lines)(result)]
+    if before := (result.get("calibration") or {}).get("before"):
+        after = {name: result[name]["macro"] if is_multilabel(result) else result[name] for name in before}
+        told = [f"{_NAMES[name]} {percent(before[name])}% before, {percent(after[name])}% after" for name in before]
+        lines.append(f"\nCalibrated on {result['calibration']['fitted_on']['num_images']} images: {'; '.join(told)}.")
     lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
     if result["comparison"]:
         lines += ["", *_comparison(result["comparison"])]
@@ -172,7 +177,7 @@ def _tell_thresholds(result: Mapping[str, Any]) -> str:
     source = result["operating_points"]["chosen_on"]
     if source["path"] is None:
         return "F1 is that of calling a label at a probability of 0.5."
-    half = [name for name, cut in result["f1_thresholds"].items() if cut == label_metrics.HALF]
+    half = [name for name, cut in result["f1_thresholds"].items() if cut == calibration.HALF]
     rest = f"; of {', '.join(half)} at 0.5" if half else ""
     return f"F1 is at the thresholds of the best F1 on the {source['split']} fold, in {source['path']}{rest}."
 

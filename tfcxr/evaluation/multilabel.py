@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 
 from tfcxr import metrics
+from tfcxr.classifiers.calibration import BEST_F1, HALF
 from tfcxr.evaluation import bootstrap
-from tfcxr.evaluation.operating_points import BEST_F1
 from tfcxr.evaluation.paired_test import Accuracy, describe_difference
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder.errors import InputError
 
 MEASURES = ("roc_auc", "average_precision", "f1", "expected_calibration_error", "brier")
 COMPARED = ("roc_auc", "average_precision", "expected_calibration_error", "brier")
-HALF = 0.5  # threshold of F1 where none was chosen
 
 _FEW_PATIENTS = 10
 

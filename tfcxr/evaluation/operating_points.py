@@ -14,11 +14,11 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from tfcxr import metrics
+from tfcxr.classifiers.calibration import BEST_F1
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files, labels
 from tfrecords_builder.errors import InputError
 
-BEST_F1 = "F1"
 YOUDEN = "Youden's J"
 AT_SENSITIVITY = "sensitivity 0.9"
 AT_SPECIFICITY = "specificity 0.9"

@@ -89,7 +89,7 @@ def predict(
     ten_crop: bool,
     title: str,
     where: str,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Runs a classifier, on its target path, over a split.
 
     Args:
@@ -101,7 +101,7 @@ def predict(
         where: the classifier, for messages.
 
     Returns:
-        Probabilities, float64 [N, K], in the order of the records.
+        Probabilities, and what they are without calibration: float64 [N, K], in the order of the records.
 
     Raises:
         RunError: a record is damaged, or a probability is not finite.
@@ -109,7 +109,8 @@ def predict(
     runner = inference.SplitRunner(
         classifier, record_set, split, path="target", batch_size=batch_size, ten_crop=ten_crop
     )
-    return runner.probabilities(title, where).astype(np.float64)
+    probabilities, uncalibrated = runner.probabilities(title, where)
+    return probabilities.astype(np.float64), uncalibrated.astype(np.float64)
 
 
 def write(path: pathlib.Path, predictions: Predictions, classes: Sequence[str], split: str) -> None:

@@ -10,15 +10,13 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from tfcxr.classifiers import loading
+from tfcxr.classifiers import calibration, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.serving import model_cards, warmup_requests
 from tfcxr.training import runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures, pixel_ranges
-
-HALF = 0.5  # from which probability on a label is called positive, where nothing else was chosen
 
 _SAVED_MODEL = "saved_model.pb"
 
@@ -121,12 +119,18 @@ def picture_options(config: dict[str, Any]) -> pictures.PictureOptions:
     return models.ModelConfig.from_dict(config).picture
 
 
-def find_thresholds(config: dict[str, Any]) -> list[float] | None:
+def find_thresholds(path: str | os.PathLike, config: dict[str, Any]) -> list[float] | None:
     """From which probability on each label is called positive; None for classes, of which the most probable is named.
 
-    `config`: see `load_config`.
+    It is the threshold of the best F1 where the export at `path` was calibrated, 0.5 elsewhere and for labels for which
+    none could be chosen. `config`: see `load_config`.
     """
-    return [HALF] * len(config["classes"]) if config["multilabel"] else None
+    if not config["multilabel"]:
+        return None
+    known = calibration.read(path)
+    chosen = known.thresholds if known else {}
+    cuts = [chosen.get(name, {}).get(calibration.BEST_F1, calibration.HALF) for name in config["classes"]]
+    return [float("inf") if cut is None else float(cut) for cut in cuts]
 
 
 def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -147,7 +151,10 @@ def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str
 
 
 def export_classifier(
-    run_dir: str | os.PathLike, folder: pathlib.Path, evaluations: Sequence[str | os.PathLike] = ()
+    run_dir: str | os.PathLike,
+    folder: pathlib.Path,
+    evaluations: Sequence[str | os.PathLike] = (),
+    calibrated: calibration.Calibration | None = None,
 ) -> dict[str, Any]:
     """Writes a run's classifier as a SavedModel into `folder`.
 
@@ -159,6 +166,7 @@ def export_classifier(
         run_dir: a baseline or DCAN run that has weights.
         folder: existing folder to write into.
         evaluations: output folders of evaluations of this run, for the model card.
+        calibrated: what its probabilities are calibrated by.
 
     Returns:
         What result.json should hold.
@@ -169,11 +177,15 @@ def export_classifier(
     run_dir = pathlib.Path(run_dir)
     config = loading.load_classifier_config(run_dir)
     classes, picture = list(config["classes"]), picture_options(config)
-    served = _serve(run_dir, config)
+    loading.load_network(run_dir)  # refuses one without weights before anything is written
     measured = [_read_evaluation(path, run_dir) for path in evaluations]
     result_path = run_dir / "result.json"
-    card = model_cards.classifier_card(config, files.read_json(result_path) if result_path.exists() else {}, measured)
+    result = files.read_json(result_path) if result_path.exists() else {}
+    card = model_cards.classifier_card(config, result, measured, calibrated)
     loading.copy_files(run_dir, folder)
+    if calibrated:
+        calibrated.write(folder)
+    served = _serve(folder, config)
     with tempfile.TemporaryDirectory() as temporary:
         assets = pathlib.Path(temporary)
         files.write_text(assets / "class_names.txt", "".join(f"{name}\n" for name in classes))
@@ -187,6 +199,7 @@ def export_classifier(
         "run": str(run_dir),
         "classes": classes,
         "multilabel": config["multilabel"],
+        "calibrated": calibrated is not None,
         "signatures": list(served.functions),
         "warmup_requests": warmed,
         **dataclasses.asdict(picture),
@@ -196,7 +209,7 @@ def export_classifier(
 def _serve(path: str | os.PathLike, config: dict[str, Any]) -> ServedClassifier:
     """The signatures of a run, or of an export as Keras loads it."""
     model = loading.load_classifier(path)
-    return ServedClassifier(model, config["classes"], picture_options(config), thresholds=find_thresholds(config))
+    return ServedClassifier(model, config["classes"], picture_options(config), thresholds=find_thresholds(path, config))
 
 
 def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:

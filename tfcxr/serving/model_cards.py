@@ -9,12 +9,16 @@ from typing import Any
 import jinja2
 
 from tfcxr import percentages
+from tfcxr.classifiers import calibration
 from tfcxr.classifiers.adaptation import methods
 from tfrecords_builder.records import datasheet
 
 
 def classifier_card(
-    config: Mapping[str, Any], result: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]] = ()
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    calibrated: calibration.Calibration | None = None,
 ) -> str:
     """Markdown about a classifier.
 
@@ -22,6 +26,7 @@ def classifier_card(
         config: see `loading.load_classifier_config`.
         result: result.json of the run; empty if it is not finished.
         evaluations: result.json of each evaluation to report.
+        calibrated: what its probabilities are calibrated by.
     """
     method = "trained on labelled images"
     if config["kind"] == "dcan":
@@ -33,6 +38,8 @@ def classifier_card(
         config=config,
         result=result,
         evaluations=evaluations,
+        calibrated=calibrated,
+        positive_at=calibration.BEST_F1,
         method=method,
         aspect=config["aspect"] or "stretch",
         contrast=config["contrast"] or "none",

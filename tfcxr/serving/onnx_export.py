@@ -44,7 +44,7 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
     `|`, multilabel and label_version. Computed in float32, whatever the run's type.
 
     Args:
-        run_dir: a baseline or DCAN run that has weights.
+        run_dir: a baseline or DCAN run that has weights, or its export.
         folder: existing folder to write into.
 
     Returns:
@@ -61,6 +61,7 @@ def export_onnx(run_dir: str | os.PathLike, folder: pathlib.Path) -> dict[str, A
     config = dataclasses.replace(models.ModelConfig.from_dict(loading.load_classifier_config(run_dir)), dtype="float32")
     classifier = models.Classifier(config)
     models.load_weights(classifier, loading.weights_path(run_dir))
+    loading.calibrate(classifier, run_dir)
     specification = tf.TensorSpec([None, config.resolution, config.resolution, 1], tf.float32, name="images")
     proto, _ = tf2onnx.convert.from_function(
         tf.function(_at_one_size(classifier), input_signature=[specification]),

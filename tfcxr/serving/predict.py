@@ -117,7 +117,7 @@ def predict_files(
             raise InputError(f"--heatmap_labels={name}: is for models of labels; the classes here exclude each other")
         if name not in classes:
             raise InputError(f"--heatmap_labels={name}: the model has no such label; it has {', '.join(classes)}")
-    thresholds = export_classifier.find_thresholds(config)
+    thresholds = export_classifier.find_thresholds(model_path, config)
     shown = [classes.index(name) for name in heatmap_labels]
     classify = export_classifier.load_image_tensor(model_path)
     picture = export_classifier.picture_options(config)
@@ -174,7 +174,7 @@ class _Overlays:
         shown: Sequence[int],
     ):
         self._explain = grad_cam.make_explainer(loading.load_network(model_path))
-        self._shown, self._thresholds = list(shown), export_classifier.find_thresholds(config)
+        self._shown, self._thresholds = list(shown), export_classifier.find_thresholds(model_path, config)
         self._image_size, self._aspect = config["image_size"], aspect
         self._classes, self._folder = config["classes"], folder
 

@@ -40,7 +40,7 @@ def test_a_split_and_the_keras_model_give_the_same_probabilities(tmp_path):
             runner = inference.SplitRunner(
                 classifier, records, "validation", path=path, batch_size=64, ten_crop=ten_crop
             )
-            found = runner.probabilities("evaluate", "the model")
+            found, _ = runner.probabilities("evaluate", "the model")
             keras = inference.InferenceModel(classifier, path, ten_crop=ten_crop)(images.astype(np.float32) / 255)
             np.testing.assert_allclose(found, keras, rtol=1e-5)
             np.testing.assert_allclose(found, runner().probabilities, rtol=1e-5)

@@ -13,9 +13,10 @@ from sklearn import metrics as sklearn_metrics
 
 import tfcxr
 from flags import app
-from tests import classifier_runs, fakes, stopping
+from tests import classifier_runs, fakes, gan_runs, stopping
 from tests.tfcxr.commands.test_train_baseline import weights_of
 from tfcxr import data
+from tfcxr.classifiers import inference, loading
 from tfcxr.classifiers.training import train_baseline as training
 from tfcxr.commands import evaluate, export_model, predict, train_baseline, train_dcan
 from tfrecords_builder.errors import InputError
@@ -34,6 +35,10 @@ def train(records, run_dir, *flags):
 
 def call_evaluate(*flags):
     return app.run(evaluate.main, evaluate.define_flags, ["evaluate", *flags])
+
+
+def call_export(*flags):
+    return app.run(export_model.main, export_model.define_flags, ["export-model", *flags])
 
 
 def read(folder, name="result.json"):
@@ -163,8 +168,8 @@ def test_evaluate_gives_each_label_and_their_means(records, run_dir, evaluated):
 def test_an_export_gives_each_label_and_says_which_are_positive(records, run_dir, evaluated, tmp_path):
     export = tmp_path / "export"
     onnx = ["--onnx"] if importlib.util.find_spec("tf2onnx") else []
-    argv = ["export-model", f"--run_dir={run_dir}", f"--output_dir={export}", f"--evaluations={evaluated[1]}", *onnx]
-    assert app.run(export_model.main, export_model.define_flags, argv) == 0
+    arguments = [f"--output_dir={export}", f"--evaluations={evaluated[1]}", *onnx]
+    assert call_export(f"--run_dir={run_dir}", *arguments) == 0
     model = tfcxr.load_classifier(export)
     assert model.multilabel and model.classes == tuple(LABELS)
     images = np.stack([fakes.draw(case, 16, seed=i) for i, case in enumerate(fakes.CASES)])[..., None] / np.float32(255)
@@ -184,6 +189,70 @@ def test_an_export_gives_each_label_and_says_which_are_positive(records, run_dir
         session = onnxruntime.InferenceSession(str(export / "model.onnx"), providers=["CPUExecutionProvider"])
         np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
         assert session.get_modelmeta().custom_metadata_map["multilabel"] == "True"
+
+
+def test_a_calibrated_export_gives_better_probabilities_everywhere(records, run_dir, evaluated, tmp_path):
+    export = tmp_path / "export"
+    onnx = ["--onnx"] if importlib.util.find_spec("tf2onnx") else []
+    flags = ["--calibrate=per_label", f"--records={records}", f"--output_dir={export}", *onnx]
+    assert call_export(f"--run_dir={run_dir}", *flags) == 0
+    told, kept = read(export)["calibration"], read(export, "calibration.json")
+    assert list(told["temperatures"].values()) == kept["temperatures"]
+    assert told["negative_log_likelihood"]["after"] <= told["negative_log_likelihood"]["before"]
+    assert kept["fitted_on"]["num_images"] == 50
+    out = tmp_path / "evaluation"
+    assert call_evaluate(f"--model={export}", f"--records={records}", "--resamples=20", f"--output_dir={out}") == 0
+    result, plain = read(out), read(evaluated[1])
+    before = result["calibration"]["before"]
+    for measure in ("expected_calibration_error", "brier"):
+        assert before[measure] == pytest.approx(plain[measure]["macro"], abs=1e-5)
+        assert result[measure]["macro"] != before[measure]
+    assert result["roc_auc"]["per_class"] == pytest.approx(plain["roc_auc"]["per_class"], abs=1e-3)
+    assert result["model_digest"] != plain["model_digest"]
+    # Thresholds come with the export.
+    assert result["f1_thresholds"]["Pneumonia"] == kept["thresholds"]["Pneumonia"]["F1"]
+    assert result["operating_points"]["chosen_on"]["path"] == str(export / "calibration.json")
+    assert result["operating_points"]["optimistic"] is False
+    assert "Calibrated on 50 images: calibration error" in (out / "result.md").read_text()
+    # Logits divided by the temperatures, in each form of the model.
+    images = np.stack([fakes.draw(case, 16, seed=i) for i, case in enumerate(fakes.CASES)])[..., None] / np.float32(255)
+    network = loading.load_network(run_dir)
+    logits = inference.compute(network, tf.constant(images), path="target")[1].numpy()
+    expected = 1 / (1 + np.exp(-logits / kept["temperatures"]))
+    np.testing.assert_allclose(tfcxr.load_classifier(export)(images), expected, atol=1e-5)
+    served = tf.saved_model.load(str(export)).signatures["image_tensor"](images=tf.constant(images))
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
+    cuts = [kept["thresholds"][name]["F1"] for name in LABELS]
+    np.testing.assert_array_equal(served["positive"], served["probabilities"].numpy() >= np.float32(cuts))
+    if onnx and importlib.util.find_spec("onnxruntime"):
+        assert read(export)["onnx"]["max_difference"] <= 1e-4
+    card = (export / "assets" / "model_card.md").read_text()
+    assert (
+        "they were calibrated:" in card and "fitted by maximum likelihood on 50 images of the validation fold" in card
+    )
+
+
+def test_classes_are_calibrated_by_one_temperature(tmp_path, capsys):
+    records = classifier_runs.make_records(tmp_path / "records")
+    run = classifier_runs.make_classifier_run(tmp_path / "run", records)
+    flags = [f"--run_dir={run}", f"--records={records}", f"--output_dir={tmp_path / 'export'}"]
+    assert call_export(*flags, "--calibrate=per_label") == 2
+    assert "--calibrate=per_label: the classes of" in capsys.readouterr().err
+    assert call_export(*flags) == 2
+    assert "--calibrate and --records: give both" in capsys.readouterr().err
+    assert call_export(*flags, "--calibrate=temperature") == 0
+    out = tmp_path / "out"
+    arguments = [f"--records={records}", "--resamples=5"]
+    assert call_evaluate(f"--model={tmp_path / 'export'}", *arguments, f"--output_dir={out}") == 0
+    assert call_evaluate(f"--model={run}", *arguments, f"--output_dir={tmp_path / 'plain'}") == 0
+    result, plain = read(out), read(tmp_path / "plain")
+    error = plain["expected_calibration_error"]
+    assert result["calibration"]["before"]["expected_calibration_error"] == pytest.approx(error, abs=1e-5)
+    assert result["recall"] == plain["recall"] and plain["calibration"] is None
+    capsys.readouterr()
+    gan = gan_runs.make_gan_run(tmp_path / "gan")
+    assert call_export(f"--run_dir={gan}", *flags[1:], "--calibrate=temperature") == 2
+    assert "--calibrate: is for classifiers" in capsys.readouterr().err
 
 
 def test_predict_writes_a_column_and_a_heat_map_for_each_label(run_dir, tmp_path, capsys):

@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -157,6 +157,7 @@ class Classifier(Encoder):
     Attributes:
         head: the dense classifier.
         feature_correction, logit_correction: DCAN's correction blocks, or None.
+        temperatures: by which `probabilities` divides the logits, one for all or one for each; None for none.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
@@ -169,6 +170,7 @@ class Classifier(Encoder):
 
     def _add_parts(self, seed: int) -> None:
         config, num_classes = self.config, len(self.config.classes)
+        self.temperatures: Sequence[float] | None = None
         self.head = _dense(num_classes, _HEAD_STDDEV, 0.0, "head", seed)
         self.feature_correction: tf.keras.Model | None = None
         self.logit_correction: tf.keras.Model | None = None
@@ -197,8 +199,13 @@ class Classifier(Encoder):
         """Logits [N, K]; `path` is source or target."""
         return self.classify(self.features(images, path, training), path)
 
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """Of logits float32 [N, K]: of each label for itself, or of classes that exclude each other."""
+    def probabilities(self, logits: tf.Tensor, *, calibrated: bool = True) -> tf.Tensor:
+        """Of logits float32 [N, K]: of each label, or of classes that exclude each other.
+
+        With `calibrated`, they are divided by the temperatures first, if there are any.
+        """
+        if calibrated and self.temperatures is not None:
+            logits = logits / tf.constant(self.temperatures, tf.float32)
         return tf.sigmoid(logits) if self.config.multilabel else tf.nn.softmax(logits)
 
 
