@@ -228,7 +228,7 @@ def _requests(resolution: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
 def _read_evaluation(path: str | os.PathLike, run_dir: pathlib.Path) -> dict[str, Any]:
     """result.json of an evaluation of this run's weights. Raises InputError if it is none."""
     result = files.read_json(pathlib.Path(path) / "result.json")
-    if not isinstance(result, dict) or ("balanced_accuracy" not in result and not result.get("multilabel")):
+    if not isinstance(result, dict) or "roc_auc" not in result:
         raise InputError(f"--evaluations={path}: is no output folder of evaluate")
     if result.get("model_digest") != loading.weights_digest(run_dir, "--run_dir"):
         raise InputError(f"--evaluations={path}: is of another model ({result.get('model')}) or of earlier weights")
