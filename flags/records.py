@@ -23,12 +23,13 @@ def define_build(fv: flags.FlagValues) -> None:
 
 
 def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv, --columns, --class_values."""
+    """--dataset, --data_dir, --labels_csv, --columns, --class_values, --patient_pattern."""
     flags.DEFINE_enum(
         "dataset",
         None,
         list(choices.DATASETS),
-        "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, or a record set",
+        "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, one with a folder "
+        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed), or a record set",
         flag_values=fv,
     )
     common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")
@@ -45,9 +46,18 @@ def define_data_set(fv: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "class_values",
         [],
-        "--dataset=folder: findings of each value of the class column, such as NORMAL:No Finding,TB:Tuberculosis,"
+        "--dataset=folder, imagefolder: findings of each value of the class column, or of each folder of a class, such "
+        "as NORMAL:No Finding,TB:Tuberculosis,"
         "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one. A cell may hold several values joined "
         "by |",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "patient_pattern",
+        "",
+        "--dataset=folder, imagefolder: regular expression that finds the patient in the name of an image's file, or "
+        "else in its path; its first group in parentheses, or all of it. Such as 'patient_(\\d+)' or, for Kermany's "
+        "radiographs, '(person\\d+|(NORMAL2-)?IM-\\d+)'",
         flag_values=fv,
     )
 

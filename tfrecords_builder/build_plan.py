@@ -109,7 +109,7 @@ def make_plan(options: Options) -> Plan:
     if not used.any():
         where = readers.explain_missing(table, frame["id"].iloc[0], options.data_dir)
         raise InputError(
-            f"--data_dir={options.data_dir}: holds none of the images that {table.paths[0].name} names, such as "
+            f"--data_dir={options.data_dir}: holds none of the images that {table.origin.name} names, such as "
             f"{frame['id'].iloc[0]}, {where}"
         )
     _assign_splits(frame, used, options)
@@ -186,7 +186,7 @@ def check_classes(options: Options) -> None:
         if not (used & (classes == i)).any():
             of_view = "" if options.view == "any" else f" of view {options.view}"
             raise InputError(
-                f"--label_version={version.name}: no row{of_view} of {table.paths[0]} is in class {name!r}; choose "
+                f"--label_version={version.name}: no row{of_view} of {table.origin} is in class {name!r}; choose "
                 "another label version"
             )
 
@@ -223,7 +223,7 @@ def _read(options: Options) -> readers.Table:
         frontal_only=options.frontal_only,
     )
     if not len(table.frame):
-        raise InputError(f"{table.paths[0]}: all rows are lateral views; --nofrontal_only uses them")
+        raise InputError(f"{table.origin}: all rows are lateral views; --nofrontal_only uses them")
     return table
 
 
@@ -276,7 +276,7 @@ def _refuse_shared_files(frame: pd.DataFrame, table: readers.Table) -> None:
         second = frame.iloc[int(np.argmax(again))]
         first = frame.iloc[int(np.argmax((frame["path"] == second["path"]).to_numpy()))]
         raise InputError(
-            f"{table.paths[0]}: {first['id']} (line {first['line']}) and {second['id']} (line {second['line']}) are "
+            f"{table.origin}: {first['id']} (line {first['line']}) and {second['id']} (line {second['line']}) are "
             f"both {second['path']}; list each image once"
         )
 

@@ -147,9 +147,9 @@ def encode_rows(
             except (OSError, ValueError, pictures.BadImage) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 if not skip:
+                    place = f" ({row['table']} line {row['line']})" if row["table"] else ""
                     raise RunError(
-                        f"{row['path']}: cannot be used: {reason} ({row['table']} line {row['line']}); "
-                        "--bad_images=skip leaves such out"
+                        f"{row['path']}: cannot be used: {reason}{place}; --bad_images=skip leaves such out"
                     ) from error
                 yield writing.SkippedRow(row["table"], row["line"], row["id"], f"{writing.BAD_IMAGE}: {reason}")
                 continue

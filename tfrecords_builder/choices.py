@@ -1,7 +1,14 @@
 """Values that flags and libraries agree on; imports nothing, so that `--help` answers at once."""
 
 # name: module of tfrecords_builder.readers, with `read` and `check_header`
-DATASETS = {"chexpert": "chexpert", "chestxray": "chestxray", "folder": "folder", "records": "record_set"}
+DATASETS = {
+    "chexpert": "chexpert",
+    "chestxray": "chestxray",
+    "folder": "folder",
+    "imagefolder": "imagefolder",
+    "records": "record_set",
+}
+FOLDERS = ("folder", "imagefolder")  # those of which a user says what names mean
 VIEWS = ("PA", "AP", "any")
 SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
 SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test

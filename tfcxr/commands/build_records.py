@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from flags import app, common, records
+from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
     if fv.label_version not in benchmark_settings.SETTINGS:
         labels.get_label_version(fv.label_version, own)
     labels.parse_uncertain(fv.uncertain or "zeros")
-    columns = readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None
+    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
         readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
@@ -117,7 +118,7 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
         dataset=fv.dataset,
         data_dir=fv.data_dir,
         labels_csv=fv.labels_csv,
-        columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
+        columns=readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern),
         label_version=fv.label_version,
         label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
         uncertain=fv.uncertain or "",
@@ -143,7 +144,8 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     for name, idle, needed in (
         ("salt_file", not fv.hash_patient_ids, "--hash_patient_ids"),
         ("columns", fv.dataset != "folder", "--dataset=folder"),
-        ("class_values", fv.dataset != "folder", "--dataset=folder"),
+        ("class_values", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
+        ("patient_pattern", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("fold", fv.split_policy != "kfold", "--split_policy=kfold"),
         ("beam_options", fv.runner != "beam", "--runner=beam"),
     ):

@@ -36,7 +36,7 @@ def main(fv: flags.FlagValues) -> None:
             fv.data_dir,
             labels_csv=fv.labels_csv,
             official=fv.split_policy == "official",
-            columns=readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None,
+            columns=readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern),
             frontal_only=fv.frontal_only,
         )
         rows = counting.select_rows(
@@ -81,7 +81,7 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     own = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
     counting.get_versions(fv.label_versions, own)
-    columns = readers.parse_columns(fv.columns, fv.class_values) if fv.dataset == "folder" else None
+    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
         readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)

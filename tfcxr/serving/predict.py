@@ -14,19 +14,18 @@ from tfcxr.classifiers import inference, loading
 from tfcxr.serving import export_classifier, grad_cam
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import image_ops, pictures, pixel_ranges
+from tfrecords_builder.images import finding, image_ops, pictures, pixel_ranges
 from tfrecords_builder.labels import combinations
 from tfrecords_builder.progress import progress
 
 # How the files begin that predict writes: predictions, result, flags.
 _STARTS = (b"image,prediction,", b'{\n  "schema_version": 1,\n  "model": ', b"--")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
 
 
 def find_images(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     """Files as given, and those under folders, sorted, that are images; each once.
 
-    In folders PNG, JPEG and DICOM go by name, DICOM by content, too.
+    In folders PNG, JPEG and DICOM go by name, DICOM by content, too; hidden files and those of systems are left out.
 
     Raises InputError for a path that does not exist, a folder without images, or no path at all.
     """
@@ -34,7 +33,7 @@ def find_images(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     for path in map(pathlib.Path, paths):
         try:
             if path.is_dir():
-                inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_image(p))
+                inside = [file for file in finding.find_images(path) if file.is_file()]
                 if not inside:
                     raise InputError(f"--images={path}: no PNG, JPEG or DICOM file in this folder")
                 found += inside
@@ -229,14 +228,3 @@ def _encode(
         except OSError as error:
             failed[str(path)] = f"cannot be read ({error.strerror})"
     return encoded
-
-
-def _is_image(path: pathlib.Path) -> bool:
-    """By suffix; or, as files of DICOM often have none, by content. DICOMDIR is an index of such files."""
-    if path.suffix.lower() in _SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
-    except OSError:
-        return False

@@ -16,7 +16,7 @@ from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
-from tfrecords_builder.readers.folder_columns import FolderColumns, parse_class_values, parse_columns
+from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
 from tfrecords_builder.readers.locating import explain_missing, locate
 from tfrecords_builder.readers.shards import index_shard, read_image, read_record
@@ -31,6 +31,7 @@ __all__ = [
     "FolderColumns",
     "Table",
     "check_header",
+    "choose_columns",
     "explain_missing",
     "hash_ids",
     "index_shard",

@@ -3,19 +3,20 @@
 import collections
 import difflib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import finding
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
+from tfrecords_builder.splits.lists import SPLIT_NAMES
 
 SUPPORT_DEVICES = "Support Devices"
-_SPLITS = {"train": "train", "test": "test", "": ""} | dict.fromkeys(("val", "valid", "validation"), "validation")
 
 
 def read(
@@ -31,37 +32,62 @@ def read(
     """
     columns = columns or FolderColumns()
     path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
-    warnings = []
-    if not patient:
-        warnings.append(
-            "no column of patients (--columns=patient:COLUMN): each image counts as its own patient; if some are of "
-            "the same one, they are in several splits and scores will be too good"
-        )
     raw = csv_files.read_table(path, used)
+    return make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
+
+
+def make_table(
+    dataset: str,
+    raw: csv_files.RawTable,
+    columns: FolderColumns,
+    data_dir: pathlib.Path,
+    *,
+    patient: str | None = None,
+    label_columns: Mapping[str, str] | None = None,
+) -> table.Table:
+    """Makes the table of a user's own images.
+
+    Args:
+        dataset: one of `choices.DATASETS`.
+        raw: the cells.
+        columns: what its columns mean.
+        data_dir: folder of the images, at any depth.
+        patient: its column of patients, if it has one.
+        label_columns: canonical label or extra finding -> column, where there is no column of classes.
+    """
+    warnings: list[str] = []
     frame = table.make_frame(
         raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
     )
-    frame["patient"] = table.to_texts(raw.convert(patient, table.to_filled) if patient else "", len(frame))
+    if patient:
+        patients: str | np.ndarray = raw.convert(patient, table.to_filled)
+    elif columns.patient_pattern:
+        patients = raw.convert(columns.path, lambda text: columns.find_patient(table.to_path(text)))
+    else:
+        patients = ""
+        warnings.append(_no_patients(dataset))
+    frame["patient"] = table.to_texts(patients, len(frame))
     if columns.split:
         frame["fold"] = table.to_texts(raw.convert(columns.split, _to_fold), len(frame))
     if columns.class_column:
         findings = _add_classes(frame, raw, columns)
         warnings += _suspect_typos(columns)
     else:
-        findings = _add_label_columns(frame, raw, label_columns, warnings)
+        findings = _add_label_columns(frame, raw, label_columns or {}, warnings)
     _warn_of_contradictions(frame, warnings)
+    beside = raw.path if raw.path.is_dir() else raw.path.parent
     source, dataset_name = table.find_source(
-        data_dir, path.parent, default=f"folder:{data_dir.resolve().name}", name=table.name_folder(data_dir)
+        data_dir, beside, default=f"folder:{data_dir.resolve().name}", name=table.name_folder(data_dir)
     )
     return table.Table(
-        dataset="folder",
+        dataset=dataset,
         source=source,
         dataset_name=dataset_name,
         frame=frame,
         skipped=table.no_rows(),
         num_rows=len(frame),
-        paths=(path,),
-        bases=((data_dir, 0),) if path.parent == data_dir else ((data_dir, 0), (path.parent, 0)),
+        paths=(raw.path,),
+        bases=((data_dir, 0),) if beside == data_dir else ((data_dir, 0), (beside, 0)),
         findings=tuple(name for name in findings if name not in LABELS),
         labelled=tuple(label for label in LABELS if label in findings),
         search=data_dir,
@@ -84,12 +110,20 @@ def _choose_columns(
     header = csv_files.read_header(path)
     if official and not columns.split:
         raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
-    patient = columns.patient or ("patient" if "patient" in header else None)
+    patient = columns.patient or ("patient" if "patient" in header and not columns.patient_pattern else None)
     label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
     named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
     used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
     table.check_columns(path, header, used, "folder")
     return path, used, label_columns, patient
+
+
+def _no_patients(dataset: str) -> str:
+    how = "--columns=patient:COLUMN or --patient_pattern" if dataset == "folder" else "--patient_pattern"
+    return (
+        f"nothing says which patient an image is of ({how}): each image counts as its own patient; if some are of the "
+        "same one, they are in several splits and scores will be too good"
+    )
 
 
 def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
@@ -101,6 +135,8 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
             else "holds no *.csv and no *.tsv"
         )
         hint = table.suggest_dataset(data_dir, but="folder") or "give the table by --labels_csv"
+        if not found and finding.list_folder(data_dir)[0]:
+            hint += "; where each class has a folder, --dataset=imagefolder needs none"
         raise InputError(f"--data_dir={data_dir}: {what}; {hint}")
     return found[0]
 
@@ -124,9 +160,9 @@ def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
 
 
 def _to_fold(text: str) -> str:
-    if text.casefold() not in _SPLITS:
+    if text and text.casefold() not in SPLIT_NAMES:
         raise ValueError(f"unknown split {csv_files.shorten(text)}, expected train, validation or test")
-    return _SPLITS[text.casefold()]
+    return SPLIT_NAMES.get(text.casefold(), "")
 
 
 def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderColumns) -> list[str]:
@@ -170,7 +206,7 @@ def _suspect_typos(columns: FolderColumns) -> list[str]:
 
 
 def _add_label_columns(
-    frame: pd.DataFrame, raw: csv_files.RawTable, columns: dict[str, str], warnings: list[str]
+    frame: pd.DataFrame, raw: csv_files.RawTable, columns: Mapping[str, str], warnings: list[str]
 ) -> list[str]:
     """Adds labels and `extra` by the columns of each finding; returns the findings."""
     extra = [""] * len(frame)

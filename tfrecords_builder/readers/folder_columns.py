@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
+from tfrecords_builder.csv_files import shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
 
@@ -30,6 +31,8 @@ class FolderColumns:
         sex: any text.
         age: years, or NIH's 058Y, 011M.
         split: train, val, valid, validation or test.
+        patient_pattern: where there is no column of patients: the patient is what this regular expression finds in the
+            name of an image's file (its first group, or all if it has none), else in its path.
     """
 
     path: str = "path"
@@ -41,21 +44,46 @@ class FolderColumns:
     sex: str | None = None
     age: str | None = None
     split: str | None = None
+    patient_pattern: re.Pattern[str] | None = None
 
     def __post_init__(self):
         if self.class_column and self.labels:
             raise InputError("--columns: gives a class column and label columns; give one or the other")
         if self.class_values and not self.class_column:
             raise InputError("--class_values: there is no class column; give --columns=class:COLUMN")
+        if self.patient and self.patient_pattern:
+            raise InputError("--patient_pattern: --columns names a column of patients; give one or the other")
+
+    def find_patient(self, image: str) -> str:
+        """The patient of an image by `patient_pattern`. Raises ValueError if it finds none."""
+        pattern = re.compile("") if self.patient_pattern is None else self.patient_pattern
+        match = pattern.search(image.rpartition("/")[2]) or pattern.search(image)
+        patient = match[1 if pattern.groups else 0] if match else ""
+        if not patient:
+            group = (
+                " in its first group; put all that stands for a patient into one pair of parentheses" if match else ""
+            )
+            raise ValueError(f"--patient_pattern={pattern.pattern} finds no patient in {shorten(image)}{group}")
+        return patient
 
 
-def parse_columns(items: Sequence[str], class_values: Sequence[str] = ()) -> FolderColumns:
-    """Returns what `--columns` and `--class_values` say.
+def choose_columns(
+    dataset: str, items: Sequence[str], class_values: Sequence[str], patient_pattern: str
+) -> FolderColumns | None:
+    """What `parse_columns` makes of the flags; None for a data set that they are not for."""
+    if dataset == "imagefolder":  # has no table, and so no choice of columns
+        return parse_columns(["class:class"], class_values, patient_pattern)
+    return parse_columns(items, class_values, patient_pattern) if dataset == "folder" else None
+
+
+def parse_columns(items: Sequence[str], class_values: Sequence[str] = (), patient_pattern: str = "") -> FolderColumns:
+    """Returns what `--columns`, `--class_values` and `--patient_pattern` say.
 
     Args:
         items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a canonical label, whatever
             the case, or an extra finding.
         class_values: see `parse_class_values`.
+        patient_pattern: see `FolderColumns`; empty: none.
 
     Raises:
         InputError: a bad item; the message names flag and item.
@@ -71,7 +99,20 @@ def parse_columns(items: Sequence[str], class_values: Sequence[str] = ()) -> Fol
         if name in place:
             raise InputError(f"--columns={item}: {key!r} is given twice")
         place[name] = column
-    return FolderColumns(**fields, labels=labels, class_values=parse_class_values(class_values))
+    return FolderColumns(
+        **fields,
+        labels=labels,
+        class_values=parse_class_values(class_values),
+        patient_pattern=parse_patient_pattern(patient_pattern),
+    )
+
+
+def parse_patient_pattern(text: str) -> re.Pattern[str] | None:
+    """The regular expression; None if it is empty. Raises InputError if it is none."""
+    try:
+        return re.compile(text) if text else None
+    except re.error as error:
+        raise InputError(f"--patient_pattern={text}: is no regular expression ({error})") from error
 
 
 def parse_class_values(items: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -96,7 +96,7 @@ def _advise(table: Table, image: str, folder: pathlib.Path) -> str:
                 root = re.sub(r"(/images_[^/]*)?(/images)?$", "", root)
             elif drop == 0:
                 root = f"{root}/{parts[0]}"
-            return f"give --data_dir={root}, with --labels_csv={table.paths[0]} if the table is not there"
+            return f"give --data_dir={root}, with --labels_csv={table.origin} if the table is not there"
     return "the table names another folder than the one that it lies in"
 
 

@@ -44,10 +44,10 @@ class Table:
         frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),
             `patient` (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra`
             (findings outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
-            `validation` or `test` where the data set has its own splits, or empty), `table` (file name). int64: `age`
-            (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of the record in its
-            shard; -1: the image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1 uncertain, NaN
-            blank). Record sets also have `path` (text: the shard).
+            `validation` or `test` where the data set has its own splits, or empty), `table` (file name; empty: there is
+            no table). int64: `age` (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of
+            the record in its shard; -1: the image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1
+            uncertain, NaN blank). Record sets also have `path` (text: the shard).
         skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
         num_rows: of the tables; len(frame) + len(skipped).
         paths: the tables.
@@ -71,6 +71,11 @@ class Table:
     labelled: tuple[str, ...] = LABELS
     search: pathlib.Path | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> pathlib.Path:
+        """What messages name: the first table, or the folder where there is none."""
+        return self.paths[0] if self.paths else self.bases[0][0]
 
 
 def check_columns(path: pathlib.Path, header: Sequence[str], required: Sequence[str], dataset: str) -> None:

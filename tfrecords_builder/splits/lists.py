@@ -13,7 +13,13 @@ from tfrecords_builder.labels.canonical import SPLITS
 
 NO_SPLIT = ""
 MANIFEST = "manifest.csv"
-_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation"}
+# Words for the splits, in small letters, in tables and names of folders.
+SPLIT_NAMES: dict[str, str] = {name: name for name in SPLITS} | {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "testing": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +71,7 @@ def read_lists(path: str | os.PathLike) -> Lists:
     alone = set()
     twice: dict[tuple[str, str], str] = {}
     for line, row in _read_rows(path):
-        split = _NAMES.get(row["split"].lower())
+        split = SPLIT_NAMES.get(row["split"].lower())
         if split is None:
             raise InputError(f"{where}: line {line}: unknown split {row['split']!r}; give one of {', '.join(SPLITS)}")
         named = {key: row[key] for key in found if row.get(key)}

@@ -98,7 +98,7 @@ def select_rows(
     if view != "any":
         frame = frame[frame["view"] == view]
         if not len(frame):
-            raise InputError(f"--view={view}: {table.paths[0].name} has no row of that view")
+            raise InputError(f"--view={view}: {table.origin.name} has no row of that view")
     frame = frame.reset_index(drop=True)
     return Rows(
         table=table,

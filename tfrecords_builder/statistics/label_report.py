@@ -85,8 +85,9 @@ def build_sections(stats: label_stats.Statistics, pictures: Sequence[Picture]) -
 def _tell_data(stats: label_stats.Statistics) -> Section:
     rows = stats.rows
     table = rows.table
+    tables = ", ".join(path.name for path in table.paths) or "no table"
     bullets = [
-        f"Data set: {table.dataset} (source {table.source}), {', '.join(path.name for path in table.paths)}",
+        f"Data set: {table.dataset} (source {table.source}), {tables}",
         f"{table.num_rows:,} rows, {len(rows.frame):,} counted here as images; no image was opened",
         f"View: {rows.view}; uncertain labels: {rows.uncertain}",
         f"Split policy: {rows.split_policy}"

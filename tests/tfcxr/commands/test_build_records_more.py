@@ -19,7 +19,7 @@ from PIL import Image
 
 from flags import app
 from tests import fakes
-from tfcxr.commands import build_records, verify_records
+from tfcxr.commands import build_records, label_stats, verify_records
 from tfrecords_builder import records
 from tfrecords_builder.records import overlap, writing
 
@@ -494,3 +494,35 @@ def test_an_old_set_is_built_from_and_verified(tmp_path, nih):
     assert _run(tmp_path / "out", old, dataset="records", resolution=32) == 0
     assert records.load_info(tmp_path / "out").dataset_name == ""
     assert _verify(tmp_path / "out") == 0
+
+
+def test_a_folder_for_each_class_needs_no_table(tmp_path, kids, capfd):
+    (tmp_path / "kids").mkdir()
+    for name in ("normal", "pneumonia"):
+        shutil.copytree(kids / name, tmp_path / "kids" / "train" / name.upper())
+    (tmp_path / "kids" / "train" / "NORMAL" / "._p0_0.png").write_bytes(b"macOS")
+    values = {
+        "dataset": "imagefolder",
+        "class_values": "NORMAL:No Finding,PNEUMONIA:Pneumonia",
+        "patient_pattern": r"p\d+",
+        "label_version": "v2",
+    }
+    assert _run(tmp_path / "out", tmp_path / "kids", **values) == 0
+    info = records.load_info(tmp_path / "out")
+    counts = [sum(split.class_counts[name] for split in info.splits.values()) for name in info.classes]
+    assert (info.dataset, info.source, counts) == ("imagefolder", "folder:kids", [10, 10])
+    assert sum(split.num_patients for split in info.splits.values()) == 10
+    row = next(row for row in _manifest(tmp_path / "out") if row["id"] == "train/PNEUMONIA/p1_0.png")
+    assert (row["class"], row["patient"], row["Pneumonia"]) == ("Finding", "p1", "1")
+    assert _verify(tmp_path / "out") == 0
+    stats = ["label-stats", f"--data_dir={tmp_path / 'kids'}", f"--output_dir={tmp_path / 'stats'}"]
+    stats += [f"--{name}={values[name]}" for name in ("dataset", "class_values", "patient_pattern")]
+    assert app.run(label_stats.main, label_stats.define_flags, stats) == 0
+    assert json.loads((tmp_path / "stats" / "result.json").read_text())["rows"] == 20
+    (tmp_path / "kids" / "train" / "NORMAL" / "p99.png").write_bytes(b"no image")
+    capfd.readouterr()
+    assert _run(tmp_path / "bad", tmp_path / "kids", **values) == 1
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert "NORMAL/p99.png: cannot be used: is no PNG, JPEG or DICOM file (it starts with b'no image'); --bad" in line
+    assert _run(tmp_path / "x", tmp_path / "kids", dataset="chestxray", patient_pattern="p") == 2
+    assert "--patient_pattern: does nothing without --dataset=folder or imagefolder" in capfd.readouterr().err

@@ -102,7 +102,7 @@ def test_without_patients_there_is_a_warning(tmp_path):
     table = readers.read("folder", tmp_path)
     assert table.frame["patient"].tolist() == ["", ""]
     (warning,) = table.warnings
-    assert warning.startswith("no column of patients (--columns=patient:COLUMN)")
+    assert warning.startswith("nothing says which patient an image is of (--columns=patient:COLUMN or")
 
 
 def test_lateral_views_are_skipped_unless_wanted(tmp_path):

@@ -1,0 +1,157 @@
+"""Images in a folder for each class, without a table: `train/NORMAL/*.jpeg`, or `NORMAL/*.jpeg`.
+
+The layout is that of torchvision's and Keras's image folders, in which Kermany's radiographs and many others are given
+away.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from tfrecords_builder import csv_files
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import finding
+from tfrecords_builder.readers import folder, table
+from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
+from tfrecords_builder.splits.lists import SPLIT_NAMES
+
+# Folders of a class in which are no radiographs.
+_NO_IMAGES = frozenset({"mask", "masks"})
+
+
+class _Listing(csv_files.RawTable):
+    """A folder's images as the rows of a table that nobody has written; messages name the image."""
+
+    def fail(self, row: int, column: str, problem: str) -> NoReturn:
+        image = self.texts["path"][int(self.codes["path"][row])]
+        raise InputError(f"{self.path / image}: {problem}")
+
+
+def read(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+) -> table.Table:
+    """Lists the images of a folder.
+
+    The class is the name of the upper folder, but for one of the splits above it or below it, which is the fold. Deeper
+    folders mean nothing; those of masks are left out. Folders that hold nothing but one folder are passed over.
+
+    Args:
+        data_dir: the folder.
+        labels_csv: must be None.
+        official: whether the folders must name splits; `fold` is filled wherever they do.
+        columns: for its `class_values` and `patient_pattern`.
+    """
+    columns = columns or FolderColumns(class_column="class")
+    root, rows, warnings = _list(data_dir, labels_csv, columns)
+    if official and not any(row.fold for row in rows):
+        raise InputError(
+            f"--split_policy=official: {root} has no folders train, val or test; choose --split_policy=patient"
+        )
+    raw = _make_raw(root, rows)
+    made = folder.make_table("imagefolder", raw, dataclasses.replace(columns, split="split"), root)
+    made.frame["table"], made.frame["line"] = "", 0
+    return dataclasses.replace(made, paths=(), search=None, warnings=(*made.warnings, *warnings))
+
+
+def check_header(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+) -> None:
+    """Raises InputError, as `read`, for a folder without images or with unknown classes."""
+    del official
+    _list(data_dir, labels_csv, columns or FolderColumns(class_column="class"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    path: str  # from the root, with "/"
+    label: str
+    fold: str
+
+
+def _list(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, columns: FolderColumns
+) -> tuple[pathlib.Path, list[_Row], list[str]]:
+    """The folder that holds splits or classes, its images, and warnings."""
+    if labels_csv:
+        raise InputError("--labels_csv: the folders are the classes; give --dataset=folder to read a table")
+    if not data_dir.is_dir():
+        raise InputError(f"--data_dir={data_dir}: there is no such folder")
+    root = _find_root(data_dir, columns)
+    rows, masks, outside = [], 0, collections.Counter[str]()
+    has_splits = any(name.casefold() in SPLIT_NAMES for name in finding.list_folder(root)[0])
+    for path in finding.find_images(root):
+        parts = path.relative_to(root).parts
+        if _NO_IMAGES.intersection(map(str.casefold, parts[:-1])):
+            masks += 1
+            continue
+        if has_splits and parts[0].casefold() not in SPLIT_NAMES:
+            outside[parts[0]] += 1
+            continue
+        folders = list(parts[:-1])
+        place = next((i for i, name in enumerate(folders[:2]) if name.casefold() in SPLIT_NAMES), None)
+        fold = "" if place is None else SPLIT_NAMES[folders.pop(place).casefold()]
+        name = "/".join(parts)
+        if not folders:
+            raise InputError(f"{path}: lies in no folder of a class, such as {path.parent / 'NORMAL' / path.name}")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{os.fsencode(path)!r}: this name is no UTF-8 text; rename the file") from error
+        rows.append(_Row(name, folders[0], fold))
+    if not rows:
+        raise InputError(f"--data_dir={data_dir}: holds no PNG, JPEG or DICOM file in a folder of a class")
+    _check_classes(data_dir, sorted({row.label for row in rows}), columns)
+    warnings = [f"{masks} images in folders of masks are left out"] if masks else []
+    if outside:
+        warnings.append(
+            f"{sum(outside.values())} images beside the folders of splits are left out: in {', '.join(sorted(outside))}"
+        )
+    return root, rows, warnings
+
+
+def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
+    """Passes over what was unpacked into a folder of its own name."""
+    root = data_dir
+    while True:
+        folders, names = finding.list_folder(root)
+        if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
+            return root
+        (name,) = folders
+        if name.casefold() in SPLIT_NAMES or name in columns.class_values or to_canonical(name):
+            return root
+        if not finding.list_folder(root / name)[0]:  # it is a class
+            return root
+        root /= name
+
+
+def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:
+    unknown = [name for name in classes if name not in columns.class_values and not to_canonical(name)]
+    if unknown:
+        known = f" beside {', '.join(columns.class_values)}" if columns.class_values else ""
+        shown = ",".join(f"{name}:..." for name in unknown[:5])
+        raise InputError(
+            f"--data_dir={data_dir}: has folders of classes that are none of the 14 labels: "
+            f"{csv_files.shorten(', '.join(unknown))}; say what they stand for{known}: --class_values={shown}"
+        )
+    unused = sorted(set(columns.class_values) - set(classes))
+    if unused:
+        raise InputError(
+            f"--class_values={unused[0]}: no folder of {data_dir} is called so; there are {', '.join(classes)}"
+        )
+
+
+def _make_raw(root: pathlib.Path, rows: Collection[_Row]) -> _Listing:
+    texts, codes = {}, {}
+    for column, values in (
+        ("path", [row.path for row in rows]),
+        ("class", [row.label for row in rows]),
+        ("split", [row.fold for row in rows]),
+    ):
+        distinct, codes[column] = np.unique(np.array(values, object), return_inverse=True)
+        texts[column] = distinct.tolist()
+    return _Listing(path=root, lines=np.zeros(len(rows), np.int64), codes=codes, texts=texts)
