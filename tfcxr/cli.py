@@ -26,6 +26,7 @@ COMMANDS = {
         "tfcxr.commands.compare_sets",
         "FID, KID, precision, recall, density and coverage of synthetic images",
     ),
+    "neighbours": ("tfcxr.commands.neighbours", "the real images nearest to synthetic ones: table and pictures"),
     "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.commands.predict", "class probabilities of image files"),
     "study": ("tfcxr.commands.study", "a whole table of results from one flagfile, resumable"),

@@ -1,0 +1,1 @@
+"""Whether synthetic images give away the images that their generator learned from."""
