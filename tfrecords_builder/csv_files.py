@@ -8,18 +8,22 @@ import array
 import csv
 import dataclasses
 import gzip
+import io
 import itertools
 import pathlib
+import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from tfrecords_builder.errors import InputError
 
-_READ_ERRORS = (OSError, EOFError, zlib.error)  # the last two: a truncated or damaged gzip file
+# But for the first: a truncated or damaged gzip or zip file, and a zip file with a password.
+_READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _ROWS_AT_ONCE = 1024
 _MAX_SHOWN = 60  # characters of a cell in a message
 
@@ -87,8 +91,8 @@ def read_header(path: pathlib.Path) -> list[str]:
 def read_table(path: pathlib.Path, columns: Sequence[str]) -> RawTable:
     """Reads those of `columns` that the table has.
 
-    Comma, semicolon or tab, a byte order mark, CRLF, quotes, gzip, blank lines, and empty cells beyond the last column
-    are fine.
+    Comma, semicolon or tab, a byte order mark, UTF-16 with one, CRLF, quotes, gzip, a zip file of one table, blank
+    lines, and empty cells beyond the last column are fine.
 
     Raises:
         InputError: the file is absent, empty or no UTF-8 text, holds NUL bytes, has no rows, or a row has more or fewer
@@ -132,8 +136,9 @@ class _Lines:
         self._line = 0  # the last that was read
         self.first = 0  # the first of the present row
         try:
-            opener = gzip.open if path.suffix.lower() == ".gz" else open
-            self._stream = opener(path, "rb")
+            self._stream = _open(path)
+            wide = self._stream.peek(2)[:2] in _UTF16
+            self._text = io.TextIOWrapper(self._stream, "utf-16", newline="\n") if wide else None
             first = next(self._decoded(), "")
         except _READ_ERRORS as error:
             raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
@@ -146,7 +151,9 @@ class _Lines:
             raise InputError(f"{path}: is empty" if not first else f"{path}: line 1: is blank, expected column names")
         self._separator = max(",;\t", key=first.count)
         try:
-            self.header = [name.strip() for name in next(csv.reader([first], delimiter=self._separator))]
+            self.header = [
+                name.strip() for name in next(csv.reader([first], delimiter=self._separator, skipinitialspace=True))
+            ]
         except csv.Error as error:
             self._stream.close()
             raise InputError(f"{path}: line 1: is no row of a table ({error})") from error
@@ -160,7 +167,10 @@ class _Lines:
     def rows(self) -> Iterator[list[str]]:
         """Yields the rows, each as long as the header."""
         # strict: an open quote would otherwise swallow the rest of the file in silence.
-        reader, width = csv.reader(self._decoded(), delimiter=self._separator, strict=True), len(self.header)
+        reader, width = (
+            csv.reader(self._decoded(), delimiter=self._separator, skipinitialspace=True, strict=True),
+            len(self.header),
+        )
         self.first = self._line + 1
         try:
             for row in reader:
@@ -180,16 +190,44 @@ class _Lines:
             raise InputError(f"{self._path}: cannot be read ({error})") from error
 
     def _decoded(self) -> Iterator[str]:
+        if self._text:
+            yield from self._decoded_wide(self._text)
+            return
         for data in self._stream:
             self._line += 1
             try:
                 text = data.decode()
             except UnicodeDecodeError as error:
                 hint = _recognise(data) if self._line == 1 else ""
+                hint = hint or "; if a spreadsheet wrote it, save it as CSV in UTF-8"
                 raise InputError(f"{self._path}: line {self._line}: is not UTF-8 text{hint}") from error
             if "\0" in text:
                 raise InputError(f"{self._path}: line {self._line}: holds a NUL byte; is it a text file?")
             yield text
+
+    def _decoded_wide(self, lines: Iterable[str]) -> Iterator[str]:
+        try:
+            for text in lines:
+                self._line += 1
+                yield text
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self._path}: line {self._line + 1}: is damaged UTF-16 text") from error
+
+
+def _open(path: pathlib.Path) -> Any:
+    """The bytes of a table: of the file, of what was gzipped, or of the only table in a zip file."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path, "rb")
+    if suffix != ".zip":
+        return path.open("rb")
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if name.lower().endswith((".csv", ".tsv"))]
+    names = [name for name in names if not any(part[:1] in "._" for part in name.split("/"))]  # __MACOSX/._t.csv
+    if len(names) != 1:
+        archive.close()
+        raise InputError(f"{path}: holds {len(names)} tables; unpack it and give one of them")
+    return archive.open(names[0])
 
 
 def _recognise(data: bytes) -> str:
@@ -198,8 +236,6 @@ def _recognise(data: bytes) -> str:
         return ": it is a zip file or a spreadsheet; save the table as CSV"
     if data.startswith(b"\x1f\x8b"):
         return ": it is a gzip file, whose name must end in .gz"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return ": it is UTF-16; save the table as CSV in UTF-8"
     return ""
 
 

@@ -1,5 +1,6 @@
 import gzip
 import pathlib
+import zipfile
 
 import pytest
 
@@ -25,6 +26,8 @@ def _rows(raw):
         b'"a" ; b\n 1;x\n2; "y"\n'.replace(b' "y"', b'"y"'),
         b"a\tb\n1\tx\n2\ty\t\t\n",
         b"c,a,b\n,1,x\n,2,y,,\n",
+        "a\tb\r\n1\tx\r\n2\ty\r\n".encode("utf-16"),  # a spreadsheet's Unicode text
+        b"\xfe\xff" + "a,b\n1,x\n2,y\n".encode("utf-16-be"),
     ],
 )
 def test_dialects(tmp_path, data):
@@ -56,6 +59,21 @@ def test_gzip(tmp_path):
         _read(tmp_path, data[:30] + bytes(10) + data[40:], name="t.csv.gz")
 
 
+def test_zip(tmp_path):
+    def pack(**texts):
+        with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
+            for name, text in texts.items():
+                archive.writestr(name.replace("__", ".") if name[0] != "_" else "__MACOSX/._t.csv", text)
+        return csv_files.read_table(tmp_path / "t.csv.zip", ("a", "b"))
+
+    assert _rows(pack(t__csv="a,b\n1,x\n2,y\n", _junk="x", readme__txt="x")) == [(2, "1", "x"), (3, "2", "y")]
+    with pytest.raises(InputError, match=r"t\.csv\.zip: holds 2 tables; unpack it and give one of them"):
+        pack(t__csv="a,b\n", u__csv="a,b\n")
+    (tmp_path / "t.csv.zip").write_bytes(b"a,b\n1,x\n")
+    with pytest.raises(InputError, match=r"t\.csv\.zip: cannot be read \(File is not a zip file\)"):
+        csv_files.read_header(tmp_path / "t.csv.zip")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -66,8 +84,8 @@ def test_gzip(tmp_path):
         (b"a,b\n\n,\n", "has no rows, only a header"),
         (b"a,b\n1,2\n1\n", "line 3: has 1 cells, the header has 2"),
         (b"a,b\n1,2,3\n", "line 2: has 3 cells, the header has 2"),
-        (b"a,b\n1,2\n3,\xff\n", "line 3: is not UTF-8 text"),
-        ("a,b\n1,2\n".encode("utf-16"), "line 1: is not UTF-8 text: it is UTF-16; save the table as CSV in UTF-8"),
+        (b"a,b\n1,2\n3,\xff\n", "line 3: is not UTF-8 text; if a spreadsheet wrote it, save it as CSV in UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16")[:-1], "line 2: is damaged UTF-16 text"),
         ("a,b\n1,2\n".encode("utf-16-le"), "line 1: holds a NUL byte; is it a text file?"),
         (b"a,b\n1,2\n3,\x00\n", "line 3: holds a NUL byte; is it a text file?"),
         (b'a,b\n1,"2\n3,4\n5,6\n', "line 2: is no row of a table (unexpected end of data)"),

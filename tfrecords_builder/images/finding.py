@@ -2,11 +2,12 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic"})
 # Folders and files of macOS (and its zip files), Windows, Synology and Jupyter; whatever begins with "." is hidden.
 _JUNK = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+MAX_WRAPPERS = 8  # a link may lead to the folder that it lies in
 
 
 def is_junk(name: str) -> bool:
@@ -47,6 +48,24 @@ def list_folder(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Names of the folders and of the files in a folder, without junk; none if it cannot be read."""
     _, folders, names = next(walk(folder), ("", [], []))
     return folders, names
+
+
+def skip_wrappers(folder: pathlib.Path, is_root: Callable[[pathlib.Path], bool]) -> pathlib.Path:
+    """The folder, or what it holds if that is one folder and nothing else, and so on, as archives are often unpacked.
+
+    Args:
+        folder: an existing folder.
+        is_root: whether a folder is not to be passed over. If there is none, `folder` is returned.
+    """
+    place = folder
+    for _ in range(MAX_WRAPPERS):
+        if is_root(place):
+            return place
+        folders, names = list_folder(place)
+        if len(folders) != 1 or names:
+            break
+        place /= folders[0]
+    return folder
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[pathlib.Path]:

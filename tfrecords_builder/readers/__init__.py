@@ -7,14 +7,15 @@ import dataclasses
 import importlib
 import os
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -65,8 +66,8 @@ def read(
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
 
     Raises:
-        InputError: a file, column or value is missing or unknown, or an image is listed twice; the message names file,
-            line, and column or image.
+        InputError: a file, column or value is missing or unknown, or rows of one image differ; the message names
+            file, line, and column or image.
     """
     data_dir = pathlib.Path(data_dir)
     table_path = pathlib.Path(labels_csv) if labels_csv else None
@@ -76,8 +77,7 @@ def read(
         if data_dir.is_file():
             raise InputError(f"--data_dir={data_dir}: is a file; give the images' folder, a table by --labels_csv")
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
-    table = _module(dataset).read(data_dir, table_path, official, columns)
-    _refuse_duplicates(table)
+    table = _merge_duplicates(_module(dataset).read(data_dir, table_path, official, columns))
     return _skip_laterals(table) if frontal_only else table
 
 
@@ -105,13 +105,27 @@ def _module(dataset: str) -> Any:
     return importlib.import_module(f"{__name__}.{choices.DATASETS[dataset]}")
 
 
-def _refuse_duplicates(table: Table) -> None:
+def _merge_duplicates(table: Table) -> Table:
+    """One row for each image: others that say the same of it, such as one for each box, are skipped.
+
+    Raises InputError if rows of one image differ in patient, split or labels.
+    """
     again = table.frame["id"].duplicated().to_numpy()
     if not again.any():
-        return
-    second = table.frame.iloc[int(np.argmax(again))]
+        return table
+    said = ["patient", "fold", "extra", *LABELS]
+    rows = table.frame[["id", *said]]
+    differs = again & ~rows.duplicated().to_numpy()  # from the first row: blanks are equal to each other
+    if differs.any():
+        _refuse_duplicate(table, int(np.argmax(differs)), said)
+    merged = table.frame.loc[again, ["table", "line", "id"]].assign(reason="another row of the same image")
+    return _skip(table, again, merged)
+
+
+def _refuse_duplicate(table: Table, row: int, said: Sequence[str]) -> NoReturn:
+    second = table.frame.iloc[row]
     first = table.frame.iloc[int(np.argmax((table.frame["id"] == second["id"]).to_numpy()))]
-    path = next(path for path in table.paths if path.name == second["table"])
+    path = next((path for path in table.paths if path.name == second["table"]), table.origin)
     if first["table"] == second["table"]:
         lines = f"lines {first['line']} and {second['line']}"
     else:
@@ -120,7 +134,23 @@ def _refuse_duplicates(table: Table) -> None:
         raise InputError(
             f"{path}: {second['id']} is listed under patients {first['patient']} and {second['patient']} ({lines})"
         )
-    raise InputError(f"{path}: line {second['line']}: {second['id']} is listed more than once ({lines})")
+    if first["fold"] != second["fold"]:
+        raise InputError(f"{path}: line {second['line']}: {second['id']} is listed more than once ({lines})")
+    what = next(
+        name for name in said if not (first[name] == second[name] or pd.isna(first[name]) & pd.isna(second[name]))
+    )
+    raise InputError(
+        f"{path}: line {second['line']}: {second['id']} is listed more than once ({lines}), with different values of "
+        f"{'findings outside the labels' if what == 'extra' else what}; rows of one image must have the same labels"
+    )
+
+
+def _skip(table: Table, rows: np.ndarray, skipped: pd.DataFrame) -> Table:
+    return dataclasses.replace(
+        table,
+        frame=table.frame[~rows].reset_index(drop=True),
+        skipped=pd.concat([table.skipped, skipped], ignore_index=True) if len(table.skipped) else skipped,
+    )
 
 
 def _skip_laterals(table: Table) -> Table:
@@ -128,8 +158,4 @@ def _skip_laterals(table: Table) -> Table:
     if not lateral.any():
         return table
     skipped = table.frame.loc[lateral, ["table", "line", "id"]].assign(reason="lateral view")
-    return dataclasses.replace(
-        table,
-        frame=table.frame[~lateral].reset_index(drop=True),
-        skipped=pd.concat([table.skipped, skipped], ignore_index=True) if len(table.skipped) else skipped,
-    )
+    return _skip(table, lateral, skipped)

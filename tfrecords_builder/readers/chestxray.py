@@ -2,12 +2,14 @@
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import finding
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
@@ -35,7 +37,14 @@ _TABLES = (
     "Data_Entry_2017_v2020.csv.gz",
     "Data_Entry_2017.csv",
     "Data_Entry_2017.csv.gz",
+    "sample_labels.csv",  # of Kaggle's sample
 )
+_LISTS = {
+    "train_val": ("train_val_list.txt", "train_val_list_NIH.txt"),
+    "test": ("test_list.txt", "test_list_NIH.txt"),
+}
+# Where images may lie: NIH's archives, and what Kaggle's copies of another size make of them.
+_IMAGE_FOLDERS = ("images", "images_*/images", "images_*", "images-*/images-*", "images-*", "sample/images")
 _REQUIRED = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 
 
@@ -44,12 +53,14 @@ def read(
 ) -> table.Table:
     """Reads NIH's Data_Entry_2017.csv or _v2020.csv, plain or gzipped, and, if `official`, its lists.
 
-    Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/` or `data_dir` itself.
+    Images may lie in `images/`, `images_001/images/` ... `images_012/images/`, `images_*/`, `images-224/images-224/` or
+    `data_dir` itself; the table in `data_dir` or the folder above.
     """
+    data_dir = _find_root(data_dir)
     path = _find_table(data_dir, labels_csv)
     raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
     frame = table.make_frame(
-        raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age"
+        raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age", data_dir=data_dir
     )
     frame["patient"] = table.to_texts(raw.convert("Patient ID", table.to_filled), len(frame))
     # The first to look at this column, so it meets the unknown findings.
@@ -61,13 +72,8 @@ def read(
         else:
             frame[label] = np.full(len(frame), np.nan, np.float32)
     if official:
-        frame["fold"] = table.to_texts(_read_folds(frame["id"], data_dir), len(frame))
-    bases = [
-        data_dir / "images",
-        *sorted(data_dir.glob("images_*/images")),
-        *sorted(data_dir.glob("images_*")),
-        data_dir,
-    ]
+        frame["fold"] = table.to_texts(_read_folds(frame["id"], data_dir, path), len(frame))
+    bases = dict.fromkeys([*(base for pattern in _IMAGE_FOLDERS for base in sorted(data_dir.glob(pattern))), data_dir])
     source, dataset_name = table.find_source(data_dir, path.parent, default="chestxray")
     return table.Table(
         dataset="chestxray",
@@ -80,6 +86,7 @@ def read(
         bases=tuple((base, 0) for base in bases if base.is_dir()),
         findings=tuple(finding for finding, label in NIH_FINDINGS.items() if label is None),
         labelled=tuple(label for label in LABELS if label in names),
+        warnings=tuple(table.suspect_spreadsheet(raw, "Patient ID")),
     )
 
 
@@ -88,12 +95,23 @@ def check_header(
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
     del official  # the lists have no columns
-    _find_table(data_dir, labels_csv)
+    _find_table(_find_root(data_dir), labels_csv)
+
+
+def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
+    return finding.skip_wrappers(data_dir, lambda folder: any((folder / name).is_file() for name in _TABLES))
+
+
+def _find_file(folders: Sequence[pathlib.Path], names: Sequence[str]) -> pathlib.Path | None:
+    """The first file of these names in the first folder that has one."""
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pathlib.Path:
     """The table; raises InputError, as `read`, if it is absent or lacks a column, by its first line."""
-    path = labels_csv or next((data_dir / name for name in _TABLES if (data_dir / name).is_file()), None)
+    above = data_dir if table.find_tables(data_dir) else data_dir.resolve().parent
+    path = labels_csv or _find_file((data_dir, above), _TABLES)
     if path is None:
         hint = table.suggest_dataset(data_dir, but="chestxray") or table.suggest_folder(data_dir, _TABLES)
         hint = hint or "give the table by --labels_csv"
@@ -113,23 +131,26 @@ def _has(finding: str, text: str) -> float:
 def _to_extra(text: str) -> str:
     """The unmapped findings of a cell. Raises ValueError if a finding is unknown or contradicts "No Finding"."""
     findings = _split(text)
-    for finding in findings:
-        if finding not in NIH_FINDINGS:
-            raise ValueError(f"unknown finding {csv_files.shorten(finding)}")
+    for name in findings:
+        if name not in NIH_FINDINGS:
+            raise ValueError(f"unknown finding {csv_files.shorten(name)}")
     if NO_FINDING in findings and len(findings) > 1:
         raise ValueError(f"{NO_FINDING!r} beside findings in {csv_files.shorten(text)}")
     return EXTRA_SEPARATOR.join(finding for finding in findings if NIH_FINDINGS[finding] is None)
 
 
-def _read_folds(ids: pd.Series, data_dir: pathlib.Path) -> np.ndarray:
+def _read_folds(ids: pd.Series, data_dir: pathlib.Path, path: pathlib.Path) -> np.ndarray:
     """The fold of each image by the official lists, "" for those in neither."""
     folds = np.full(len(ids), "", object)
-    for name, fold in (("train_val_list.txt", "train_val"), ("test_list.txt", "test")):
-        if not (data_dir / name).is_file():
-            raise InputError(f"--split_policy=official: {data_dir / name} is not there; choose --split_policy=patient")
-        listed = ids.isin(csv_files.read_lines(data_dir / name)).to_numpy()
+    for fold, names in _LISTS.items():
+        found = _find_file((data_dir, path.parent), names)
+        if found is None:
+            raise InputError(
+                f"--split_policy=official: {data_dir / names[0]} is not there; choose --split_policy=patient"
+            )
+        listed = ids.isin(csv_files.read_lines(found)).to_numpy()
         both = listed & (folds != "")
         if both.any():
-            raise InputError(f"{data_dir / name}: {ids[both].iloc[0]} is in train_val_list.txt as well")
+            raise InputError(f"{found}: {ids[both].iloc[0]} is in train_val_list.txt as well")
         folds[listed] = fold
     return folds

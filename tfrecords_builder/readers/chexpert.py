@@ -8,6 +8,7 @@ import pandas as pd
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import finding
 from tfrecords_builder.labels.canonical import LABELS
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
@@ -34,7 +35,7 @@ def read(
     root, paths = _find_paths(data_dir, labels_csv, official)
     patients: dict[str, str] = {}
     frames = [
-        _read_frame(path, fold if official else "", patients)
+        _read_frame(path, fold if official else "", patients, data_dir)
         for path, fold in zip(paths, ("train_val", "test"), strict=False)
     ]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
@@ -48,7 +49,7 @@ def read(
         num_rows=len(frame),
         paths=tuple(paths),
         # The table's paths start with CheXpert-v1.0[-small]/, whatever the folder is called here.
-        bases=((root.parent, 0), (root, 1), (root, 0)),
+        bases=((root.parent, 0), (root, 1), (root, 0), *((part, 2) for part in _find_parts(root))),
     )
 
 
@@ -73,7 +74,15 @@ def _find_paths(
     return root, [labels_csv or root / "train.csv", *([root / "valid.csv"] if official else [])]
 
 
+def _find_parts(root: pathlib.Path) -> list[pathlib.Path]:
+    """The folders `CheXpert-v1.0 batch 2 (train 1)` ... of the full download, which stand for `CheXpert-v1.0/train`."""
+    beside = sorted(path for place in {root, root.parent} for path in place.glob("CheXpert-v1.0 batch *"))
+    inside = [path / name for path in beside for name in ("", path.name, "train")]  # unpacked into one of its own name
+    return [path for path in inside if path.is_dir()]
+
+
 def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
+    data_dir = finding.skip_wrappers(data_dir, lambda folder: (folder / "train.csv").is_file())
     if (data_dir / "train.csv").is_file():
         return data_dir
     roots = sorted(path.parent for path in data_dir.glob("CheXpert*/train.csv"))
@@ -87,12 +96,12 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
     raise InputError(f"--data_dir={data_dir}: holds {what}; give the folder of train.csv")
 
 
-def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str]) -> pd.DataFrame:
+def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str], data_dir: pathlib.Path) -> pd.DataFrame:
     """The frame of one table; `patients` collects the names of patients, so that each is in memory once."""
     header = csv_files.read_header(path)
     table.check_columns(path, header, _REQUIRED, "chexpert")
     raw = csv_files.read_table(path, (*_REQUIRED, "Sex", "Age"))
-    frame = table.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age")
+    frame = table.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age", data_dir=data_dir)
 
     names = np.empty(len(frame), object)
     for row, image in enumerate(frame["id"]):

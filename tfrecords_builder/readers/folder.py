@@ -3,6 +3,7 @@
 import collections
 import difflib
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,14 +58,21 @@ def make_table(
     """
     warnings: list[str] = []
     frame = table.make_frame(
-        raw, id_column=columns.path, view=columns.view or "", sex=columns.sex or "", age=columns.age or ""
+        raw,
+        id_column=columns.path,
+        view=columns.view or "",
+        sex=columns.sex or "",
+        age=columns.age or "",
+        data_dir=data_dir,
     )
     if patient:
-        patients: str | np.ndarray = raw.convert(patient, table.to_filled)
+        patients = raw.convert(patient, table.to_filled)
+        warnings += table.suspect_spreadsheet(raw, patient)
+        warnings += _suspect_lost_zeros(frame["id"], patients)
     elif columns.patient_pattern:
-        patients = raw.convert(columns.path, lambda text: columns.find_patient(table.to_path(text)))
+        patients = raw.convert(columns.path, lambda text: columns.find_patient(text.replace("\\", "/")))
     else:
-        patients = ""
+        patients = np.full(len(frame), "", object)
         warnings.append(_no_patients(dataset))
     frame["patient"] = table.to_texts(patients, len(frame))
     if columns.split:
@@ -116,6 +124,22 @@ def _choose_columns(
     used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
     table.check_columns(path, header, used, "folder")
     return path, used, label_columns, patient
+
+
+def _suspect_lost_zeros(ids: pd.Series, patients: np.ndarray) -> list[str]:
+    """A warning if patients are numbers which have zeros in front of them in the images' paths."""
+    lost = []
+    for image, patient in zip(ids, patients, strict=True):
+        if not patient.isdecimal() or patient[0] == "0":
+            return []
+        match = re.search(rf"(?<!\d)0+{patient}(?!\d)", image)
+        if not match:
+            return []
+        lost.append((patient, match[0]))
+    return [
+        f"patients such as {lost[0][0]!r} are called {lost[0][1]!r} in the images' paths; if a spreadsheet took the "
+        "zeros away, other tables of these patients do not fit this one: import the column as text"
+    ]
 
 
 def _no_patients(dataset: str) -> str:

@@ -117,7 +117,7 @@ def _list(
 def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
     """Passes over what was unpacked into a folder of its own name."""
     root = data_dir
-    while True:
+    for _ in range(finding.MAX_WRAPPERS):
         folders, names = finding.list_folder(root)
         if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
             return root
@@ -127,6 +127,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
         if not finding.list_folder(root / name)[0]:  # it is a class
             return root
         root /= name
+    return data_dir
 
 
 def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:

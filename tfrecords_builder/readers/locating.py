@@ -3,20 +3,23 @@
 import os
 import pathlib
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import finding
 from tfrecords_builder.readers.table import Table
 
 
 def locate(table: Table) -> np.ndarray:
     """Returns the image file of every row of the frame (object[N] of str), "" where there is none.
 
-    Lists each folder once, which is much faster than asking for every file where most are absent. The rows of a record
-    set keep their shards.
+    Lists each folder once, which is much faster than asking for every file where most are absent. A name that is not
+    there stands for the only one in its folder that differs in capitals, in how accents are encoded (NFC, NFD), or in
+    having a suffix, in this order. The rows of a record set keep their shards.
 
     Raises:
         InputError: several images in the folder that is searched fit one row.
@@ -35,26 +38,89 @@ def locate(table: Table) -> np.ndarray:
                 listings[folder] = _list_folder(folder)
             if name in listings[folder]:
                 found[i] = path
+    alike = _Alike(listings)
+    for base, drop in table.bases:
+        for i in np.flatnonzero(found == ""):
+            found[i] = alike.find(f"{base}{os.sep}{ids[i].split('/', drop)[-1]}", str(base))
     absent = np.flatnonzero(found == "")
     if table.search and len(absent):
         _search(table.search, ids, absent, found)
     return found
 
 
+class _Alike:
+    """Finds files whose names file systems, archives and people have changed a little."""
+
+    def __init__(self, listings: dict[str, frozenset[str]]):
+        self._listings = listings
+        self._names: dict[str, dict[str, list[str]]] = {}
+        self._folders: dict[str, str] = {}
+
+    def find(self, path: str, base: str) -> str:
+        """The file that a path below `base` means, "" if there is none or several are alike."""
+        folder, _, name = path.rpartition("/")
+        folder = self._find_folder(folder, base)
+        found = self._look_up(folder, name) if folder else ""
+        return f"{folder}/{found}" if found else ""
+
+    def _find_folder(self, folder: str, base: str) -> str:
+        if len(folder) <= len(base):
+            return folder
+        if folder not in self._folders:
+            above, _, name = folder.rpartition("/")
+            above = self._find_folder(above, base)
+            found = self._look_up(above, name) if above else ""
+            self._folders[folder] = f"{above}/{found}" if found else ""
+        return self._folders[folder]
+
+    def _look_up(self, folder: str, name: str) -> str:
+        if folder not in self._listings:
+            self._listings[folder] = _list_folder(folder)
+        if name in self._listings[folder]:
+            return name
+        if folder not in self._names:
+            names: defaultdict[str, list[str]] = defaultdict(list)
+            for each in self._listings[folder]:
+                folded, *stem = _keys(each)
+                names[folded].append(each)
+                for key in stem:
+                    names[f"{key}/"].append(each)  # no file's name ends so
+            self._names[folder] = names
+        same = self._names[folder].get(_fold(name)) or self._names[folder].get(f"{_fold(name)}/") or ()
+        return same[0] if len(same) == 1 else ""
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _search(root: pathlib.Path, ids: Sequence[str], absent: np.ndarray, found: np.ndarray) -> None:
-    """Fills `found` for images whose path in the table is the end of one path below `root`."""
-    wanted = {ids[i].rpartition("/")[2] for i in absent}
+    """Fills `found` for images whose path in the table is the end of one path below `root`, or is alike."""
+    wanted = {_fold(ids[i].rpartition("/")[2]) for i in absent}
     places = defaultdict(list)
-    for folder, _, names in os.walk(root):
-        for name in wanted.intersection(names):
-            places[name].append(f"{folder}/{name}")
+    for folder, _, names in finding.walk(root):
+        for name in names:
+            for key in wanted.intersection(_keys(name)):
+                places[key].append(f"{folder}/{name}")
     for i in absent:
-        fitting = [path for path in places[ids[i].rpartition("/")[2]] if path.endswith(f"/{ids[i]}")]
+        paths = places[_fold(ids[i].rpartition("/")[2])]
+        end = f"/{_fold(ids[i])}"
+        fitting = [path for path in paths if path.endswith(f"/{ids[i]}")]
+        fitting = fitting or [
+            path for path in paths if _fold(path).endswith(end) or _fold(path).rpartition(".")[0].endswith(end)
+        ]
         if len(fitting) > 1:
             first, second = sorted(fitting)[:2]
             raise InputError(f"{ids[i]} may be {first} or {second}; give paths from {root} in the table")
         if fitting:
             found[i] = fitting[0]
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    """Of a file's name: itself without differences of capitals and accents, and the same without an image's suffix."""
+    folded = _fold(name)
+    stem, dot, suffix = folded.rpartition(".")
+    return (folded, stem) if f"{dot}{suffix}" in finding.SUFFIXES and not finding.is_junk(name) else (folded,)
 
 
 def explain_missing(table: Table, image: str, data_dir: str | os.PathLike) -> str:

@@ -20,7 +20,15 @@ from tfrecords_builder.labels.canonical import LABELS
 PHANTOM_MARKER = "phantom.json"
 LATERAL = "LL"
 SKIPPED_COLUMNS: tuple[str, ...] = ("table", "line", "id", "reason")
-LABEL_VALUES = {"": np.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}
+# pandas, R and spreadsheets write numbers, truth and nothing in these ways.
+LABEL_VALUES = dict.fromkeys(("", "nan", "NaN", "NA", "N/A", "None"), np.nan) | {
+    text.format(number): float(number) for number in ("0", "1", "-1") for text in ("{}", "{}.0", "{},0", "{}.00")
+}
+LABEL_VALUES |= dict.fromkeys(("True", "TRUE", "true"), 1.0) | dict.fromkeys(("False", "FALSE", "false"), 0.0)
+# What spreadsheets make of names: 12.0, 1.2E+11, 5-Jan, Jan-05, 05.01.2024.
+_SPREADSHEET = re.compile(
+    r"\d+\.0|\d[.,]\d+E\+\d+|\d{1,2}[-. ][A-Z][a-z]{2}|[A-Z][a-z]{2}[-. ]\d{2}|\d{1,2}[./]\d{1,2}[./]\d{2,4}"
+)
 
 # Columns by which the table of each data set can be told from others, and what to call it.
 _LAYOUTS: tuple[tuple[str, str, frozenset[str]], ...] = (
@@ -123,9 +131,12 @@ def suggest_folder(data_dir: pathlib.Path, names: Sequence[str]) -> str:
 
 
 def find_tables(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The CSV and TSV files in a folder, plain or gzipped, in order of name; hidden ones are left out."""
-    names = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(names) and path.name[0] != ".")
+    """The CSV and TSV files in a folder, plain, gzipped or zipped, in order of name; hidden ones are left out.
+
+    Spreadsheets leave `~$table.csv` while a table is open.
+    """
+    names = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in ("", ".gz", ".zip"))
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(names) and path.name[0] not in ".~")
 
 
 def to_path(text: str) -> str:
@@ -159,12 +170,31 @@ def to_filled(text: str) -> str:
     return text
 
 
-def make_frame(raw: RawTable, *, id_column: str, view: str, sex: str, age: str) -> pd.DataFrame:
-    """The columns that all tables have under different names; all may be absent."""
+def make_frame(
+    raw: RawTable, *, id_column: str, view: str, sex: str, age: str, data_dir: pathlib.Path | None = None
+) -> pd.DataFrame:
+    """The columns that all tables have under different names; all may be absent.
+
+    Args:
+        raw: the table.
+        id_column: of the images' paths.
+        view: column.
+        sex: column.
+        age: column.
+        data_dir: what absolute paths must be in.
+    """
     count = len(raw.lines)
+    inside = (
+        () if data_dir is None else tuple(f"{path.as_posix()}/" for path in (data_dir.absolute(), data_dir.resolve()))
+    )
+
+    def to_id(text: str) -> str:
+        base = next((base for base in inside if text.startswith(base)), "") if text[:1] == "/" else ""
+        return to_path(text[len(base) :])
+
     return pd.DataFrame(
         {
-            "id": to_texts(raw.convert(id_column, to_path) if id_column else "", count),
+            "id": to_texts(raw.convert(id_column, to_id) if id_column else "", count),
             "view": to_texts(raw.convert(view, to_view), count),
             "sex": to_texts(raw.convert(sex, str), count),
             "age": raw.convert(age, to_age, np.int64),
@@ -175,6 +205,19 @@ def make_frame(raw: RawTable, *, id_column: str, view: str, sex: str, age: str) 
             "offset": np.full(count, -1, np.int64),
         }
     )
+
+
+def suspect_spreadsheet(raw: RawTable, column: str) -> list[str]:
+    """A warning if names in a column look like numbers or dates that a spreadsheet, or pandas, made of them."""
+    texts = set(raw.texts.get(column, ()))
+    changed = sorted(text for text in texts if _SPREADSHEET.fullmatch(text))
+    if not changed:
+        return []
+    return [
+        f"{raw.path.name}, column {column}: {len(changed)} of {len(texts)} names, such as {changed[0]!r}, look like "
+        "numbers or dates that a spreadsheet made of them; different names may have become one: import the column as "
+        "text"
+    ]
 
 
 def to_texts(values: str | np.ndarray, count: int) -> pd.Series:
