@@ -22,11 +22,11 @@ def define_question(fv: flags.FlagValues) -> None:
 
 
 def define_sets(fv: flags.FlagValues) -> None:
-    """--records, --data, --phantom, --synthetic, --generators."""
+    """--records, --data, --phantom, --synthetic, --generators, --gans, --pretraining."""
     flags.DEFINE_multi_string(
         "records", [],
-        "NAME: FLAGS; an image set, and the flags of build-records for it but --data_dir, --label_version and "
-        "--resolution. Once for each set", flag_values=fv,
+        "NAME: FLAGS; an image set, and the flags of build-records for it but --data_dir and --label_version; with a "
+        "--resolution of its own, if it has another one than the study. Once for each set", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_multi_string(
         "phantom", [], "NAME: FLAGS; the set of that name is simulated, with these flags of phantom", flag_values=fv
@@ -39,13 +39,27 @@ def define_sets(fv: flags.FlagValues) -> None:
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_multi_string(
-        "synthetic", [], "NAME: SET; images of a GAN that has learned the training fold of SET", flag_values=fv
+        "synthetic",
+        [],
+        "NAME: SET FLAGS; images of a GAN that has learned the training fold of SET; FLAGS of generate, such as how "
+        "many, may be left out",
+        flag_values=fv,
     )
     flags.DEFINE_multi_string(
         "generators", [],
         "NAME:FOLDER, ...; a GAN's run, an exported generator, or one that comes with tfcxr (nih_32), for the "
         "synthetic set NAME, instead of training one",
         flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "gans", 1,
+        "GANs for each set that is learned, with the seeds that follow that of --gan_flags; the classifiers of the "
+        "first of --seeds see images of the first GAN, and so on in turn",
+        lower_bound=1, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_multi_string(
+        "pretraining", [],
+        "NAME: SET FLAGS; first weights that pretrain, with these flags, finds on SET without labels", flag_values=fv,
     )  # fmt: skip
 
 
@@ -58,14 +72,18 @@ def define_table(fv: flags.FlagValues) -> None:
     flags.DEFINE_integer("resolution", 64, "side of all images in pixels", lower_bound=8, flag_values=fv)
     flags.DEFINE_multi_string(
         "cells", [],
-        "SOURCE, ... -> TARGET, ...: METHOD, ...; trained on each source, tested on each target. Methods: none (the "
-        "baseline; none/plain, none/sched, none/layer_lr, none/layer_lr_sched name its variant), or an --alignment of "
-        "train-dcan; where there is continued, the source alone for as many steps, gains are measured from it",
+        "SOURCE, ... -> TARGET, ...: METHOD, ...; trained on each source, tested on each target. Sources: SET; "
+        "SET@10%: a tenth of its patients; SET+OTHER: both mixed; FIRST>SET: trained on FIRST, then on SET; "
+        "PRETRAINING>SET, imagenet>SET or none>SET: from such first weights. Methods: none (the baseline; none/plain, "
+        "none/sched, none/layer_lr, none/layer_lr_sched name its variant), or an --alignment of train-dcan "
+        "(dann/estimate: with --target_prior=estimate); where there is continued, the source alone for as many steps, "
+        "gains are measured from it",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_list(
         "seeds", ["0"],
-        "of the classifiers' trainings; sets and GANs are made once, with the seeds in their own flags", flag_values=fv,
+        "of the classifiers' trainings; sets are made once, with the seeds in their own flags, GANs as --gans says",
+        flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean(
         "adapt_from_baseline", False,

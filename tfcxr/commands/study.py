@@ -66,7 +66,13 @@ def _definition(fv):
         raise InputError(f"--seeds={','.join(fv.seeds)}: must be whole numbers, such as 0,1,2")
     phantoms = definition.parse_named("phantom", fv.phantom)
     records = definition.parse_named("records", fv.records)
-    synthetic = definition.parse_named("synthetic", fv.synthetic)
+    synthetic, pretraining = (
+        {
+            name: definition.parse_learned(flag, name, text)
+            for name, text in definition.parse_named(flag, fv[flag].value).items()
+        }
+        for flag in ("synthetic", "pretraining")
+    )
     return definition.Definition(
         **{name: fv[name].value for name in ("name", "question", "table", "label_versions_file", "resolution")},
         label_versions=tuple(fv.label_versions),
@@ -74,6 +80,8 @@ def _definition(fv):
         records={name: definition.parse_tokens("records", text) for name, text in records.items()},
         data=definition.parse_folders("data", _split(fv.data), [name for name in records if name not in phantoms]),
         synthetic=synthetic,
+        pretraining=pretraining,
+        gans=fv.gans,
         generators=definition.parse_folders(
             "generators", _split(fv.generators), synthetic, all_needed=False, by_name=zoo.folders()
         ),

@@ -35,8 +35,10 @@ def tell(
 def _summarise(compared: Mapping[Cell, Compared]) -> list[str]:
     leads = [row.lead for cell, row in compared.items() if row.lead and cell.method == NONE]
     gains = [row.gain for cell, row in compared.items() if row.gain and cell.method not in UNADAPTED]
+    helped = [row.gain for cell, row in compared.items() if row.gain and cell.method == NONE]
     return [
-        *_tally(leads, "classifier trained on other images", "the one trained on the target's own images"),
+        *_tally(leads, "classifier trained otherwise", "the one trained on the target's own images"),
+        *_tally(helped, "classifier with a start or images from elsewhere", "the one without"),
         *_tally(gains, "adapted classifier", "the one without adaptation"),
     ]
 
@@ -78,6 +80,8 @@ def _tell_target(
         variant = f" ({cell.variant})" if sum(other.source == cell.source for other in plain) > 1 else ""
         lead = compared[cell].lead if cell in compared else None
         told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
+        gain = compared[cell].gain if cell in compared else None
+        told += _tell_difference(gain, "the one of the last set's images alone") if gain else ""
         said.append(
             f"the classifier trained on {where}{variant} has a {name_score(rows[cell])} of "
             f"{_accuracy(cell, known, compared)}{_tell_labels(rows[cell])}{told}."

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation import methods
+from tfcxr.studies import sources
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
 
@@ -17,22 +18,28 @@ MULTILABEL = "multilabel"  # the label version without classes
 # The control of adaptations: the classifier of the source trained on in their loop, for as many steps, by no method.
 CONTINUED = "continued"
 UNADAPTED = (NONE, CONTINUED)
+# Variants of an adaptation: its --target_prior.
+PRIORS = ("estimate",)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Sources times targets times methods, as one --cells flag names them."""
+    """Sources times targets times methods, as one --cells flag names them; sources as of `sources.parse`."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    methods: tuple[tuple[str, str | None], ...]  # (method, variant of the baseline or None)
+    methods: tuple[tuple[str, str | None], ...]  # (method, variant or None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One number of the table, before it is known. `variant` is the baseline's; None for an adaptation."""
+    """One number of the table, before it is known.
+
+    `source` is as of `sources.parse`; `variant` the baseline's, or an adaptation's --target_prior if that is not its
+    default.
+    """
 
     label_version: str
     source: str
@@ -43,6 +50,19 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
+class Learned:
+    """What is made from one set: a synthetic set by a GAN, or first weights by pretraining.
+
+    Attributes:
+        records: name of the set.
+        flags: of generate, or of pretrain.
+    """
+
+    records: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Definition:
     """A checked study.
 
@@ -50,13 +70,16 @@ class Definition:
         name: of the study and its folder.
         question: that it answers, one sentence.
         table: of the thesis, such as 5.8; None for another.
-        label_versions, resolution: of all record sets.
+        label_versions: of all record sets.
+        resolution: of the record sets whose flags have none.
         label_versions_file: of versions of a user's own.
         phantoms: set name -> flags of `phantom`.
         records: set name -> flags of `build-records`.
         data: set name -> folder of its data, for sets that are not simulated.
-        synthetic: name of a synthetic source -> the set its GAN learns.
-        generators: name of a synthetic source -> run or export to use instead of training a GAN.
+        synthetic: name of a synthetic set -> what its GAN learns; sets that learn the same share their GANs.
+        generators: name of a synthetic set -> run or export to use instead of training a GAN.
+        pretraining: name of first weights -> what they learn, without labels.
+        gans: how many GANs learn each set; with N, the classifier of the i-th seed sees images of GAN i modulo N.
         cells: in the order of the table.
         seeds: of the classifiers' trainings.
         adapt_from_baseline: whether an adaptation starts from the baseline of its source and seed.
@@ -73,8 +96,10 @@ class Definition:
     phantoms: Mapping[str, tuple[str, ...]]
     records: Mapping[str, tuple[str, ...]]
     data: Mapping[str, pathlib.Path]
-    synthetic: Mapping[str, str]
+    synthetic: Mapping[str, Learned]
     generators: Mapping[str, pathlib.Path]
+    pretraining: Mapping[str, Learned]
+    gans: int
     cells: tuple[Cells, ...]
     seeds: tuple[int, ...]
     adapt_from_baseline: bool
@@ -87,9 +112,21 @@ class Definition:
         for version, group in itertools.product(self.label_versions, self.cells):
             for source, target, (method, variant) in itertools.product(group.sources, group.targets, group.methods):
                 for seed in self.seeds:
-                    chosen = (variant or default_variant) if method == NONE else None
+                    chosen = variant or default_variant if method == NONE else variant
                     found[Cell(version, source, target, method, chosen, seed)] = None
         return list(found)
+
+    def parse_source(self, text: str) -> sources.Source:
+        """A source of the study's cells."""
+        return sources.parse(text, (*sources.WEIGHTS, *self.pretraining))
+
+
+def parse_learned(flag: str, name: str, text: str) -> Learned:
+    """`SET FLAGS`, see `parse_tokens`. Raises InputError if there is no SET."""
+    records, _, flags = text.partition(" ")
+    if not _NAME.fullmatch(records):
+        raise InputError(f"--{flag}={name}: {text}: must look like {name}: SET FLAGS")
+    return Learned(records, parse_tokens(flag, flags))
 
 
 def parse_tokens(flag: str, text: str) -> tuple[str, ...]:
@@ -127,7 +164,7 @@ def parse_named(flag: str, lines: Sequence[str]) -> dict[str, str]:
 
 
 def parse_cells(line: str) -> Cells:
-    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; a method is an --alignment, or `none/` and a variant of the baseline.
+    """`SOURCE, ... -> TARGET, ...: METHOD, ...`; see `sources.parse`, and for a method's variant `Cell`.
 
     Raises InputError that says what is wrong with the line.
     """
@@ -138,7 +175,8 @@ def parse_cells(line: str) -> Cells:
     parts = [tuple(word.strip() for word in part.split(",")) for part in (source, target, right)]
     if not all(word for part in parts for word in part):
         raise InputError(f"--cells={line}: a name is missing")
-    return Cells(parts[0], parts[1], tuple(_parse_method(line, word) for word in parts[2]))
+    names = tuple("".join(name.split()) for name in parts[0])
+    return Cells(names, parts[1], tuple(_parse_method(line, word) for word in parts[2]))
 
 
 def _parse_method(line: str, word: str) -> tuple[str, str | None]:
@@ -146,9 +184,10 @@ def _parse_method(line: str, word: str) -> tuple[str, str | None]:
     method = methods.FORMER_NAMES.get(method, method)
     if method not in methods.METHODS:
         raise InputError(f"--cells={line}: there is no method {method}; choose one of {', '.join(methods.METHODS)}")
-    if slash and (method != NONE or variant not in choices.VARIANTS):
-        known = ", ".join(f"{NONE}/{name}" for name in choices.VARIANTS)
-        raise InputError(f"--cells={line}: there is no {word}; variants are those of the baseline: {known}")
+    known = {NONE: tuple(choices.VARIANTS), CONTINUED: ()}.get(method, PRIORS)
+    if slash and variant not in known:
+        listed = ", ".join(f"{method}/{name}" for name in known) or "none"
+        raise InputError(f"--cells={line}: there is no {word}; variants of {method} are: {listed}")
     return method, variant or None
 
 
@@ -212,11 +251,19 @@ def check(study: Definition) -> None:
     for name in study.phantoms:
         if name not in study.records:
             raise InputError(f"--phantom={name}: is in no --records={name}: ..., which say how its records are built")
-    for name, learned in study.synthetic.items():
-        if name in study.records:
-            raise InputError(f"--synthetic={name}: is the name of a set of --records; choose another")
-        if learned not in study.records:
-            raise InputError(f"--synthetic={name}: {learned}: there is no --records={learned}: ...")
+    for flag, made in (("synthetic", study.synthetic), ("pretraining", study.pretraining)):
+        for name, learned in made.items():
+            if name in study.records or (flag == "pretraining" and name in study.synthetic):
+                raise InputError(f"--{flag}={name}: is the name of a set; choose another")
+            if learned.records not in study.records:
+                raise InputError(f"--{flag}={name}: {learned.records}: there is no --records={learned.records}: ...")
+    for name in (*study.records, *study.synthetic, *study.pretraining):
+        if name in sources.WEIGHTS:
+            raise InputError(
+                f"--cells: {name} stands for --weights={name} at the start of a source; choose another name"
+            )
+    for name in study.generators if study.gans > 1 else ():
+        raise InputError(f"--gans={study.gans}: --generators has one GAN for {name}; leave out one of the two")
     for text in _described(study):
         raise InputError(text)
 
@@ -225,13 +272,19 @@ def _described(study: Definition) -> Iterator[str]:
     """What is wrong with the cells."""
     known = {*study.records, *study.synthetic}
     for group in study.cells:
-        for name in (*group.sources, *group.targets):
+        parsed = [study.parse_source(text) for text in group.sources]
+        for name in (*(name for source in parsed for name in source.names), *group.targets):
             if name not in known:
                 yield f"--cells: there is no set {name}; known: {', '.join(sorted(known))}"
         adapted = [method for method, _ in group.methods if method != NONE]
-        both = set(group.sources) & set(group.targets)
-        if adapted and both:
-            yield f"--cells: {adapted[0]} from {min(both)} to itself: nothing to adapt to"
+        for source in parsed if adapted else ():
+            last = source.stages[-1]
+            if last.records in group.targets:
+                yield f"--cells: {adapted[0]} from {source} to itself: nothing to adapt to"
+            if str(last) != last.records:
+                yield f"--cells: {adapted[0]} from {source}: adaptation reads a whole set, write {last.records}"
+            if str(source) != last.records and not study.adapt_from_baseline:
+                yield f"--cells: {adapted[0]} from {source}: needs --adapt_from_baseline"
     if (study.cells or study.synthetic) and not study.label_versions:
         yield "--label_versions is required: --cells and --synthetic are made for each"
     if not (study.cells or study.label_stats or study.synthetic):

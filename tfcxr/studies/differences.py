@@ -12,6 +12,7 @@ import numpy as np
 
 from tfcxr.evaluation import bootstrap, multilabel, paired_test, predictions
 from tfcxr.evaluation.paired_test import Accuracy
+from tfcxr.studies import sources
 from tfcxr.studies.definition import CONTINUED, NONE, Cell
 from tfcxr.studies.results import Filled
 from tfrecords_builder.errors import InputError
@@ -38,8 +39,9 @@ class Compared:
 
     Attributes:
         accuracy: balanced accuracy (or mean ROC-AUC, see results.Filled.score), mean over the seeds.
-        gain: difference from the classifier that was trained on the same source without adaptation, for as many steps
-            if the study has such a control.
+        gain: of an adaptation: difference from the classifier that was trained on the same source without it, for as
+            many steps if the study has such a control. Of a classifier with first weights, trainings before or images
+            mixed in: difference from the one that was trained on the images of its last set alone.
         lead: difference from the classifier that was trained on the target itself; negative if that is better.
         closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
         lead_by_label: as `lead`, of the ROC-AUC of each label; empty where there are classes, or no lead.
@@ -130,11 +132,20 @@ def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
 
 
 def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
-    """The row without adaptation of the same source and target: the control, else the baseline's first variant."""
+    """The row without adaptation of the same source and target: the control, else the baseline's first variant.
+
+    Of a row without adaptation: that of the last set's images alone, see `sources.Source.alone`.
+    """
     same = ("label_version", "source", "target")
-    alike = [row for row in rows if all(getattr(row, name) == getattr(cell, name) for name in same)]
-    references = {NONE: (), CONTINUED: (NONE,)}.get(cell.method, (CONTINUED, NONE))
+    alone = dataclasses.replace(cell, source=_find_alone(cell.source)) if cell.method == NONE else cell
+    alike = [row for row in rows if all(getattr(row, name) == getattr(alone, name) for name in same)]
+    references = {NONE: (NONE,) if alone != cell else (), CONTINUED: (NONE,)}.get(cell.method, (CONTINUED, NONE))
     return next((row for method in references for row in alike if row.method == method), None)
+
+
+def _find_alone(source: str) -> str:
+    # Whether the first word is a set or first weights makes no difference to the last set.
+    return sources.parse(source, ()).alone or source
 
 
 def find_target_trained(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:

@@ -1,4 +1,4 @@
-"""A definition as a graph of jobs: phantom -> records -> GAN -> synthetic set -> training -> evaluation."""
+"""A definition as a graph of jobs: phantom -> records -> GAN -> synthetic set -> trainings -> evaluation."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ from tfcxr.classifiers.adaptation import methods
 from tfcxr.studies import definition, numerics
 from tfcxr.studies.definition import MULTILABEL, NONE, Cell, Definition
 from tfcxr.studies.fingerprints import Fingerprints
+from tfcxr.studies.sources import WEIGHTS, Source
 from tfrecords_builder.errors import InputError
 
 # A job's output does not depend on these.
@@ -82,7 +83,7 @@ class Job:
     @property
     def trains(self) -> bool:
         """Whether it is a training, whose folder grows and resumes; other outputs appear whole."""
-        return self.kind.startswith("train-")
+        return self.kind.startswith("train-") or self.kind == "pretrain"
 
     def arguments(self, outputs: Mapping[str, str]) -> list[str]:
         """The command's flags; `outputs` has the path of each job's output."""
@@ -136,7 +137,8 @@ class _Planner:
     def cell(self, cell: Cell, default_variant: str | None) -> tuple[str, str]:
         """Ids of the cell's training and evaluation."""
         if cell.method == NONE:
-            training = self._baseline(cell.label_version, cell.source, cell.variant, cell.seed)
+            source = self._study.parse_source(cell.source)
+            training = self._baseline(cell.label_version, source, cell.variant, cell.seed)
         else:
             training = self._adaptation(cell, default_variant)
         name = training.removeprefix("train-baseline-").removeprefix("train-dcan-")
@@ -149,28 +151,39 @@ class _Planner:
             inside=training,
         )
 
-    def records(self, name: str, version: str) -> str:
-        """Id of the job that makes the record set, real or synthetic, of a label version."""
+    def records(self, name: str, version: str, gan: int = 0) -> str:
+        """Id of the job that makes the record set, real or of the GAN of that number, of a label version."""
         own: dict[str, Any] = {"label_version": version}
         if self._study.label_versions_file:
             own["label_versions_file"] = self._study.label_versions_file
-        output = f"records/{name}/{version}/{self._study.resolution}"
-        if name not in self._study.synthetic:
+        learned = self._study.synthetic.get(name)
+        resolution = self._resolution(learned.records if learned else name)
+        if not learned:
             return self._add(
                 "build-records",
                 f"{name}-{version}",
-                own | {"resolution": self._study.resolution},
+                own | {"resolution": resolution},
                 **self._data(name),
-                output=output,
+                output=f"records/{name}/{version}/{resolution}",
                 user=self._study.records[name],
             )
         inputs, external = {}, {}
+        if gan:
+            own["seed"] = self._seed("generate", learned.flags) + gan
         if name in self._study.generators:
             folder = self._study.generators[name]
             external["run_dir" if (folder / "config.json").is_file() else "generator"] = folder
         else:
-            inputs["run_dir"] = self._gan(self._study.synthetic[name])
-        return self._add("generate", f"{name}-{version}", own, inputs, external, output=output)
+            inputs["run_dir"] = self._gan(learned.records, gan)
+        name = f"{name}{_number(gan)}"
+        output = f"records/{name}/{version}/{resolution}"
+        user = [*self._study.flags.get("generate", ()), *learned.flags]
+        return self._add("generate", f"{name}-{version}", own, inputs, external, output=output, user=user)
+
+    def _resolution(self, name: str) -> int:
+        """Of a set of --records, whose own flags may have another one than the study."""
+        own = [token for token in self._study.records[name] if token.startswith("--resolution=")]
+        return int(own[-1].partition("=")[2]) if own else self._study.resolution
 
     def label_stats(self, name: str) -> None:
         """Counts a set's labels, with those flags of its build-records that both commands know."""
@@ -189,17 +202,52 @@ class _Planner:
             raise InputError(f"--cells: {NONE} needs a variant, such as {NONE}/plain: --baseline_flags has {{variant}}")
         return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["variant"]
 
-    def _gan(self, name: str) -> str:
+    def _gan(self, name: str, gan: int) -> str:
+        own: dict[str, Any] = {"resolution": self._resolution(name)}
+        if gan:
+            own["seed"] = self._seed("train-gan") + gan
         inputs = {"records": self.records(name, MULTILABEL)}
-        return self._add("train-gan", name, {"resolution": self._study.resolution}, inputs, output=f"runs/gan-{name}")
+        name = f"{name}{_number(gan)}"
+        return self._add("train-gan", name, own, inputs, output=f"runs/gan-{name}")
 
-    def _baseline(self, version: str, source: str, variant: str | None, seed: int) -> str:
-        name = f"{version}-{source}-{NONE}-{variant}-seed{seed}"
-        inputs = {"records": self.records(source, version)}
-        own = {"variant": variant, "seed": seed}
+    def _pretraining(self, name: str) -> str:
+        learned = self._study.pretraining[name]
+        inputs = {"records": self.records(learned.records, MULTILABEL)}
+        return self._add("pretrain", name, {}, inputs, output=f"runs/pretrain-{name}", user=learned.flags)
+
+    def _seed(self, kind: str, more: Sequence[str] = ()) -> int:
+        """The seed in the study's flags of a command, and in `more` flags of it."""
+        stand_in = {"train-gan": "--records=.", "generate": "--run_dir=."}[kind]
+        output = {"train-gan": "--run_dir=x", "generate": "--output_dir=x"}[kind]
+        needed = ["--label_version=v2"] if kind == "generate" else []
+        user = self._study.flags.get(kind, ())
+        return self._resolve(kind, [*user, *more, *needed, stand_in, output]).values["seed"]
+
+    def _baseline(self, version: str, source: Source, variant: str | None, seed: int) -> str:
+        """Id of the source's last training; adds those before it."""
         if version == MULTILABEL:
             self._refuse_class_flags()
+        *before, stage = source.stages
+        own: dict[str, Any] = {"variant": variant, "seed": seed}
+        inputs = {"records": self._learned_records(stage.records, version, seed)}
+        if stage.extra:
+            inputs["extra_records"] = self._learned_records(stage.extra, version, seed)
+        if stage.percent is not None:
+            own["labelled_fraction"] = stage.percent / 100
+        if before:
+            former = dataclasses.replace(source, stages=tuple(before))
+            inputs["init_from"] = self._baseline(version, former, variant, seed)
+        elif source.start in WEIGHTS:
+            own["weights"] = source.start
+        elif source.start:
+            inputs["init_from"] = self._pretraining(source.start)
+        name = f"{version}-{_file_name(source)}-{NONE}-{variant}-seed{seed}"
         return self._add("train-baseline", name, own, inputs, output=f"runs/{name}")
+
+    def _learned_records(self, name: str, version: str, seed: int) -> str:
+        """Id of the set that a classifier of that seed learns: of the GAN whose turn it is, if it is synthetic."""
+        gan = self._study.seeds.index(seed) % self._study.gans if name in self._study.synthetic else 0
+        return self.records(name, version, gan)
 
     def _refuse_class_flags(self) -> None:
         """Raises InputError if --baseline_flags has a flag that needs classes, which a GAN's training would precede."""
@@ -210,15 +258,19 @@ class _Planner:
                 raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {MULTILABEL} has not")
 
     def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
+        source = self._study.parse_source(cell.source)
+        learned = source.stages[-1].records
         inputs = {
-            "source_records": self.records(cell.source, cell.label_version),
+            "source_records": self._learned_records(learned, cell.label_version, cell.seed),
             "target_records": self.records(cell.target, cell.label_version),
         }
         if self._study.adapt_from_baseline:
-            inputs["init_from"] = self._baseline(cell.label_version, cell.source, default_variant, cell.seed)
-        start, end = f"{cell.label_version}-{cell.source}-to-{cell.target}", f"seed{cell.seed}"
-        name = f"{start}-{cell.method}-{end}"
+            inputs["init_from"] = self._baseline(cell.label_version, source, default_variant, cell.seed)
+        start, end = f"{cell.label_version}-{_file_name(source)}-to-{cell.target}", f"seed{cell.seed}"
         own = {"alignment": cell.method, "seed": cell.seed}
+        if cell.variant:
+            own["target_prior"] = cell.variant
+        name = f"{start}-{'-'.join(part for part in (cell.method, cell.variant) if part)}-{end}"
         former = next((old for old, new in methods.FORMER_NAMES.items() if new == cell.method), None)
         former_output = f"runs/{start}-{former}-{end}" if former else None
         return self._add("train-dcan", name, own, inputs, output=f"runs/{name}", former_output=former_output)
@@ -292,8 +344,8 @@ class _Planner:
     ) -> None:
         """Raises InputError if the user's flags of a command set what the study itself decides."""
         for flag, value in values.items():
-            # The variant among the user's flags is the default that a cell may replace.
-            if preferred[flag] == value or flag == "variant":
+            # These among the user's flags are defaults that a cell may replace.
+            if preferred[flag] == value or flag in ("variant", "weights", "target_prior"):
                 continue
             text = (
                 f"--{flag}={preferred[flag]}: is among the flags of {job.kind}, but in {job.id} the study has {value}"
@@ -320,6 +372,17 @@ class _Planner:
 def command(job: Job, outputs: Mapping[str, str], *extra: str) -> list[str]:
     """What runs the job in a process of its own."""
     return [sys.executable, "-m", "tfcxr.cli", job.kind, *job.arguments(outputs), *extra]
+
+
+def _number(gan: int) -> str:
+    """What the names of the outputs of a further GAN end in."""
+    return f"-gan{gan}" if gan else ""
+
+
+def _file_name(source: Source) -> str:
+    """The source as a part of a file name."""
+    words = {">": "-then-", "+": "-and-", "@": "-", "%": "pct"}
+    return "".join(words.get(character, character) for character in str(source))
 
 
 def _flag(name: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfcxr.classifiers.adaptation import methods
 from tfcxr.percentages import NOTHING, interval, percent
-from tfcxr.studies.definition import MULTILABEL, NONE, Cell
+from tfcxr.studies.definition import MULTILABEL, Cell
 from tfcxr.studies.running import DONE
 from tfrecords_builder import files
 
@@ -314,7 +314,7 @@ def describe_method(cell: Cell) -> str:
 
 def name_method(cell: Cell) -> str:
     """The method as --cells names it."""
-    return f"{NONE}/{cell.variant}" if cell.variant else cell.method
+    return f"{cell.method}/{cell.variant}" if cell.variant else cell.method
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from tfcxr import plotting
 from tfcxr.percentages import NOTHING, interval, percent, signed
 from tfcxr.studies import answer, checks, differences, results, study_figures
-from tfcxr.studies.definition import NONE, Cell
+from tfcxr.studies.definition import Cell
 from tfcxr.studies.differences import Compared, Estimate
 from tfcxr.studies.results import Filled
 from tfcxr.studies.running import DONE
@@ -26,9 +26,14 @@ from tfrecords_builder.statistics import published_differences as published_coun
 _DPI = 110
 _FIGURES = "figures"
 _ABOUT_GAINS = (
-    "Above unadapted: points more than the classifier trained on the same source without adaptation (for as many "
-    "steps, where the table has such a control: continued). Gap closed: what share that "
-    "is of the points by which the unadapted one is behind the classifier trained on the target itself."
+    "Gain: points more than the classifier trained on the same source without adaptation (for as many steps, where the "
+    "table has such a control: continued); where a source has several parts, more than the one trained on its last "
+    "set's images alone. Gap closed: what share that is of the points by which this other one is behind the classifier "
+    "trained on the target itself."
+)
+_ABOUT_SOURCES = (
+    "Sources: A>B is trained on A, then on B, or starts from the weights called A; A@10% is a tenth of A's patients; "
+    "A+B is both mixed."
 )
 # By what weights were chosen, see classifiers.choices.CRITERIA.
 _CRITERIA = {
@@ -129,7 +134,8 @@ class _Report:
             f"Results {version}",
             [
                 f"{results.explain_score(cells)} {results.ABOUT_INTERVALS}",
-                *([_ABOUT_GAINS] if any(cell.method != NONE for cell in rows) else []),
+                *([_ABOUT_GAINS] if any(row.gain for row in map(self._compared.get, rows) if row) else []),
+                *([_ABOUT_SOURCES] if any(set(cell.source) & set(">+@") for cell in rows) else []),
                 *(f"{name}: {what}." for name, what in results.explain_methods(rows).items()),
             ],
             tables=[
@@ -146,7 +152,7 @@ class _Report:
         score = results.name_score(each for seeds in rows.values() for each in seeds)
         columns = ["source → target", "method", score, "95% interval", "seeds"]
         columns += ["published", "difference"] if published else []
-        columns += ["above unadapted", "gap closed", "images"]
+        columns += ["gain", "gap closed", "images"]
         body, alerts = [], []
         for cell, seeds in rows.items():
             values = [each.score[0] for each in seeds]

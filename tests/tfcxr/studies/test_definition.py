@@ -31,7 +31,9 @@ def test_the_former_name_of_a_method_still_stands_for_it():
         ("a: none", "must look like"),
         ("a, -> b: none", "a name is missing"),
         ("a -> b: dacn", "there is no method dacn; choose one of none, "),
-        ("a -> b: none/plane", "there is no none/plane; variants are those of the baseline: none/plain"),
+        ("a -> b: none/plane", "there is no none/plane; variants of none are: none/plain"),
+        ("a -> b: dann/plain", "there is no dann/plain; variants of dann are: dann/estimate"),
+        ("a -> b: continued/estimate", "there is no continued/estimate; variants of continued are: none"),
         ("a -> b: dcan/plain", "there is no dcan/plain"),
     ],
 )

@@ -74,7 +74,7 @@ def test_the_answer_says_what_the_numbers_show_and_no_more(rows, tmp_path):
     compared, _ = differences.compare(rows, tmp_path, resamples=400)
     said = answer.tell(rows, compared, {make_cell("a", "dann"): 0.8, make_cell("a", "dcan"): 0.9})
     assert said[0] == (
-        "In short: the classifier trained on other images is worse than the one trained on the target's own images, by "
+        "In short: the classifier trained otherwise is worse than the one trained on the target's own images, by "
         "more than chance explains."
     )
     assert said[1] == (

@@ -191,6 +191,71 @@ def test_seeds_and_variants_multiply_the_trainings_only():
     assert "--seed=2" in graph.jobs["train-baseline-v2-synthetic-none-plain-seed2"].flags
 
 
+def test_a_source_of_several_trainings_is_a_chain_of_jobs():
+    cells = "--cells=simclr > synthetic > b@10%, none>b + synthetic -> b: none"
+    graph = plan(cells, "--pretraining=simclr: a --steps=3 --image_size=32", without=["--cells"])
+    first, second = (
+        "v2-simclr-then-synthetic-none-sched-seed0",
+        "v2-simclr-then-synthetic-then-b-10pct-none-sched-seed0",
+    )
+    mixed = "v2-none-then-b-and-synthetic-none-sched-seed0"
+    jobs = graph.jobs
+    assert dict(jobs["pretrain-simclr"].inputs) == {"records": "build-records-a-multilabel"}
+    assert jobs["pretrain-simclr"].output == "runs/pretrain-simclr"
+    assert jobs["pretrain-simclr"].arguments({name: name for name in jobs})[-1] == "--run_dir=pretrain-simclr"
+    assert dict(jobs[f"train-baseline-{first}"].inputs) == {
+        "records": "generate-synthetic-v2", "init_from": "pretrain-simclr",
+    }  # fmt: skip
+    last = jobs[f"train-baseline-{second}"]
+    assert dict(last.inputs) == {"records": "build-records-b-v2", "init_from": f"train-baseline-{first}"}
+    assert "--labelled_fraction=0.1" in last.flags
+    both = jobs[f"train-baseline-{mixed}"]
+    assert dict(both.inputs) == {"records": "build-records-b-v2", "extra_records": "generate-synthetic-v2"}
+    assert both.flags[-1] == "--weights=none"
+    assert [cell.source for cell, *_ in graph.cells] == ["simclr>synthetic>b@10%", "none>b+synthetic"]
+
+
+def test_first_weights_of_a_source_replace_those_of_all():
+    graph = plan(
+        "--cells=imagenet>b -> b: none", "--baseline_flags=--weights=none --variant=sched", without=["--cells"]
+    )
+    assert graph.jobs["train-baseline-v2-imagenet-then-b-none-sched-seed0"].flags[-1] == "--weights=imagenet"
+
+
+def test_each_seed_sees_images_of_the_gan_whose_turn_it_is():
+    graph = plan("--gans=2", "--seeds=5,6,7", "--synthetic=few: a --per_class=4", "--cells=few -> synthetic: none")
+    trained = {
+        seed: graph.jobs[f"train-baseline-v2-synthetic-none-sched-seed{seed}"].inputs["records"] for seed in (5, 6, 7)
+    }
+    assert trained == {5: "generate-synthetic-v2", 6: "generate-synthetic-gan1-v2", 7: "generate-synthetic-v2"}
+    second = graph.jobs["generate-synthetic-gan1-v2"]
+    assert second.inputs["run_dir"] == graph.jobs["generate-few-gan1-v2"].inputs["run_dir"] == "train-gan-a-gan1"
+    assert second.flags[-1] == graph.jobs["train-gan-a-gan1"].flags[-1] == "--seed=1"
+    assert second.output == "records/synthetic-gan1/v2/8"
+    assert {"--per_class=10", "--per_class=4"} <= set(graph.jobs["generate-few-v2"].flags)
+    # A test set is the same for all.
+    assert {graph.jobs[name].inputs["records"] for _, _, name in graph.cells if name.endswith("-on-synthetic")} == {
+        "generate-synthetic-v2"
+    }
+
+
+def test_a_set_may_have_a_resolution_of_its_own():
+    jobs = plan("--records=large: --dataset=chexpert --resolution=16", "--phantom=large: --num_patients=4",
+                "--synthetic=fake: large", "--cells=fake, large -> b: none").jobs  # fmt: skip
+    assert jobs["build-records-large-v2"].output == "records/large/v2/16"
+    assert "--resolution=16" in jobs["train-gan-large"].flags
+    assert jobs["generate-fake-v2"].output == "records/fake/v2/16"
+    assert jobs["build-records-b-v2"].output == "records/b/v2/8"
+
+
+def test_an_adaptation_with_estimated_shares_has_a_name_of_its_own():
+    graph = plan("--cells=synthetic -> b: dann/estimate, dann", without=["--cells"])
+    assert [(cell.method, cell.variant) for cell, *_ in graph.cells] == [("dann", "estimate"), ("dann", None)]
+    own = graph.jobs["train-dcan-v2-synthetic-to-b-dann-estimate-seed0"]
+    assert "--target_prior=estimate" in own.flags
+    assert own.key != graph.jobs["train-dcan-v2-synthetic-to-b-dann-seed0"].key
+
+
 def test_label_stats_takes_the_flags_of_the_records_that_it_knows():
     lines = ["--label_stats", "--records=a: --dataset=chexpert --split_fractions=0.7,0.2,0.1 --num_shards=3"]
     graph = plan(*lines, without=["--records=a"])
@@ -207,8 +272,13 @@ def test_label_stats_takes_the_flags_of_the_records_that_it_knows():
         (["--cells=c -> b: none"], [], "--cells: there is no set c; known: a, b, synthetic"),
         (["--cells=a -> a, b: dcan"], [], "--cells: dcan from a to itself"),
         (["--phantom=c: --hospital=a"], [], "--phantom=c: is in no --records=c"),
+        (["--cells=a@10% -> b: dcan"], [], "--cells: dcan from a@10%: adaptation reads a whole set, write a"),
+        (["--cells=none -> b: none"], [], "none: names first weights only"),
+        (["--pretraining=imagenet: a"], [], "--cells: imagenet stands for --weights=imagenet at the start"),
+        (["--pretraining=x: c"], [], "--pretraining=x: c: there is no --records=c"),
+        (["--pretraining=x: --steps=3"], [], "--pretraining=x: --steps=3: must look like x: SET FLAGS"),
         (["--synthetic=more: c"], [], "--synthetic=more: c: there is no --records=c"),
-        (["--synthetic=a: b"], [], "--synthetic=a: is the name of a set of --records"),
+        (["--synthetic=a: b"], [], "--synthetic=a: is the name of a set; choose another"),
         ([], ["--cells", "--synthetic"], "--cells is required"),
         ([], ["--label_versions"], "--label_versions is required"),
         ([], ["--phantom=b"], "--data: has no folder for b; give --data=b:FOLDER"),

@@ -69,7 +69,7 @@ def test_a_number_whose_run_was_deleted_is_empty_and_marked(study):
     page = (folder / "report.md").read_text()
     plain, ours = read_table(page, "Label version v2")
     assert plain["balanced accuracy"] == accuracy_of(workspace, "v2-synthetic-none-sched-seed0")
-    assert ours["balanced accuracy"] == ours["above unadapted"] == "–"
+    assert ours["balanced accuracy"] == ours["gain"] == "–"
     assert "result.json is gone" in ours["seeds"]
     assert read_table(page, "Other measures in %")[1]["ROC-AUC"] == "–"
     assert "1 row of the table has no result; nothing is said of it." in page
