@@ -38,3 +38,8 @@ def test_a_foreign_package_called_tools_does_not_hide_ours(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage: tfcxr import-reference" in done.stdout
+
+
+def test_python_dash_m_tfcxr_is_the_same():
+    done = subprocess.run([sys.executable, "-m", "tfcxr"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: tfcxr COMMAND")

@@ -38,7 +38,7 @@ def _summarise(compared: Mapping[Cell, Compared]) -> list[str]:
     helped = [row.gain for cell, row in compared.items() if row.gain and cell.method == NONE]
     return [
         *_tally(leads, "classifier trained otherwise", "the one trained on the target's own images"),
-        *_tally(helped, "classifier with a start or images from elsewhere", "the one without"),
+        *_tally(helped, "pretrained or mixed classifier", "the one of the last set's images alone"),
         *_tally(gains, "adapted classifier", "the one without adaptation"),
     ]
 

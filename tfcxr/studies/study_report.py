@@ -110,6 +110,7 @@ class _Report:
             *self._tell_results(),
             self._tell_data(),
             self._tell_synthetic(),
+            self._tell_pretraining(),
             self._tell_trainings(),
             self._tell_making(),
         ]
@@ -270,6 +271,21 @@ class _Report:
             sections.append(Section(f"Images of {job['id']}", pictures=sheet))
         sections = [section for section in sections if section.pictures]
         return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
+
+    def _tell_pretraining(self) -> Section:
+        sections = []
+        for job in self._done("pretrain"):
+            best = self._read(job, "result.json")["best"]
+            probe = (
+                f" A linear classifier of the features had ROC-AUC {_short(best['probe/auc'])} on validation images."
+            )
+            pictures = [
+                *self._show(job, "curves.png", "What was watched while training."),
+                *self._show(job, "samples/pairs.png", "Pairs of views that shall have like features."),
+            ]
+            text = f"The weights of step {best['step']} were kept.{probe if 'probe/auc' in best else ''}"
+            sections.append(Section(job["id"], bullets=[text], pictures=pictures))
+        return Section("Pretraining without labels", sections=sections)
 
     def _tell_trainings(self) -> Section:
         sections = [self._tell_training(job) for job in self._done("train-baseline", "train-dcan")]

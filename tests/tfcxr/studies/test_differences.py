@@ -154,3 +154,21 @@ def test_gains_are_measured_from_the_control_where_there_is_one(tmp_path):
     said = answer.tell(rows, found, {})
     assert said[0].startswith("In short: the adapted classifier is better than the one without adaptation")
     assert "adapted from a by dann, the classifier has 80.0%" in said[-1]
+
+
+def test_what_a_start_or_a_mix_adds_is_measured_from_the_last_sets_images_alone(tmp_path):
+    sources = {"b": 50, "b@10%": 200, "a>b@10%": 120, "imagenet>b@10%": 220, "b+a": 60}
+    rows = results.group([add(tmp_path, make_cell(name), (wrong, wrong)) for name, wrong in sources.items()])
+    found, _ = differences.compare(rows, tmp_path, resamples=200)
+    gains = {name: found[make_cell(name)].gain for name in sources}
+    assert gains["b"] is gains["b@10%"] is None
+    assert gains["a>b@10%"].value == pytest.approx(0.16)
+    assert gains["imagenet>b@10%"].value == pytest.approx(-0.04)
+    assert gains["b+a"].value == pytest.approx(-0.02)
+    assert found[make_cell("a>b@10%")].closed.value == pytest.approx(0.16 / 0.3)
+    said = answer.tell(rows, found, {})
+    assert said[1] == (
+        "In short: of the 3 pretrained or mixed classifiers, 1 is better than the one of the last set's images alone and 2 "
+        "worse, by more than chance explains; for 0 the difference may be chance."
+    )
+    assert "16.0 points more than the one of the last set's images alone" in " ".join(said)

@@ -1,0 +1,7 @@
+"""`python -m tfcxr` is `tfcxr`."""
+
+import sys
+
+from tfcxr import cli
+
+sys.exit(cli.main())
