@@ -168,7 +168,7 @@ def test_what_a_start_or_a_mix_adds_is_measured_from_the_last_sets_images_alone(
     assert found[make_cell("a>b@10%")].closed.value == pytest.approx(0.16 / 0.3)
     said = answer.tell(rows, found, {})
     assert said[1] == (
-        "In short: of the 3 pretrained or mixed classifiers, 1 is better than the one of the last set's images alone and "
-        "2 worse, by more than chance explains; for 0 the difference may be chance."
+        "In short: of the 3 pretrained or mixed classifiers, 1 is better than the one of the last set's images alone "
+        "and 2 worse, by more than chance explains; for 0 the difference may be chance."
     )
     assert "16.0 points more than the one of the last set's images alone" in " ".join(said)
