@@ -16,6 +16,7 @@ def define_build(fv: flags.FlagValues) -> None:
     define_amounts(fv)
     define_split_policy(fv)
     define_pictures(fv)
+    define_unlabelled(fv)
     define_privacy(fv)
     define_running(fv)
     common.define_seed(fv)
@@ -181,6 +182,18 @@ def define_pictures(fv: flags.FlagValues) -> None:
             f"what to do about images that {what}: stop, or count them and go on",
             flag_values=fv,
         )
+
+
+def define_unlabelled(fv: flags.FlagValues) -> None:
+    """--unlabelled_images."""
+    flags.DEFINE_enum(
+        "unlabelled_images",
+        "skip",
+        choices.UNLABELLED,
+        "what to do about images without any label: leave them out, or keep them without a class, as a target for "
+        "train-dcan; the table then needs no labels, and classes may have no image",
+        flag_values=fv,
+    )
 
 
 def define_privacy(fv: flags.FlagValues) -> None:

@@ -15,7 +15,7 @@ def recalls(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np
     """Recall of each class, float64 [num_classes]; NaN for a class without an image.
 
     Args:
-        labels: true classes, int [N] in 0..num_classes-1.
+        labels: true classes, int [N] in 0..num_classes-1; images of -1, which have no label, do not count.
         predictions: predicted classes, int [N].
         num_classes: the number of classes.
     """
@@ -45,7 +45,12 @@ def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: 
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts, int64 [num_classes, num_classes]; rows are true classes, columns predictions."""
+    """Counts, int64 [num_classes, num_classes]; rows are true classes, columns predictions; of -1 there is none."""
+    known = labels >= 0
+    if not known.all():
+        labels, predictions = labels[known], predictions[known]
+    if not len(labels):
+        return np.zeros((num_classes, num_classes), np.int64)
     return sklearn_metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 

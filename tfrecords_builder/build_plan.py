@@ -40,6 +40,8 @@ class Options:
             settings what they say.
         limit: at most that many images, drawn at random with the proportions of classes and splits; 0: all.
         missing_images: error or skip, for images that the table names and the folder lacks.
+        unlabelled_images: skip or keep, for images without any label; keep: with the class -1, and classes may be
+            without an image.
         dataset_name: whose patients they are, see `records.RecordSetInfo`; empty: what the reader says.
         patient_salt: replaces patient ids by hashes salted with it; empty: they stay.
         seed: fixes the split, the order of the images and all that is drawn.
@@ -63,6 +65,7 @@ class Options:
     images_per_class: Sequence[int] | None = None
     limit: int = 0
     missing_images: str = "error"
+    unlabelled_images: str = "skip"
     dataset_name: str = ""
     patient_salt: bytes = b""
     seed: int = 0
@@ -118,6 +121,8 @@ def make_plan(options: Options) -> Plan:
     extra = frame["extra"].to_numpy(object)
     selected = labels.select(version, vectors, extra)
     blank = ~(vectors > 0).any(axis=1)
+    if options.unlabelled_images == "keep":
+        selected |= blank & (extra == "")
     reason = np.full(len(frame), "", object)
 
     def leave_out(why: str, mask: np.ndarray) -> None:
@@ -176,8 +181,8 @@ def check_classes(options: Options) -> None:
         InputError: a bad argument, table or value, or a class of which the table has no row that may be used.
     """
     version, _ = _find_version(options)
-    if version is None or version.multilabel:  # the classes of a setting are found in the data
-        return
+    if version is None or version.multilabel or options.unlabelled_images == "keep":
+        return  # the classes of a setting are found in the data
     table = _read(options)
     _, _, used, classes = _classify(table, options)
     if options.view != "any":
@@ -207,6 +212,11 @@ def read_salt(path: str | os.PathLike | None) -> bytes:
 def _find_version(options: Options) -> tuple[labels.LabelVersion | None, str]:
     """The label version, None for a benchmark setting, and the policy for uncertain labels; both are checked."""
     setting = benchmark_settings.SETTINGS.get(options.label_version)
+    if options.unlabelled_images == "keep" and (setting or options.label_version == "multilabel"):
+        raise InputError(
+            f"--unlabelled_images=keep: --label_version={options.label_version} has no classes of its own; choose that "
+            "of the source, such as v2"
+        )
     version = None if setting else labels.get_label_version(options.label_version, options.label_versions)
     uncertain = options.uncertain or (setting.uncertain if setting else "zeros")
     labels.parse_uncertain(uncertain)
@@ -308,11 +318,19 @@ def _check_classes(plan: Plan, options: Options) -> None:
         raise InputError(f"--label_version={plan.version.name}: no image is left after selection ({_tell(plan)})")
     counts = pd.crosstab(plan.frame["split"], plan.frame["class"])
     for i, name in enumerate(plan.version.class_names):
+        if i not in counts.columns and options.unlabelled_images == "keep":
+            plan.warnings.append(f"no image is of class {name!r}")
+            continue
         if i not in counts.columns:
             raise InputError(
                 f"--label_version={plan.version.name}: class {name!r} has no image after selection ({_tell(plan)})"
             )
         plan.warnings.extend(f"the {s} split has no image of class {name!r}" for s in counts.index if not counts[i][s])
+    unlabelled = int((plan.frame["class"] == labels.NO_CLASS).sum())
+    if unlabelled and not plan.version.multilabel:
+        plan.warnings.append(
+            f"{unlabelled} images have no label: the set is a target for train-dcan, and nothing for what needs labels"
+        )
     if options.split_policy == "image":
         plan.warnings.append(
             "--split_policy=image: images of one patient are in several splits; scores will be too good"

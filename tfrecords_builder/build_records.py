@@ -101,14 +101,19 @@ def build(
         view=options.view,
         **_picture_settings(options, picture),
         hashed_patients=bool(options.patient_salt),
-        provenance={"tables": tables, **_split_settings(options), "limit": options.limit},
+        provenance={
+            "tables": tables,
+            **_split_settings(options),
+            "limit": options.limit,
+            **({"unlabelled_images": "keep"} if options.unlabelled_images == "keep" else {}),
+        },
         report=report,
         keys=keys,
         allow_skipped=skip,
         runner=runner or writing.run_in_threads(workers),
         total=total,
     )
-    for name in info.classes:
+    for name in info.classes if options.unlabelled_images == "skip" else ():
         if not sum(split.class_counts[name] for split in info.splits.values()):
             raise RunError(f"class {name!r} of {version.name}: no image of it could be decoded")
     return info
@@ -174,6 +179,9 @@ def format_counts(info: records.RecordSetInfo) -> str:
     counts = {split: info.splits[split].class_counts or info.splits[split].label_counts for split in names}
     rows = [("", *names)]
     rows += [(name, *(str(counts[split][name]) for split in names)) for name in info.classes or info.labels]
+    if info.classes and any(info.splits[split].num_examples > sum(counts[split].values()) for split in names):
+        rest = (info.splits[split].num_examples - sum(counts[split].values()) for split in names)
+        rows.append(("without label", *map(str, rest)))
     rows.append(("images", *(str(info.splits[split].num_examples) for split in names)))
     rows.append(("patients", *(str(info.splits[split].num_patients or "-") for split in names)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -15,5 +15,6 @@ SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test
 ASPECTS = ("stretch", "pad", "crop")  # how an image becomes a square
 CONTRASTS = ("none", "max", "percentile")
 FAULTS = ("error", "skip")  # what to do about an image that is absent or damaged
+UNLABELLED = ("skip", "keep")  # what to do about images without any label
 RUNNERS = ("local", "beam")
 HOSPITALS = ("a", "b")  # that the phantom simulates

@@ -7,6 +7,7 @@ name the line of the file, whatever blank lines and quoted line breaks are in it
 import array
 import csv
 import dataclasses
+import difflib
 import gzip
 import io
 import itertools
@@ -64,7 +65,8 @@ class RawTable:
 
         def lookup(text: str) -> Any:
             if text not in values:
-                raise ValueError(f"unknown value {shorten(text)}, expected {expected or ' or '.join(values)}")
+                meant = did_you_mean(text, values)
+                raise ValueError(f"unknown value {shorten(text)}, expected {expected or ' or '.join(values)}{meant}")
             return values[text]
 
         return self.convert(column, lookup, dtype)
@@ -77,6 +79,13 @@ class RawTable:
 def shorten(text: str) -> str:
     """The text in quotes, cut if it is long."""
     return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name that is nearest to another one, "" if none is near."""
+    folded = {each.casefold(): each for each in known if each}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def read_header(path: pathlib.Path) -> list[str]:

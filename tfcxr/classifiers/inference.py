@@ -152,7 +152,7 @@ class Outputs:
     """What a network gives on one split, in the order of the records.
 
     Attributes:
-        labels: classes int64 [N], or of a network of labels which each image has, bool [N, K].
+        labels: classes int64 [N] (-1: not known), or of a network of labels which each image has, bool [N, K].
         features: float32 [N, F], before correction; of several crops: their mean.
         logits: float32 [N, K], see `compute`.
     """
@@ -185,8 +185,9 @@ class Outputs:
         return float(-logarithms[np.arange(len(self.labels)), self.labels].mean())
 
     def balanced_accuracy(self) -> float:
-        """Mean recall of the classes that have an image."""
-        return float(np.nanmean(metrics.recalls(self.labels, self.predictions, self.logits.shape[1])))
+        """Mean recall of the classes that have an image; NaN if no image has a label."""
+        recalls = metrics.recalls(self.labels, self.predictions, self.logits.shape[1])
+        return float(np.mean(recalls[~np.isnan(recalls)])) if (self.labels >= 0).any() else float("nan")
 
 
 class SplitRunner:

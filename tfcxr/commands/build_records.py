@@ -22,7 +22,7 @@ from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 
 if TYPE_CHECKING:
-    from tfrecords_builder import build_plan
+    from tfrecords_builder import build_plan, readers
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -105,20 +105,20 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
     if fv.label_version not in benchmark_settings.SETTINGS:
         labels.get_label_version(fv.label_version, own)
     labels.parse_uncertain(fv.uncertain or "zeros")
-    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern)
+    columns = _columns(fv)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
         readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
 
 
 def _options(fv: flags.FlagValues) -> "build_plan.Options":
-    from tfrecords_builder import build_plan, labels, readers
+    from tfrecords_builder import build_plan, labels
 
     return build_plan.Options(
         dataset=fv.dataset,
         data_dir=fv.data_dir,
         labels_csv=fv.labels_csv,
-        columns=readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern),
+        columns=_columns(fv),
         label_version=fv.label_version,
         label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
         uncertain=fv.uncertain or "",
@@ -133,10 +133,18 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
         images_per_class=[int(value) for value in fv.images_per_class] or None,
         limit=fv.limit,
         missing_images=fv.missing_images,
+        unlabelled_images=fv.unlabelled_images,
         dataset_name=fv.dataset_name or "",
         patient_salt=build_plan.read_salt(fv.salt_file) if fv.hash_patient_ids else b"",
         seed=fv.seed,
     )
+
+
+def _columns(fv: flags.FlagValues) -> "readers.FolderColumns | None":
+    from tfrecords_builder import readers
+
+    unlabelled = fv.unlabelled_images == "keep"
+    return readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, unlabelled)
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:

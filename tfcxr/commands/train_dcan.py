@@ -52,9 +52,11 @@ def main(fv):
         app.write_flags(fv, run.path)
         result = training.train(run, embeddings_every=fv.embeddings_every)
     best = result["best"]
+    target_accuracy = best["select/target"]
+    of_target = "of the target no label is known" if target_accuracy is None else f"target {target_accuracy:.3f}"
     print(
         f"Kept step {best['step']}, chosen by {config.select}: balanced accuracy on validation, source "
-        f"{best['select/source']:.3f}, target {best['select/target']:.3f}. Run: {fv.run_dir}"
+        f"{best['select/source']:.3f}, {of_target}. Run: {fv.run_dir}"
     )
 
 

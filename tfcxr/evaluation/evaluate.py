@@ -11,6 +11,7 @@ import pandas as pd
 from tfcxr import data, metrics
 from tfcxr.classifiers import calibration, loading
 from tfcxr.classifiers.networks import models
+from tfcxr.classifiers.training import loop
 from tfcxr.evaluation import (
     leakage,
     metric_figures,
@@ -82,6 +83,7 @@ def evaluate(
     if not multilabel and list(record_set.info.classes) != classes:
         raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
     split = predictions.choose_split(record_set, split)
+    loop.refuse_unlabelled(record_set, flag="--records", split=split)
     digest = loading.weights_digest(model_path)
     borrowed: tuple[operating_points.Thresholds, dict[str, Any]] | None = None
     if thresholds_from:

@@ -133,7 +133,8 @@ def _to_extra(text: str) -> str:
     findings = _split(text)
     for name in findings:
         if name not in NIH_FINDINGS:
-            raise ValueError(f"unknown finding {csv_files.shorten(name)}")
+            meant = csv_files.did_you_mean(name, NIH_FINDINGS) or f"; known are {', '.join(NIH_FINDINGS)}"
+            raise ValueError(f"unknown finding {csv_files.shorten(name)}{meant}")
     if NO_FINDING in findings and len(findings) > 1:
         raise ValueError(f"{NO_FINDING!r} beside findings in {csv_files.shorten(text)}")
     return EXTRA_SEPARATOR.join(finding for finding in findings if NIH_FINDINGS[finding] is None)

@@ -119,7 +119,7 @@ def _choose_columns(
     if official and not columns.split:
         raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
     patient = columns.patient or ("patient" if "patient" in header and not columns.patient_pattern else None)
-    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header))
+    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header, columns))
     named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
     used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
     table.check_columns(path, header, used, "folder")
@@ -165,7 +165,7 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
+def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, str]:
     """Canonical label -> the column that is named so."""
     found: dict[str, str] = {}
     for column in header:
@@ -174,10 +174,10 @@ def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
             raise InputError(f"{path}: columns {found[label]!r} and {column!r} are both {label!r}; choose by --columns")
         if label:
             found[label] = column
-    if not found:
+    if not found and not columns.unlabelled:
         hint = table.guess_dataset(header, but="folder") or (
-            "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN; "
-            f"it has {csv_files.shorten(', '.join(filter(None, header)))}"
+            "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN, or --unlabelled_images=keep if there are no "
+            f"labels; it has {csv_files.shorten(', '.join(filter(None, header)))}"
         )
         raise InputError(f"{path}: has no column named as one of the 14 labels; {hint}")
     return found
@@ -185,7 +185,8 @@ def _find_labels(path: pathlib.Path, header: Sequence[str]) -> dict[str, str]:
 
 def _to_fold(text: str) -> str:
     if text and text.casefold() not in SPLIT_NAMES:
-        raise ValueError(f"unknown split {csv_files.shorten(text)}, expected train, validation or test")
+        meant = csv_files.did_you_mean(text, SPLIT_NAMES)
+        raise ValueError(f"unknown split {csv_files.shorten(text)}, expected train, validation or test{meant}")
     return SPLIT_NAMES.get(text.casefold(), "")
 
 
@@ -203,9 +204,11 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
             elif label := to_canonical(name):
                 found.append(label)
             elif values:
-                raise ValueError(f"{csv_files.shorten(name)} is not in --class_values ({', '.join(values)})")
+                meant = csv_files.did_you_mean(name, (*values, *LABELS))
+                raise ValueError(f"{csv_files.shorten(name)} is not in --class_values ({', '.join(values)}){meant}")
             else:
-                raise ValueError(f"{csv_files.shorten(name)} is none of the 14 labels; map it by --class_values")
+                meant = csv_files.did_you_mean(name, LABELS)
+                raise ValueError(f"{csv_files.shorten(name)} is none of the 14 labels; map it by --class_values{meant}")
         return tuple(dict.fromkeys(found))
 
     raw.convert(column, to_findings)  # refuses unknown values before anything is looked up

@@ -3,7 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from tfrecords_builder import choices
 from tfrecords_builder.csv_files import shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
@@ -33,6 +35,7 @@ class FolderColumns:
         split: train, val, valid, validation or test.
         patient_pattern: where there is no column of patients: the patient is what this regular expression finds in the
             name of an image's file (its first group, or all if it has none), else in its path.
+        unlabelled: whether there need be no labels at all.
     """
 
     path: str = "path"
@@ -45,6 +48,7 @@ class FolderColumns:
     age: str | None = None
     split: str | None = None
     patient_pattern: re.Pattern[str] | None = None
+    unlabelled: bool = False
 
     def __post_init__(self):
         if self.class_column and self.labels:
@@ -68,12 +72,14 @@ class FolderColumns:
 
 
 def choose_columns(
-    dataset: str, items: Sequence[str], class_values: Sequence[str], patient_pattern: str
+    dataset: str, items: Sequence[str], class_values: Sequence[str], patient_pattern: str, unlabelled: bool = False
 ) -> FolderColumns | None:
     """What `parse_columns` makes of the flags; None for a data set that they are not for."""
+    if dataset not in choices.FOLDERS:
+        return None
     if dataset == "imagefolder":  # has no table, and so no choice of columns
-        return parse_columns(["class:class"], class_values, patient_pattern)
-    return parse_columns(items, class_values, patient_pattern) if dataset == "folder" else None
+        items = ["class:class"]
+    return dataclasses.replace(parse_columns(items, class_values, patient_pattern), unlabelled=unlabelled)
 
 
 def parse_columns(items: Sequence[str], class_values: Sequence[str] = (), patient_pattern: str = "") -> FolderColumns:
@@ -88,7 +94,7 @@ def parse_columns(items: Sequence[str], class_values: Sequence[str] = (), patien
     Raises:
         InputError: a bad item; the message names flag and item.
     """
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     labels: dict[str, str] = {}
     for item in items:
         key, colon, column = (part.strip() for part in item.partition(":"))

@@ -96,13 +96,13 @@ def _list(
         place = next((i for i, name in enumerate(folders[:2]) if name.casefold() in SPLIT_NAMES), None)
         fold = "" if place is None else SPLIT_NAMES[folders.pop(place).casefold()]
         name = "/".join(parts)
-        if not folders:
+        if not folders and not columns.unlabelled:
             raise InputError(f"{path}: lies in no folder of a class, such as {path.parent / 'NORMAL' / path.name}")
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{os.fsencode(path)!r}: this name is no UTF-8 text; rename the file") from error
-        rows.append(_Row(name, folders[0], fold))
+        rows.append(_Row(name, folders[0] if folders else "", fold))
     if not rows:
         raise InputError(f"--data_dir={data_dir}: holds no PNG, JPEG or DICOM file in a folder of a class")
     _check_classes(data_dir, sorted({row.label for row in rows}), columns)
@@ -131,10 +131,10 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
 
 
 def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:
-    unknown = [name for name in classes if name not in columns.class_values and not to_canonical(name)]
+    unknown = [name for name in classes if name and name not in columns.class_values and not to_canonical(name)]
     if unknown:
         known = f" beside {', '.join(columns.class_values)}" if columns.class_values else ""
-        shown = ",".join(f"{name}:..." for name in unknown[:5])
+        shown = ",".join(f"{name}:{'' if columns.unlabelled else '...'}" for name in unknown[:5])
         raise InputError(
             f"--data_dir={data_dir}: has folders of classes that are none of the 14 labels: "
             f"{csv_files.shorten(', '.join(unknown))}; say what they stand for{known}: --class_values={shown}"

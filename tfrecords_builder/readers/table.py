@@ -1,7 +1,6 @@
 """What all readers share: `Table`, whose table a file is, and the checks of cells."""
 
 import dataclasses
-import difflib
 import hashlib
 import os
 import pathlib
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tfrecords_builder import files
-from tfrecords_builder.csv_files import RawTable, read_header, shorten
+from tfrecords_builder.csv_files import RawTable, did_you_mean, read_header, shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.canonical import LABELS
 
@@ -92,10 +91,8 @@ def check_columns(path: pathlib.Path, header: Sequence[str], required: Sequence[
         if header.count(column) > 1:
             raise InputError(f"{path}: has two columns {column!r}")
         if column not in header:
-            near = difflib.get_close_matches(column.casefold(), {name.casefold(): name for name in header}, n=1)
-            meant = next((name for name in header if near and name.casefold() == near[0]), "")
             hint = guess_dataset(header, but=dataset) or f"it has {shorten(', '.join(header))}"
-            hint += f"; did you mean {meant!r}?" if meant else ""
+            hint += did_you_mean(column, header)
             hint += "; columns are told apart by commas, semicolons or tabs" if len(header) == 1 else ""
             raise InputError(f"{path}: has no column {column!r}; {hint}")
 

@@ -62,6 +62,7 @@ class _Checker:
         self.faults: list[str] = []
         self.summaries: dict[str, records.Summary] = {}
         self._info = info
+        self._keeps_unlabelled = info.provenance.get("unlabelled_images") == "keep"
         self._unread: set[str] = set()  # splits with a shard that cannot be read to its end
         self._version: labels.LabelVersion | None = None
         self._rows = _read_manifest(info.folder / records.MANIFEST_FILE, self.faults)
@@ -150,7 +151,9 @@ class _Checker:
             self.faults.append(f"{where}: label/vector holds values other than 0 and 1")
         elif self._version is not None:
             expected = labels.assign(self._version, vectors, extra)[0]
-            if expected != record["label/class"] or not labels.select(self._version, vectors, extra)[0]:
+            unlabelled = self._keeps_unlabelled and not vectors.any() and not row["extra"]
+            selected = unlabelled or labels.select(self._version, vectors, extra)[0]
+            if expected != record["label/class"] or not selected:
                 self.faults.append(
                     f"{where}: label/class {record['label/class']} is not what {self._version.name} gives its "
                     f"label/vector ({', '.join(name for name in labels.LABELS if row[name]) or 'no label'})"

@@ -12,7 +12,7 @@ import pytest
 
 from flags import app
 from tests import fakes, stopping
-from tfcxr.commands import train_dcan
+from tfcxr.commands import build_records, evaluate, train_dcan, verify_records
 
 FLAGS = [
     "--backbone=resnet_tiny",
@@ -368,3 +368,45 @@ def test_a_killed_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path):
     unbroken = tmp_path / "unbroken"
     assert train(sets, unbroken, "--checkpoint_steps=1") == 0
     assert_same_end(unbroken, tmp_path / "run")
+
+
+def test_a_target_without_labels(sets, tmp_path, capsys):
+    """Built from a table of paths and patients; adapted to, by criteria that need no labels; nothing else takes it."""
+    target, images = tmp_path / "target", fakes.make_folder_set(tmp_path / "images", num_patients=12)
+    paths = sorted(path.relative_to(images) for path in images.rglob("*.png"))
+    (images / "table.csv").write_text("path,patient\n" + "".join(f"{p},{p.stem[:-2]}\n" for p in paths))
+    build = [f"--data_dir={images}", f"--output_dir={target}", "--dataset=folder", "--label_version=v1_0s"]
+    build += ["--resolution=16", "--split_fractions=0.5,0.25,0.25"]
+    assert app.run(build_records.main, build_records.define_flags, ["build-records", *build]) == 2
+    assert "or --unlabelled_images=keep if there are no labels" in capsys.readouterr().err
+    build += ["--unlabelled_images=keep", "--aspect=crop", "--contrast=max"]
+    assert app.run(build_records.main, build_records.define_flags, ["build-records", *build]) == 0
+    assert app.run(verify_records.main, verify_records.define_flags, ["verify-records", f"--records={target}"]) == 0
+    assert "warning: 24 images have no label: the set is a target for train-dcan" in capsys.readouterr().err
+    run = tmp_path / "run"
+    paths = (sets[0], target, sets[2])
+    assert train(paths, run, "--select=entropy", "--embeddings_every=1", "--target_prior=estimate", "--steps=4") == 0
+    out = capsys.readouterr().out
+    assert "warning: --target_records: no image of the validation split has a label; what needs them is left out" in out
+    assert "target not known (no labels)" in out and "of the target no label is known. Run:" in out
+    result = json.loads((run / "result.json").read_text())
+    assert result["best"]["select/target"] is None and result["best_by"]["target"] is None
+    assert result["best_by"]["density"]["step"] == 4 and result["best_by"]["density"]["target"] is None
+    assert result["last"]["target/recall/Pneumothorax"] is None and result["last"]["source/recall/Pneumothorax"] >= 0
+    metadata = (run / "tensorboard" / "metadata_000004.tsv").read_text()
+    assert metadata.count("target\tno label\t") == target_size(target, "validation")
+    assert train(paths, tmp_path / "x", "--select=target") == 2
+    assert "--select=target: no validation image of --target_records=" in capsys.readouterr().err
+    assert train((target, *paths[1:]), tmp_path / "x") == 2
+    assert (
+        "--source_records=" in (line := capsys.readouterr().err) and "have no label; build the records without" in line
+    )
+    arguments = [f"--model={run}", f"--records={target}", f"--output_dir={tmp_path / 'e'}"]
+    assert app.run(evaluate.main, evaluate.define_flags, ["evaluate", *arguments]) == 2
+    assert "images of the test split have no label; build the records" in capsys.readouterr().err
+
+
+def target_size(target, split):
+    from tfcxr import data
+
+    return data.RecordSet(target).num_examples(split)

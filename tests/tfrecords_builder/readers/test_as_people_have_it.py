@@ -176,3 +176,39 @@ def test_tables_that_are_not_meant(tmp_path):
     shutil.make_archive(str(root / "t.csv"), "zip", root, "t.csv")
     (root / "t.csv").unlink()
     assert _locate("folder", root)[1].num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "message"),
+    [
+        (
+            "a.png,Pneumonai,train",
+            ("class:c",),
+            "line 2, column c: 'Pneumonai' is none of the 14 labels; .*did you mean 'P",
+        ),
+        (
+            "a.png,edema,trian",
+            ("class:c", "split:s"),
+            "line 2, column s: unknown split 'trian', .*did you mean 'train'",
+        ),
+        ("a.png,edema,train", ("class:k",), "has no column 'k'; it has 'path, c, s'"),
+        ("a.png,edema,train", ("class:c", "view:vieuw"), "has no column 'vieuw'"),
+    ],
+)
+def test_the_nearest_known_name(tmp_path, row, columns, message):
+    with pytest.raises(InputError, match=message):
+        _locate("folder", _folder(tmp_path, f"path,c,s\n{row}\n"), *columns)
+
+
+def test_the_nearest_finding_of_nih_and_value_of_chexpert(tmp_path):
+    root = fakes.make_chestxray(tmp_path / "nih", num_patients=1)
+    table = root / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("Hernia", "Pleural Thickening"))
+    with pytest.raises(InputError, match="unknown finding 'Pleural Thickening'; did you mean 'Pleural_Thickening'"):
+        readers.read("chestxray", root)
+    root = fakes.make_chexpert(tmp_path / "chexpert", num_patients=1)
+    (root / "train.csv").write_text((root / "train.csv").read_text().replace("Frontal,A", "frontal,A"))
+    with pytest.raises(
+        InputError, match=r"line 2, column Frontal/Lateral: unknown value 'frontal', expected Frontal or .*did"
+    ):
+        readers.read("chexpert", root)

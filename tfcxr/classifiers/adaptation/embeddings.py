@@ -23,6 +23,7 @@ from tfrecords_builder import files
 MOST_POINTS = 1000  # both domains together: some seconds of t-SNE
 _COMPONENTS = 50  # t-SNE and the projector get principal components: small files, and as good
 _PERPLEXITY = 30
+_UNKNOWN = "no label"
 _MARKERS = {"source": "o", "target": "x"}
 
 
@@ -54,7 +55,7 @@ def make_points(classifier: models.Classifier, source: inference.Outputs, target
             picked = classifier.correct(tf.constant(picked))[0].numpy()
         features.append(picked)
         domains += [domain] * len(rows)
-        classes += [names[k] for k in outputs.labels[rows]]
+        classes += [names[k] if k >= 0 else _UNKNOWN for k in outputs.labels[rows]]
         predicted += [names[k] for k in outputs.predictions[rows]]
     stacked = np.concatenate(features)
     count = min(_COMPONENTS, *stacked.shape)

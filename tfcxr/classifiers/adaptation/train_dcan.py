@@ -430,7 +430,7 @@ class Adaptation:
         row: dict[str, float | None] = {
             "source/loss": metrics.finite(source.cross_entropy()),
             "source/balanced_accuracy": source.balanced_accuracy(),
-            "target/balanced_accuracy": target.balanced_accuracy(),
+            "target/balanced_accuracy": metrics.finite(target.balanced_accuracy()),
             **loop.recalls_by_name(source, classes, "source"),
             **loop.recalls_by_name(target, classes, "target"),
             **domain_gap.predicted_shares(source, classes, "source"),
@@ -470,9 +470,13 @@ class Adaptation:
         )
         return (
             f"step {row['step']}: {terms}; balanced accuracy source {row['source/balanced_accuracy']:.3f} "
-            f"target {row['target/balanced_accuracy']:.3f}; target predicted (source labelled) {shares}; "
+            f"target {_tell(row['target/balanced_accuracy'])}; target predicted (source labelled) {shares}; "
             f"MMD {row['mmd/before_correction']:.3f}{after}"
         )
+
+
+def _tell(accuracy: float | None) -> str:
+    return "not known (no labels)" if accuracy is None else f"{accuracy:.3f}"
 
 
 def _check(config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet) -> np.ndarray:
@@ -489,18 +493,24 @@ def _check(config: AdaptationConfig, source: data.RecordSet, target: data.Record
     loop.check_pictures(source, target, flags=("--source_records", "--target_records"))
     if target.num_examples("train") == 0:
         raise InputError(f"--target_records={target.path}: the train split has no image to adapt to")
-    loop.check_classes(target, flag="--target_records", split="validation", every_class=False)
+    known = loop.check_classes(target, flag="--target_records", split="validation", every_class=False, unlabelled=True)
+    if config.select == "target" and not known.any():
+        raise InputError(
+            f"--select=target: no validation image of --target_records={target.path} has a label; choose one of "
+            f"{', '.join(name for name in choices.CRITERIA if name != 'target')}"
+        )
     if config.batch_size < source.num_classes:
         raise InputError(
             f"--batch_size={config.batch_size}: is smaller than the {source.num_classes} classes; "
             f"give at least {source.num_classes}"
         )
     chooses = " and choose the weights (--select=target)" if config.select == "target" else ""
-    print(
+    note = (
         f"note: --target_records: the labels of its {target.num_examples('train')} training images are ignored; "
-        f"those of its validation images only report{chooses}",
-        flush=True,
+        f"those of its validation images only report{chooses}"
     )
+    if known.any():
+        print(note, flush=True)
     for record_set, flag in ((source, "--source_records"), (target, "--target_records")):
         loop.note_resolution(record_set, config.image_size, flag)
     return counts

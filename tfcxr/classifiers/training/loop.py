@@ -397,11 +397,14 @@ def open_run(
         strategies.any_of(strategy, False)  # waits for the others, who depend on the first
 
 
-def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_class: bool = True) -> np.ndarray:
+def check_classes(
+    record_set: data.RecordSet, *, flag: str, split: str, every_class: bool = True, unlabelled: bool = False
+) -> np.ndarray:
     """Images of each class in a split, int64 [K].
 
     Raises:
-        InputError: no classes (multilabel), no such split, no image, or (`every_class`) none of some class.
+        InputError: no classes (multilabel), no such split, no image, (`every_class`) none of some class, or (not
+            `unlabelled`) images without a label.
     """
     if record_set.num_classes < 2:
         raise InputError(
@@ -410,7 +413,14 @@ def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_cl
         )
     if record_set.num_examples(split) == 0:
         raise InputError(f"{flag}={record_set.path}: the {split} split has no image")
-    counts = np.bincount(record_set.labels(split)["class"], minlength=record_set.num_classes)
+    classes = record_set.labels(split)["class"]
+    known = classes[classes >= 0]
+    if not unlabelled:
+        refuse_unlabelled(record_set, flag=flag, split=split)
+    counts = np.bincount(known, minlength=record_set.num_classes)
+    if not len(known):
+        print(f"warning: {flag}: no image of the {split} split has a label; what needs them is left out", flush=True)
+        return counts
     for name, count in zip(record_set.info.classes, counts, strict=True):
         if count == 0 and every_class:
             raise InputError(f"{flag}={record_set.path}: the {split} split has no image of class {name}")
@@ -419,6 +429,17 @@ def check_classes(record_set: data.RecordSet, *, flag: str, split: str, every_cl
                 f"warning: {flag}: the {split} split has no image of class {name}; its recall is left out", flush=True
             )
     return counts
+
+
+def refuse_unlabelled(record_set: data.RecordSet, *, flag: str, split: str) -> None:
+    """Raises InputError if a set of classes has images without one in a split."""
+    classes = record_set.labels(split)["class"]
+    count = int((classes < 0).sum()) if record_set.num_classes else 0
+    if count:
+        raise InputError(
+            f"{flag}={record_set.path}: {count} of the {len(classes)} images of the {split} split have no label; build "
+            "the records without --unlabelled_images=keep"
+        )
 
 
 def check_pictures(a: data.RecordSet, b: data.RecordSet, *, flags: tuple[str, str]) -> None:

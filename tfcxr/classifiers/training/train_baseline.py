@@ -546,6 +546,7 @@ def _make_extra(
         loop.check_classes(extra_set, flag="--extra_records", split="train")
     elif not extra_set.num_examples("train"):
         raise InputError(f"{flag}: the train split has no image")
+    loop.refuse_unlabelled(extra_set, flag="--extra_records", split="train")
     extra = data.Extra(extra_set, round(config.extra_ratio * num_images), config.duplicate_control)
     if not extra.per_pass:
         raise InputError(f"--extra_ratio={config.extra_ratio:g}: is less than one image for {num_images} of --records")
