@@ -188,6 +188,42 @@ def make_records(
     return folder
 
 
+def write_images(folder: pathlib.Path, images: np.ndarray, *, source: str = "synthetic:fake") -> pathlib.Path:
+    """Writes a multilabel record set of images uint8 [N, R, R] without patients, in a train split; returns `folder`."""
+    from tfrecords_builder import records
+    from tfrecords_builder.records import writing
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def shard():
+        for number, image in enumerate(images):
+            yield records.make_example(
+                encoded=_png(image),
+                image_id=f"synthetic-{number:06d}",
+                resolution=images.shape[1],
+                vector=make_vector(("No Finding",)),
+                class_index=labels.NO_CLASS,
+                source=source,
+                patient_id="",
+                view="PA",
+            )
+
+    writing.write_record_set(
+        folder,
+        {"train": [shard]},
+        name="fake",
+        dataset="synthetic",
+        source=source,
+        label_version=labels.get_label_version("multilabel"),
+        resolution=images.shape[1],
+        seed=0,
+        report={"skipped": {}},
+        total=len(images),
+    )
+    return folder
+
+
 def make_old(folder: pathlib.Path) -> pathlib.Path:
     """Turns a record set into what the first release of schema 2 wrote, without names of data sets and digests."""
     info = json.loads((folder / "tfcxr_info.json").read_text())

@@ -27,6 +27,7 @@ COMMANDS = {
         "FID, KID, precision, recall, density and coverage of synthetic images",
     ),
     "neighbours": ("tfcxr.commands.neighbours", "the real images nearest to synthetic ones: table and pictures"),
+    "audit-privacy": ("tfcxr.commands.audit_privacy", "whether a synthetic set gives away training images"),
     "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.commands.predict", "class probabilities of image files"),
     "study": ("tfcxr.commands.study", "a whole table of results from one flagfile, resumable"),

@@ -5,7 +5,7 @@ are off by rounding where two vectors are nearly equal, so those that are kept a
 """
 
 import numpy as np
-from sklearn import neighbors
+from sklearn import metrics, neighbors
 
 _BLOCK_ROWS = 8192
 _EXACT_BYTES = 64 * 2**20
@@ -73,6 +73,13 @@ def find_nearest_of_others(vectors: np.ndarray, groups: np.ndarray, count: int) 
     found.distances = np.where(kept, np.take_along_axis(found.distances, order, axis=1), np.inf)
     found.indices = np.where(kept, np.take_along_axis(found.indices, order, axis=1), -1)
     return found
+
+
+def pairwise(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """All distances of few vectors: of [N, D] to [M, D], float32 [N, M], right to the digits of a matrix product."""
+    if not len(second):
+        return np.zeros([len(first), 0], np.float32)
+    return metrics.pairwise_distances(first, second).astype(np.float32)
 
 
 def _distances(queries: np.ndarray, references: np.ndarray, indices: np.ndarray) -> np.ndarray:
