@@ -28,6 +28,8 @@ IMAGES_PER_SHARD = 1024
 # A small split is cut finer, so that several workers have something to do; by the number of images, not of workers.
 SMALL_SHARD = 128
 SMALL_SPLIT_SHARDS = 8
+_LOOKED_AT = 8  # images, for what all are like
+_USUAL_DEPTH = 14  # bits of detectors; a picture of 16 uses them all
 ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
 _encoder_lock = threading.Lock()
@@ -66,6 +68,7 @@ def build(
     """
     folder = pathlib.Path(folder)
     plan = build_plan.make_plan(options)
+    plan.warnings.extend(_suspect_depth(plan, picture))
     tables = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.table.paths}
     report = {
         "tables": tables,
@@ -117,6 +120,26 @@ def build(
         if not sum(split.class_counts[name] for split in info.splits.values()):
             raise RunError(f"class {name!r} of {version.name}: no image of it could be decoded")
     return info
+
+
+def _suspect_depth(plan: build_plan.Plan, picture: pictures.PictureOptions) -> list[str]:
+    """A warning if some images, looked at for all, leave upper bits of their 16 unused: they would be nearly black."""
+    if picture.contrast != "none":
+        return []
+    whole = plan.frame[plan.frame["offset"] < 0]
+    for path in whole["path"].iloc[:: max(1, len(whole) // _LOOKED_AT)][:_LOOKED_AT]:
+        try:
+            used = pictures.count_used_bits(readers.read_image(path))
+        except (OSError, ValueError):
+            continue
+        if used is None:
+            return []
+        if used <= _USUAL_DEPTH:
+            return [
+                f"{path} has 16 bits and uses the lower {used} only, so that its picture is nearly black; if others "
+                "are like it, --contrast=max or --contrast=percentile stretches their grey levels"
+            ]
+    return []
 
 
 def _picture_settings(options: build_plan.Options, picture: pictures.PictureOptions) -> dict[str, str]:

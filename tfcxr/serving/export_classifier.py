@@ -84,7 +84,10 @@ class ServedClassifier(tf.Module):
         return self._outputs(decode_files(parsed["image/encoded"], dataclasses.replace(self._picture, contrast="none")))
 
     def _outputs(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = tf.cast(self._classify(batch), tf.float32)
+        number = tf.shape(batch)[0]
+        # Some networks fail on no image at all: one is added then, and its result taken away.
+        batch = tf.pad(batch, [[0, tf.cast(number == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        probabilities = tf.cast(self._classify(batch), tf.float32)[:number]
         if self._thresholds is not None:
             names = tf.broadcast_to(self._classes, tf.shape(probabilities))
             positive = probabilities >= self._thresholds
@@ -101,10 +104,11 @@ def decode_files(encoded: tf.Tensor, picture: pictures.PictureOptions) -> tf.Ten
     """Files, string [N] -> float32 [N, R, R, 1] in [0, 1], as images of records."""
 
     def decode(data: tf.Tensor) -> tf.Tensor:
-        return pixel_ranges.uint8_to_unit(pictures.fit(image_ops.decode_grey_float(data), 255.0, picture))
+        made = pixel_ranges.uint8_to_unit(pictures.fit(image_ops.decode_grey_float(data), 255.0, picture))
+        return tf.ensure_shape(made, shape)
 
-    decoded = tf.map_fn(decode, encoded, fn_output_signature=tf.float32)
-    return tf.ensure_shape(decoded, [None, picture.resolution, picture.resolution, 1])
+    shape = [picture.resolution, picture.resolution, 1]  # known, so that there may be no file at all
+    return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
 def load_config(path: str | os.PathLike) -> dict[str, Any]:

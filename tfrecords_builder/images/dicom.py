@@ -9,7 +9,12 @@ The steps are those of the standard's grey pipeline (PS3.3, C.11 and C.7.6.3):
    are inverted once: the standard demands INVERSE of a MONOCHROME1 radiograph and means the same by it.
 
 Colour (RGB, YBR, palette) is scaled by its depth and becomes grey by the luma of images.py; windows are for grey only.
-Overlays, pixel padding and display shutters are left as they are.
+Pixel padding is black, and does not count for minimum and maximum. Overlays in unused upper bits are taken out; other
+overlays and display shutters are left as they are.
+
+Liberties of vendors: a file may lack its preamble and its transfer syntax; an image of one frame may have its window
+and rescaling in functional groups; a slope of 0 is none; the first entry of a lookup table may be negative; and a table
+that uses less than half of its declared depth ends at its own maximum.
 """
 
 import functools
@@ -27,6 +32,8 @@ from tfrecords_builder.images.headers import BadImage
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _INSTALL = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
 _REASON_LENGTH = 120
+_MAX_SIGNED = 2**15 - 1
+_GROUPED = frozenset({"RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"})
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -47,7 +54,8 @@ def decode(data: bytes) -> np.ndarray:
     if _DEFLATED in data:
         raise BadImage("is DICOM with a deflated data set, which is not read")
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)  # without a preamble as well
+        _complete(dataset)
         _check(dataset)
         return _grey(dataset)
     except BadImage:
@@ -70,6 +78,22 @@ def _pydicom() -> Any:
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     logging.getLogger("pydicom").propagate = False
     return pydicom
+
+
+def _complete(dataset: Any) -> None:
+    """Fills in what files leave out: the transfer syntax, and the values of functional groups of a single frame."""
+    uid = _pydicom().uid
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in list(dataset.get(groups) or ())[:1]:
+            for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                for item in group.get(name) or ():
+                    for element in item:
+                        if element.keyword in _GROUPED and element.keyword not in dataset:
+                            dataset[element.tag] = element
 
 
 def _check(dataset: Any) -> None:
@@ -114,7 +138,7 @@ def _grey(dataset: Any) -> np.ndarray:
     if dataset.file_meta.TransferSyntaxUID == _pydicom().uid.RLELossless:
         # Eight times slower than pylibjpeg-rle, which ends the program (a panic in Rust) where a file is damaged.
         dataset.pixel_array_options(decoding_plugin="pydicom")
-    pixels = dataset.pixel_array  # YBR has become RGB
+    pixels = _without_overlays(dataset.pixel_array, dataset)  # YBR has become RGB
     if kind == "PALETTE COLOR":
         pixels = _pydicom().pixels.apply_color_lut(pixels, dataset)[..., :3]
         return _luma(pixels, np.iinfo(pixels.dtype).max)
@@ -122,10 +146,38 @@ def _grey(dataset: Any) -> np.ndarray:
         return _luma(pixels, 2**dataset.BitsStored - 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise BadImage(f"is DICOM with the photometric interpretation {kind}, which is not read")
-    grey = _view(_modality(pixels, dataset), dataset)
+    padding = _find_padding(pixels, dataset)
+    grey = _view(_modality(pixels, dataset), dataset, padding)
     if not np.isfinite(grey).all():
         raise BadImage("is damaged DICOM: its rescale or window gives no finite numbers")
-    return 1 - grey if kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE" else grey
+    if kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+        grey = 1 - grey
+    if padding is not None:
+        grey[padding] = 0
+    return grey
+
+
+def _without_overlays(pixels: np.ndarray, dataset: Any) -> np.ndarray:
+    """Clears the unused upper bits of stored values if an overlay lies there."""
+    used = dataset.BitsStored
+    in_pixels = any(
+        element.tag.group >> 8 == 0x60 and element.tag.element == 0x0102 and int(element.value or 0) >= used
+        for element in dataset
+    )
+    if not in_pixels or pixels.dtype.kind != "u":
+        return pixels
+    return pixels & pixels.dtype.type(2**used - 1)
+
+
+def _find_padding(pixels: np.ndarray, dataset: Any) -> np.ndarray | None:
+    """bool [H, W]: where there is padding; None if there is none, or nothing else."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None or value == "":
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit in (None, "") else limit)))
+    padding = (pixels >= low) & (pixels <= high)
+    return padding if padding.any() and not padding.all() else None
 
 
 def _luma(pixels: np.ndarray, white: int) -> np.ndarray:
@@ -137,12 +189,12 @@ def _modality(pixels: np.ndarray, dataset: Any) -> np.ndarray:
     if dataset.get("ModalityLUTSequence"):
         return _look_up(pixels, dataset.ModalityLUTSequence[0], dataset)[0]
     slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    slope = 1.0 if slope is None else float(slope)
+    slope = 1.0 if slope is None else float(slope) or 1.0
     return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
 
 
-def _view(values: np.ndarray, dataset: Any) -> np.ndarray:
-    """-> float32 in [0, 1]."""
+def _view(values: np.ndarray, dataset: Any, padding: np.ndarray | None) -> np.ndarray:
+    """-> float32 in [0, 1]; of padding any value."""
     if dataset.get("VOILUTSequence"):
         levels, white = _look_up(values, dataset.VOILUTSequence[0], dataset)
         return np.clip(levels / np.float32(white), 0, 1)
@@ -151,8 +203,9 @@ def _view(values: np.ndarray, dataset: Any) -> np.ndarray:
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise BadImage(f"is DICOM with the VOI LUT function {function}, which is not read")
     if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
-        low, high = float(values.min()), float(values.max())
-        return (values - np.float32(low)) / np.float32(high - low if high > low else 1)
+        counted = values if padding is None else values[~padding]
+        low, high = float(counted.min()), float(counted.max())
+        return np.clip((values - np.float32(low)) / np.float32(high - low if high > low else 1), 0, 1)
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - np.float32(center)) / np.float32(width), -80, 80)))
     if function == "LINEAR":  # PS3.3 C.11.2.1.2.1: the window spans width values, so width - 1 steps
@@ -181,4 +234,9 @@ def _look_up(values: np.ndarray, item: Any, dataset: Any) -> tuple[np.ndarray, i
     table = np.atleast_1d(np.asarray(table))[:count].astype(np.float32)
     if len(table) < count:
         raise BadImage(f"is damaged DICOM: a lookup table of {count} entries has {len(table)}")
-    return table[np.clip(np.rint(values.astype(np.float32)) - first, 0, count - 1).astype(np.int32)], 2**bits - 1
+    if first > _MAX_SIGNED and values.min() < 0:
+        first -= 2**16
+    white = 2**bits - 1
+    if 0 < table.max() < white / 2:
+        white = int(table.max())
+    return table[np.clip(np.rint(values.astype(np.float32)) - first, 0, count - 1).astype(np.int32)], white

@@ -7,9 +7,28 @@ import re
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
 MAX_PIXELS = 50_000_000
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+# An EXIF segment is near the beginning of a JPEG; its orientation is the tag 0x0112, a short, of either byte order.
+EXIF = np.frombuffer(b"Exif\0\0", np.uint8)
+EXIF_TAGS = np.stack(
+    [
+        np.frombuffer(b"\x01\x12\0\x03\0\0\0\x01\0\0\0\0", np.uint8),
+        np.frombuffer(b"\x12\x01\x03\0\x01\0\0\0\0\0\0\0", np.uint8),
+    ]
+)
+# Which bytes are those of the tag; the others are its value.
+EXIF_MASKS = np.array([[True] * 9 + [False, True, True], [True] * 8 + [False] + [True] * 3])
+_EXIF_REACH = 2**16
+_ORIENTATION = re.compile(
+    rb"\x01\x12\0\x03\0\0\0\x01\0([\x01-\x08])\0\0|\x12\x01\x03\0\x01\0\0\0([\x01-\x08])\0\0\0", re.DOTALL
+)
+# How DICOM without a preamble begins: with its group 0002 or 0008, explicit or implicit, little or big endian.
+_DICOM_START = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.(?:[A-Z]{2}|\0\0\0.)", re.DOTALL)
 _PNG_GREY = {0: True, 2: False, 3: False, 4: True, 6: False}  # by colour type; 3 is a palette of colours, 4 has alpha
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
 # Those that start a frame and so declare its size; the last is that of JPEG-LS, which occurs in DICOM only.
@@ -30,12 +49,14 @@ class Header(NamedTuple):
         width: in pixels.
         grey: whether it has no colour; a palette counts as colour.
         bits: per channel, or per index of a palette.
+        orientation: EXIF's, 1 to 8; 1: as stored.
     """
 
     height: int
     width: int
     grey: bool
     bits: int
+    orientation: int = 1
 
 
 def image_format(data: bytes) -> str:
@@ -47,11 +68,11 @@ def image_format(data: bytes) -> str:
     Raises:
         BadImage: it is none of these.
     """
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return "png"
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG_SIGNATURE):
         return "jpeg"
-    if data[128:132] == b"DICM":
+    if data[128:132] == b"DICM" or _DICOM_START.match(data):
         return "dicom"
     if not data:
         raise BadImage("is empty")
@@ -89,7 +110,14 @@ def read_jpeg(data: bytes) -> Header:
     # libjpeg refuses it as well, but of some such files it complains on stderr, too.
     if data.rfind(b"\xff\xd9") < frame:
         raise BadImage("is a truncated JPEG")
-    return Header(height, width, channels == 1, bits)
+    return Header(height, width, channels == 1, bits, find_orientation(data))
+
+
+def find_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none."""
+    start = data.find(EXIF.tobytes(), 0, _EXIF_REACH)
+    found = _ORIENTATION.search(data, start, _EXIF_REACH) if start >= 0 else None
+    return max(found[1] or found[2]) if found else 1
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 Formats, told apart by content and not by name: PNG of every colour type and depth, JPEG of 8 bits, DICOM (dicom.py).
 Colour becomes grey by the luma of ITU-R BT.601 (images.py), rounded to 8 bits for files of 8 bits; alpha is ignored.
+A JPEG is turned as its EXIF orientation says.
 16-bit PNG and DICOM keep their precision and are rounded once, at the end.
 
 Contrast is set on the whole image at the file's size:
@@ -39,6 +40,7 @@ __all__ = [
     "BadImage",
     "PictureEncoder",
     "PictureOptions",
+    "count_used_bits",
     "find_differences",
     "fit",
     "read_grey",
@@ -96,10 +98,11 @@ class PictureEncoder:
             BadImage: the bytes are no usable radiograph.
         """
         kind, header = _read_header(data)
-        if header and header.bits <= 8:
+        if header and header.bits <= 8 and header.orientation == 1:
             with _refusing(kind):
                 return self._direct(kind, header.grey)(tf.constant(data)).numpy()
-        return self._from_float()(tf.constant(_decode(data, kind, header)[0])).numpy()
+        grey, white = _decode(data, kind, header)
+        return self._from_float()(tf.constant(grey / np.float32(white))).numpy()
 
     def _direct(self, kind: str, grey: bool) -> Callable[..., tf.Tensor]:
         """The usual files, of 8 bits, take one call; Python would hold up other threads."""
@@ -218,6 +221,18 @@ def read_grey(data: bytes) -> np.ndarray:
     return grey[..., 0] / np.float32(white)
 
 
+def count_used_bits(data: bytes) -> int | None:
+    """How many of its 16 bits a PNG uses: the place of the highest one that is set; None of any other file."""
+    try:
+        kind, header = _read_header(data)
+        if kind != "png" or header is None or header.bits != 16:
+            return None
+        with _refusing(kind):
+            return int(tf.reduce_max(tf.io.decode_png(data, dtype=tf.uint16)).numpy()).bit_length()
+    except BadImage:
+        return None
+
+
 # uint8 [H, W, 1] of a file of at most 8 bits, by format and whether it is grey. The channels are given because without
 # them a graph holds the ways for grey and for colour and chooses for each image.
 _DECODERS: dict[tuple[str, bool], Callable[[tf.Tensor], tf.Tensor]] = {
@@ -242,7 +257,8 @@ def _decode(data: bytes, kind: str, header: headers.Header | None) -> tuple[np.n
         return dicom.decode(data)[..., np.newaxis], 1.0
     with _refusing(kind):
         if header.bits <= 8:
-            return _DECODERS[kind, header.grey](tf.constant(data)).numpy(), 255.0
+            grey = _DECODERS[kind, header.grey](tf.constant(data))
+            return (grey if header.orientation == 1 else image_ops.orient(grey, header.orientation)).numpy(), 255.0
         pixels = tf.io.decode_png(data, channels=1 if header.grey else 3, dtype=tf.uint16).numpy().astype(np.float32)
     if not header.grey:
         pixels = pixels @ np.array(image_ops.LUMA, np.float32)[:, np.newaxis]

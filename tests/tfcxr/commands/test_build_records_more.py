@@ -526,3 +526,18 @@ def test_a_folder_for_each_class_needs_no_table(tmp_path, kids, capfd):
     assert "NORMAL/p99.png: cannot be used: is no PNG, JPEG or DICOM file (it starts with b'no image'); --bad" in line
     assert _run(tmp_path / "x", tmp_path / "kids", dataset="chestxray", patient_pattern="p") == 2
     assert "--patient_pattern: does nothing without --dataset=folder or imagefolder" in capfd.readouterr().err
+
+
+def test_images_of_16_bits_that_use_12(tmp_path, capfd):
+    (tmp_path / "set").mkdir()
+    rows = ["path,patient,No Finding,Edema"]
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 4096, (16, 16), dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"{i}.png")
+        rows.append(f"{i}.png,{i},{i % 2},{1 - i % 2}")
+    (tmp_path / "set" / "t.csv").write_text("\n".join(rows) + "\n")
+    values = {"dataset": "folder", "label_version": "v2", "split_fractions": "1,0,0"}
+    assert _run(tmp_path / "out", tmp_path / "set", **values) == 0
+    assert "0.png has 16 bits and uses the lower 12 only, so that its picture is nearly black" in capfd.readouterr().err
+    assert _run(tmp_path / "max", tmp_path / "set", contrast="max", **values) == 0
+    assert "nearly black" not in capfd.readouterr().err

@@ -123,6 +123,29 @@ def test_image_tensor_equals_the_keras_model_and_checks_its_range(dcan, signatur
         signatures["image_tensor"](images=tf.constant(images * 255))
 
 
+def test_requests_at_the_edge(signatures):
+    """No image, images of different sizes, a huge picture in a small file, and tensors of other shapes."""
+    for name, argument in (
+        ("serving_default", tf.zeros([0], tf.string)),
+        ("image_tensor", tf.zeros([0, 16, 16, 1])),
+        ("tf_example", tf.zeros([0], tf.string)),
+    ):
+        (key,) = signatures[name].structured_input_signature[1]
+        assert signatures[name](**{key: argument})["probabilities"].shape == (0, 2)
+    files = []
+    for shape in ((30, 48), (7, 9), (1, 1)):
+        stream = io.BytesIO()
+        Image.fromarray(np.zeros(shape, np.uint8)).save(stream, "PNG")
+        files.append(stream.getvalue())
+    assert signatures["serving_default"](image_bytes=tf.constant(files))["probabilities"].shape == (3, 2)
+    huge = files[0][:16] + (100_000).to_bytes(4, "big") * 2 + files[0][24:]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
+        signatures["serving_default"](image_bytes=tf.constant([files[0], huge]))
+    for shape in ((1, 16, 16, 3), (1, 16, 16, 4), (16, 16, 1), (16, 16)):
+        with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError), match=r"shape|Shape|rank|dim"):
+            signatures["image_tensor"](images=tf.zeros(shape))
+
+
 def test_image_bytes_takes_grey_and_rgb_png_and_jpeg_of_any_size(signatures):
     pixels = np.asarray(Image.fromarray(fakes.draw(("Cardiomegaly",), 16, 1)).resize((50, 40)))
     files = []

@@ -280,3 +280,54 @@ def test_damage_anywhere_is_a_bad_image_or_a_picture(capfd, recwarn):
                 assert "\n" not in str(error)
     assert capfd.readouterr() == ("", "")
     assert not [warning for warning in recwarn if "pydicom" in warning.filename]
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_without_preamble_and_transfer_syntax(syntax):
+    data = _file(syntax=syntax)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    stream = io.BytesIO()
+    implicit = syntax == "1.2.840.10008.1.2"
+    bare = pydicom.Dataset(dict(dataset.items()))
+    pydicom.dcmwrite(stream, bare, implicit_vr=implicit, little_endian=True)
+    assert stream.getvalue()[128:132] != b"DICM" and headers.image_format(stream.getvalue()) == "dicom"
+    _expect(stream.getvalue(), STORED / 4095)
+
+
+def test_padding_does_not_count_and_is_black():
+    pixels = np.array([[0, 1000, 3000], [4000, 65535, 65535]], np.uint16)
+    tags = {"PixelPaddingValue": 65535}
+    _expect(_file(pixels, bits=16, **tags), [[0, 0.25, 0.75], [1, 0, 0]])
+    _expect(_file(pixels, bits=16, PhotometricInterpretation="MONOCHROME1", **tags), [[1, 0.75, 0.25], [0, 0, 0]])
+    _expect(_file(pixels, bits=16, PixelPaddingRangeLimit=4000, **tags), [[0, 1 / 3, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(dicom.decode(_file(np.full((2, 2), 7, np.uint16), PixelPaddingValue=7)), 0)
+
+
+def test_overlays_in_the_upper_bits_are_taken_out():
+    marked = STORED | np.uint16(1 << 12)
+    with_overlay = _file(marked)
+    dataset = pydicom.dcmread(io.BytesIO(with_overlay))
+    dataset.add_new(0x60000102, "US", 12)
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    _expect(stream.getvalue(), STORED / 4095)
+    _expect(with_overlay, STORED / 4095)  # without one, the upper bit is a value: all have it
+
+
+def test_one_frame_with_functional_groups():
+    window, rescale = pydicom.Dataset(), pydicom.Dataset()
+    window.WindowCenter, window.WindowWidth, window.VOILUTFunction = 1000.0, 2000.0, "LINEAR_EXACT"
+    rescale.RescaleSlope, rescale.RescaleIntercept = 0.5, 0.0
+    group = pydicom.Dataset()
+    group.FrameVOILUTSequence, group.PixelValueTransformationSequence = [window], [rescale]
+    data = _file(NumberOfFrames=1, SharedFunctionalGroupsSequence=[group])
+    _expect(data, np.clip(STORED * 0.5 / 2000, 0, 1))
+
+
+def test_liberties_with_slopes_and_tables():
+    _expect(_file(RescaleSlope=0, RescaleIntercept=0), STORED / 4095)
+    levels = np.arange(4096)
+    _expect(_file(VOILUTSequence=_table(levels, bits=16)), STORED / 4095)  # declares 16 bits, uses 12
+    signed = np.array([[-2, -1, 0, 1]], np.int16)
+    data = _file(signed, bits=16, VOILUTSequence=_table([0, 100, 200, 255], first=2**16 - 2))
+    _expect(data, np.array([[0, 100, 200, 255]]) / 255)

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -67,3 +68,22 @@ def test_resize_keeps_range_mean_and_shape():
 def test_png_round_trip():
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
     np.testing.assert_array_equal(image_ops.decode_grey(image_ops.encode_png(picture)), picture)
+
+
+def test_a_huge_picture_in_a_small_file_is_refused_before_decoding():
+    """In a graph, as exports have it; declared sizes that would overflow as well."""
+    decode = tf.function(image_ops.decode_grey_float, input_signature=[tf.TensorSpec([], tf.string)])
+    png, jpeg = (_encode(np.zeros((4, 6), np.uint8), "L", kind) for kind in ("PNG", "JPEG"))
+    assert decode(png).shape == decode(jpeg).shape == (4, 6, 1)
+    place = jpeg.index(b"\xff\xc0") + 5
+    for size in ((10_000, 10_000), (2**31 - 1, 2**31 - 1), (1, 2**31 - 1)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
+            decode(png[:16] + struct.pack(">II", *size) + png[24:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
+        decode(jpeg[:place] + struct.pack(">HH", 10_000, 10_000) + jpeg[place + 4 :])
+    for kind in ("GIF", "BMP"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes must be PNG or JPEG files"):
+            decode(_encode(np.zeros((4, 6), np.uint8), "L", kind))
+    for data in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(data)

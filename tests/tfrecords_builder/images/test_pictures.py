@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
@@ -303,3 +303,38 @@ def test_damage_anywhere_is_a_bad_image_or_a_picture():
 def test_bad_options(options, text):
     with pytest.raises(InputError, match=text):
         pictures.PictureOptions(**options)
+
+
+def _turned(number, mode="L"):
+    picture = Image.fromarray(np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6).repeat(8, 0).repeat(8, 1))
+    exif = Image.Exif()
+    exif[0x0110], exif[0x0112] = "a camera", number
+    return _file(np.asarray(picture), "JPEG", mode, exif=exif, quality=100)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_exif_orientation(number):
+    data = _turned(number)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert headers.find_orientation(data) == number
+    np.testing.assert_allclose(pictures.read_grey(data) * 255, upright, atol=1)
+    np.testing.assert_allclose(image_ops.decode_grey_float(tf.constant(data))[..., 0], upright, atol=1)
+    made = tf.io.decode_png(_encoder(32).encode(data))[..., 0].numpy().astype(int)
+    plain = tf.io.decode_png(_encoder(32).encode(_file(upright, "PNG")))[..., 0].numpy()
+    np.testing.assert_allclose(made, plain, atol=2)
+
+
+def test_cmyk_and_palette():
+    red = np.zeros((8, 8, 3), np.uint8) + np.array([200, 30, 60], np.uint8)
+    grey = 0.299 * 200 + 0.587 * 30 + 0.114 * 60
+    image = Image.fromarray(red)
+    for kind, mode in (("JPEG", "CMYK"), ("PNG", "P")):
+        stream = io.BytesIO()
+        (image.quantize(4) if mode == "P" else image.convert(mode)).save(stream, kind)
+        np.testing.assert_allclose(pictures.read_grey(stream.getvalue()) * 255, grey, atol=4)
+
+
+def test_used_bits():
+    assert pictures.count_used_bits(_png(np.array([[0, 4095]], ">u2"), 16, 0)) == 12
+    assert pictures.count_used_bits(_file(np.zeros((2, 2), np.uint8))) is None
+    assert pictures.count_used_bits(b"") is None
