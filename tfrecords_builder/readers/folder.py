@@ -1,6 +1,7 @@
 """A user's own images: any folder, with a table whose columns `FolderColumns` names."""
 
 import collections
+import dataclasses
 import difflib
 import pathlib
 import re
@@ -34,7 +35,8 @@ def read(
     columns = columns or FolderColumns()
     path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
     raw = csv_files.read_table(path, used)
-    return make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
+    made = make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
+    return dataclasses.replace(made, warnings=(*made.warnings, *_suspect_unused(path, used)))
 
 
 def make_table(
@@ -124,6 +126,27 @@ def _choose_columns(
     used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
     table.check_columns(path, header, used, "folder")
     return path, used, label_columns, patient
+
+
+def _suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
+    """A warning of columns of 0 and 1 that nothing reads: an image with such a finding would count as without it."""
+    header = csv_files.read_header(path)
+    others = [name for name in header if name and name not in used and header.count(name) == 1]
+    if not others:
+        return []
+    texts = csv_files.read_table(path, others).texts
+    found = [
+        name
+        for name in others
+        if all(text in table.LABEL_VALUES for text in texts[name])
+        and any(table.LABEL_VALUES[text] == 1 for text in texts[name])
+    ]
+    if not found:
+        return []
+    return [
+        f"{path.name}: the columns {csv_files.shorten(', '.join(found))} hold 0 and 1 and are not used; an image with "
+        "such a finding counts as without it: name those that are findings by --columns=FINDING:COLUMN"
+    ]
 
 
 def _suspect_lost_zeros(ids: pd.Series, patients: np.ndarray) -> list[str]:

@@ -212,3 +212,16 @@ def test_the_nearest_finding_of_nih_and_value_of_chexpert(tmp_path):
         InputError, match=r"line 2, column Frontal/Lateral: unknown value 'frontal', expected Frontal or .*did"
     ):
         readers.read("chexpert", root)
+
+
+def test_columns_of_findings_that_are_not_used(tmp_path):
+    """They would make of an effusion beside a pneumothorax a pneumothorax alone."""
+    header = "path,patient,Pneumothorax,Rib Notching,Mass,Follow-up,Note,Bed\n"
+    _folder(tmp_path, f"{header}a.png,p1,1,1,,0,x,0\nb.png,p2,0,0,TRUE,2,1,0\n")
+    (warning,) = _locate("folder", tmp_path)[1].warnings
+    assert warning.startswith(
+        "t.csv: the columns 'Rib Notching, Mass' hold 0 and 1 and are not used; an image with such"
+    )
+    named = ("Pneumothorax:Pneumothorax", "Rib Notching:Rib Notching", "Mass:Mass")
+    table = _locate("folder", tmp_path, *named)[1]
+    assert table.warnings == () and table.frame["extra"].tolist() == ["Rib Notching", "Mass"]
