@@ -1,6 +1,6 @@
 """The settings of synthetic-medical-benchmark, as label versions that are made from the data.
 
-A class is a combination of the 14 labels. A setting takes the most frequent combinations of a table, all of those with
+A class is a combination of labels. A setting takes the most frequent combinations of a table, all of those with
 more than a number of images or a given number of them, and as many images of each as it says.
 
 Source: Schütte et al. 2021 (npj Digital Medicine), whose settings look at CheXpert with uncertain labels taken as
@@ -14,7 +14,8 @@ import numpy as np
 
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import combinations
-from tfrecords_builder.labels.canonical import LABELS, SPLITS
+from tfrecords_builder.labels.canonical import SPLITS
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 from tfrecords_builder.labels.versions import LabelVersion, make_label_version
 
 
@@ -47,17 +48,20 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-def make_version(name: str, vectors: np.ndarray, extra: np.ndarray | None = None) -> LabelVersion:
+def make_version(
+    name: str, vectors: np.ndarray, extra: np.ndarray | None = None, label_set: LabelSet = DEFAULT
+) -> LabelVersion:
     """Makes a setting's label version: its classes are label combinations of the data, the most frequent first.
 
     Args:
         name: a key of SETTINGS.
-        vectors: [N, 14] in {0, 1}: the label vectors of the rows that may be used.
-        extra: object[N] of str, their findings outside the 14 labels (None: no row has any). A row with such a finding,
+        vectors: [N, L] in {0, 1}: the label vectors of the rows that may be used.
+        extra: object[N] of str, their findings outside the label set (None: no row has any). A row with such a finding,
             or without any label, is in no class.
+        label_set: the labels of the vectors.
 
     Returns:
-        A version whose classes fix all 14 labels and are called by the positive ones, joined by "|". Of equally
+        A version whose classes fix all labels and are called by the positive ones, joined by "|". Of equally
         frequent combinations the one that has the first label in which they differ comes first.
 
     Raises:
@@ -68,7 +72,7 @@ def make_version(name: str, vectors: np.ndarray, extra: np.ndarray | None = None
     counted = positive.any(axis=1)
     if extra is not None:
         counted &= np.asarray(extra, object) == ""
-    occurring = combinations.count(combinations.encode(positive[counted]))
+    occurring = combinations.count(combinations.encode(positive[counted]), len(label_set))
     codes = combinations.rank(occurring)
     counts = occurring[codes]
     if setting.combinations is None:
@@ -84,11 +88,11 @@ def make_version(name: str, vectors: np.ndarray, extra: np.ndarray | None = None
             f"--label_version={name}: needs {setting.combinations} label combinations, the data have {len(codes)}; "
             "choose a setting with fewer classes"
         )
-    table = {}
+    table, labels = {}, label_set.labels
     for code in codes[: setting.combinations]:
-        one = combinations.names(code)
-        table[combinations.format_code(code)] = {"one": one, "zero": [label for label in LABELS if label not in one]}
-    return make_label_version(name, table)
+        one = combinations.names(code, labels)
+        table[combinations.format_code(code, labels)] = {"one": one, "zero": [label for label in labels if label not in one]}
+    return make_label_version(name, table, label_set)
 
 
 def draw(

@@ -10,32 +10,40 @@ from typing import Any
 
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.benchmark_settings import SETTINGS
-from tfrecords_builder.labels.canonical import LABELS
-from tfrecords_builder.labels.versions import LABEL_VERSIONS, LabelVersion, make_label_version
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
+from tfrecords_builder.labels.versions import LABEL_VERSIONS, LabelVersion, built_in_versions, make_label_version
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def get_label_version(name: str, user_versions: Mapping[str, LabelVersion] | None = None) -> LabelVersion:
-    """Returns the version called `name`, one of LABEL_VERSIONS or of `user_versions`.
+def get_label_version(
+    name: str, user_versions: Mapping[str, LabelVersion] | None = None, label_set: LabelSet = DEFAULT
+) -> LabelVersion:
+    """Returns the version called `name` of a label set, a built-in one or one of `user_versions`.
 
     Raises InputError listing the known names otherwise. The benchmark settings are listed too, but have no version
     before the data are known: `benchmark_settings.make_version`.
     """
-    known = {**LABEL_VERSIONS, **(user_versions or {})}
+    known = {**built_in_versions(label_set), **(user_versions or {})}
     if name in SETTINGS:
         raise InputError(f"--label_version={name}: its classes are found in a label table, which build-records reads")
     if name not in known:
+        if name in LABEL_VERSIONS:
+            raise InputError(
+                f"--label_version={name}: needs labels that the label set {label_set.name} has not; choose one of "
+                f"{', '.join((*known, *SETTINGS))}"
+            )
         raise InputError(f"--label_version={name}: unknown; choose one of {', '.join((*known, *SETTINGS))}")
     return known[name]
 
 
-def load_label_versions(path: str | os.PathLike) -> dict[str, LabelVersion]:
+def load_label_versions(path: str | os.PathLike, label_set: LabelSet = DEFAULT) -> dict[str, LabelVersion]:
     """Reads label versions of a user's own from a JSON file.
 
     Args:
         path: `{"version": {"class": {"one": [...], "zero": [...], "any": [...]}, ...}, ...}`, with the lists of
             `make_label_version`. A version has at least two classes, since one alone leaves nothing to tell apart.
+        label_set: whose labels they are.
 
     Raises:
         InputError: the file cannot be read or is not JSON, a key is given twice, a name is taken or is no plain name
@@ -54,14 +62,15 @@ def load_label_versions(path: str | os.PathLike) -> dict[str, LabelVersion]:
     if not isinstance(versions, dict) or not versions:
         raise InputError(f"{path}: must be an object of label versions, by name")
     try:
-        return {name: _make_user_version(name, table) for name, table in versions.items()}
+        return {name: _make_user_version(name, table, label_set) for name, table in versions.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
 def check_vocabulary(version: LabelVersion, findings: Collection[str]) -> None:
-    """Raises InputError if a class names what is neither a canonical label nor one of the data set's `findings`."""
-    known = [*LABELS, *sorted(set(findings) - set(LABELS))]
+    """Raises InputError if a class names what is neither a label of its set nor one of the data set's `findings`."""
+    labels = version.label_set.labels
+    known = [*labels, *sorted(set(findings) - set(labels))]
     folded = {name.casefold(): name for name in known}
     for label_class in version.classes:
         for unknown in sorted(label_class.extra_findings - set(known)):
@@ -71,11 +80,11 @@ def check_vocabulary(version: LabelVersion, findings: Collection[str]) -> None:
             )
             raise InputError(
                 f"label version {version.name}: class {label_class.name!r} names {unknown!r}, which is neither one of "
-                f"the 14 labels nor a finding of the data set; {hint}"
+                f"the labels of {version.label_set.name} nor a finding of the data set; {hint}"
             )
 
 
-def _make_user_version(name: str, table: Any) -> LabelVersion:
+def _make_user_version(name: str, table: Any, label_set: LabelSet) -> LabelVersion:
     if not _NAME.fullmatch(name):
         raise InputError(
             f"label version {name!r}: a name holds letters, digits, _, - and . only, and begins with a letter or digit"
@@ -89,7 +98,7 @@ def _make_user_version(name: str, table: Any) -> LabelVersion:
     for class_name in table:
         if not class_name.isprintable() or not class_name or class_name != class_name.strip():
             raise InputError(f"label version {name}: {class_name!r} is no name for a class; give a printable text")
-    return make_label_version(name, table)
+    return make_label_version(name, table, label_set)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Label versions: what turns a row's labels into a class. They are data.
 
 The classes of a version are declared in one table by three lists of labels: `one` (must be 1), `zero` (must be 0) and
-`any` (at least one of them must be 1); the word "others" stands for every canonical label that the class does not name
+`any` (at least one of them must be 1); the word "others" stands for every label of the label set that the class does not name
 otherwise; a label in no list is free (X).
 
-A data set may know findings outside the 14 labels (NIH's Hernia, the Tuberculosis of a folder set). A row has them as
+A data set may know findings outside its label set (NIH's Hernia, the Tuberculosis of a folder set). A row has them as
 one text, joined by "|": its extra findings. The versions of this module name none of them; a user's may (labels.py).
 
 Source: chapter 3 of the thesis that this project reproduces.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, INDEX, LABELS, NO_FINDING
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 
 NO_CLASS = -1
 
@@ -62,52 +62,57 @@ _TABLE: dict[str, dict[str, dict[str, Sequence[str] | str]]] = {
 class LabelClass:
     """One class of a label version: the labels that must be 1, must be 0, and of which at least one must be 1.
 
-    The lists hold canonical labels and extra findings.
+    The lists hold labels of `label_set` and extra findings.
     """
 
     name: str
     one: tuple[str, ...] = ()
     zero: tuple[str, ...] = ()
     any: tuple[str, ...] = ()
+    label_set: LabelSet = DEFAULT
 
     @property
     def constrained(self) -> frozenset[str]:
-        """The canonical labels whose value decides membership."""
-        return frozenset(name for name in self.one + self.zero + self.any if name in INDEX)
+        """The labels whose value decides membership."""
+        return frozenset(name for name in self.one + self.zero + self.any if name in self.label_set.index)
 
     @property
     def extra_findings(self) -> frozenset[str]:
-        """The names outside the 14 labels."""
-        return frozenset(self.one + self.zero + self.any) - frozenset(LABELS)
+        """The names outside the label set."""
+        return frozenset(self.one + self.zero + self.any) - frozenset(self.label_set.labels)
 
     @property
     def fixes_all(self) -> bool:
-        """Whether each of the 14 labels must be 1 or must be 0: one label vector only can be in the class."""
-        return set(LABELS) <= {*self.one, *self.zero}
+        """Whether each label must be 1 or must be 0: one label vector only can be in the class."""
+        return set(self.label_set.labels) <= {*self.one, *self.zero}
 
     @property
     def forbids_extra(self) -> bool:
         """Whether extra findings that the class does not itself ask for exclude a row.
 
-        They are findings, which "No Finding" denies; and a 0s class allows no other.
+        They are findings, which the label for "nothing found" denies; and a 0s class allows no other.
         """
-        return NO_FINDING in self.one or self.fixes_all
+        return self.label_set.no_finding in self.one or self.fixes_all
 
     def contains(self, vectors: np.ndarray, extra: np.ndarray | None = None) -> np.ndarray:
-        """Membership bool[N] of label vectors [N, 14] in {0, 1} with extra findings object[N] of str (None: none)."""
+        """Membership bool[N] of label vectors [N, L] in {0, 1} with extra findings object[N] of str (None: none)."""
         return self._contains(np.asarray(vectors) > 0.5, *_factorize(extra, len(vectors)))
 
     def _contains(self, positive: np.ndarray, sets: Sequence[frozenset[str]], codes: np.ndarray) -> np.ndarray:
         """Membership, with the distinct sets of extra findings and each row's index into them."""
         allowed = np.array([self._allows(findings) for findings in sets], bool)[codes]
-        inside = positive[:, _indices(self.one)].all(axis=1) & ~positive[:, _indices(self.zero)].any(axis=1) & allowed
+        inside = positive[:, self._columns(self.one)].all(axis=1) & ~positive[:, self._columns(self.zero)].any(axis=1)
+        inside &= allowed
         if self.any:
             named = np.array([not findings.isdisjoint(self.any) for findings in sets], bool)[codes]
-            inside &= positive[:, _indices(self.any)].any(axis=1) | named
+            inside &= positive[:, self._columns(self.any)].any(axis=1) | named
         return inside
 
+    def _columns(self, names: Sequence[str]) -> list[int]:
+        return [self.label_set.index[name] for name in names if name in self.label_set.index]
+
     def _allows(self, findings: frozenset[str]) -> bool:
-        if not {name for name in self.one if name not in INDEX} <= findings or not findings.isdisjoint(self.zero):
+        if not {name for name in self.one if name not in self.label_set.index} <= findings or not findings.isdisjoint(self.zero):
             return False
         return not self.forbids_extra or findings <= {*self.one, *self.any}
 
@@ -118,6 +123,7 @@ class LabelVersion:
 
     name: str
     classes: tuple[LabelClass, ...]
+    label_set: LabelSet = DEFAULT
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -131,14 +137,14 @@ class LabelVersion:
 
     @property
     def constrained(self) -> frozenset[str]:
-        """The labels that some class constrains; all 14 if multi-label."""
+        """The labels that some class constrains; all if multi-label."""
         if self.multilabel:
-            return frozenset(LABELS)
+            return frozenset(self.label_set.labels)
         return frozenset().union(*(label_class.constrained for label_class in self.classes))
 
     @property
     def extra_findings(self) -> tuple[str, ...]:
-        """The names outside the 14 labels that some class lists, in alphabetical order."""
+        """The names outside the label set that some class lists, in alphabetical order."""
         return tuple(sorted(frozenset().union(*(label_class.extra_findings for label_class in self.classes))))
 
     def definition(self) -> dict[str, dict[str, list[str]]]:
@@ -146,17 +152,20 @@ class LabelVersion:
         return {c.name: {key: list(getattr(c, key)) for key in _KEYS if getattr(c, key)} for c in self.classes}
 
 
-def make_label_version(name: str, table: Mapping[str, Mapping[str, Sequence[str] | str]]) -> LabelVersion:
+def make_label_version(
+    name: str, table: Mapping[str, Mapping[str, Sequence[str] | str]], label_set: LabelSet = DEFAULT
+) -> LabelVersion:
     """Makes and validates a version from `{class name: {"one": labels, "zero": labels, "any": labels}}`.
 
-    A list holds canonical labels and extra findings, or is the word "others". Whether a data set has the extra findings
+    A list holds labels of `label_set` and extra findings, or is the word "others". Whether a data set has the extra findings
     is for `check_vocabulary` to say.
 
     Raises:
         InputError: an unknown key, a value that is no list of names, a class that nothing can satisfy, or two classes
             that do not exclude each other; the message names version, classes and key.
     """
-    version = LabelVersion(name, tuple(_make_class(name, class_name, rule) for class_name, rule in table.items()))
+    classes = tuple(_make_class(name, class_name, rule, label_set) for class_name, rule in table.items())
+    version = LabelVersion(name, classes, label_set)
     for i, first in enumerate(version.classes):
         if not _can_hold([first]):
             both = sorted(set(first.one) & set(first.zero))
@@ -175,8 +184,8 @@ def assign(version: LabelVersion, vectors: np.ndarray, extra: np.ndarray | None 
 
     Args:
         version: the label version.
-        vectors: [N, 14] in {0, 1}.
-        extra: object[N] of str, each row's findings outside the 14 labels, joined by "|" (None: no row has any).
+        vectors: [N, L] in {0, 1}.
+        extra: object[N] of str, each row's findings outside the label set, joined by "|" (None: no row has any).
     """
     positive, (sets, codes) = np.asarray(vectors) > 0.5, _factorize(extra, len(vectors))
     index = np.full(len(vectors), NO_CLASS, np.int64)
@@ -193,7 +202,7 @@ def select(version: LabelVersion, vectors: np.ndarray, extra: np.ndarray | None 
 
 
 def satisfies(version: LabelVersion, class_index: int | np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Returns bool[N]: whether vectors [N, 14] meet the definition of the requested class (an int, or int[N]).
+    """Returns bool[N]: whether vectors [N, L] meet the definition of the requested class (an int, or int[N]).
 
     If multi-label, `class_index` must be -1 and a vector satisfies it with at least one label.
     """
@@ -204,38 +213,35 @@ def satisfies(version: LabelVersion, class_index: int | np.ndarray, vectors: np.
     return (requested != NO_CLASS) & (assign(version, vectors) == requested)
 
 
-def describe_rule(rule: Mapping[str, Sequence[str]]) -> str:
+def describe_rule(rule: Mapping[str, Sequence[str]], label_set: LabelSet = DEFAULT) -> str:
     """Says in words which images belong to a class.
 
     Args:
         rule: the labels that must be 1 ("one"), must be 0 ("zero"), and of which at least one must be 1 ("any"), as
-            in `RecordSetInfo.label_definition`; a key may be missing. They may name findings outside the 14 labels.
+            in `RecordSetInfo.label_definition`; a key may be missing. They may name findings outside the labels.
+        label_set: the labels that there are.
     """
     one, zero, some = (list(rule.get(key, ())) for key in ("one", "zero", "any"))
-    canonical = set(LABELS)
+    known = set(label_set.labels)
     parts = [f"{_join(one)} present"] if one else []
-    if len(zero) > 1 and canonical - set(one) <= set(zero):
-        zero = ["all other labels", *(name for name in zero if name not in canonical)]
+    if len(zero) > 1 and known - set(one) <= set(zero):
+        zero = ["all other labels", *(name for name in zero if name not in known)]
     if zero:
         parts.append(f"{_join(zero)} absent")
     if some:
-        others = len(some) > 1 and set(some) == canonical - {*one, *zero}
+        others = len(some) > 1 and set(some) == known - {*one, *zero}
         parts.append(f"at least one of {'the other labels' if others else _join(some)} present")
     fixed = "all other labels" in zero
-    if not fixed and canonical - {*one, *zero, *some}:
+    if not fixed and known - {*one, *zero, *some}:
         parts.append("any value of the other labels")
-    if fixed or NO_FINDING in one:  # LabelClass.forbids_extra
-        other = "other " if {*one, *some} - canonical else ""
-        parts.append(f"no {other}finding outside the 14 labels")
+    if fixed or label_set.no_finding in one:  # LabelClass.forbids_extra
+        other = "other " if {*one, *some} - known else ""
+        parts.append(f"no {other}finding outside the {len(known)} labels")
     return "; ".join(parts)
 
 
 def _join(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-
-
-def _indices(names: Sequence[str]) -> list[int]:
-    return [INDEX[name] for name in names if name in INDEX]
 
 
 def _factorize(extra: np.ndarray | None, count: int) -> tuple[list[frozenset[str]], np.ndarray]:
@@ -247,7 +253,9 @@ def _factorize(extra: np.ndarray | None, count: int) -> tuple[list[frozenset[str
     return [frozenset(filter(None, text.split(EXTRA_SEPARATOR))) for text in distinct], codes
 
 
-def _make_class(version: str, name: str, rule: Mapping[str, Sequence[str] | str]) -> LabelClass:
+def _make_class(
+    version: str, name: str, rule: Mapping[str, Sequence[str] | str], label_set: LabelSet
+) -> LabelClass:
     where = f"label version {version}: class {name!r}"
     if not isinstance(rule, Mapping):
         raise InputError(f"{where} must be an object with the keys {', '.join(_KEYS)}, not {rule!r}")
@@ -258,9 +266,9 @@ def _make_class(version: str, name: str, rule: Mapping[str, Sequence[str] | str]
         if names != _OTHERS and not _are_names(names):
             raise InputError(f'{where}: {key} must be a list of different labels or "{_OTHERS}", not {names!r}')
     named = [label for names in rule.values() if names != _OTHERS for label in names]
-    others = tuple(label for label in LABELS if label not in named)
+    others = tuple(label for label in label_set.labels if label not in named)
     lists = {key: others if names == _OTHERS else tuple(names) for key, names in rule.items()}
-    return LabelClass(name, **lists)
+    return LabelClass(name, **lists, label_set=label_set)
 
 
 def _are_names(value: Any) -> bool:
@@ -279,4 +287,14 @@ def _can_hold(classes: Sequence[LabelClass]) -> bool:
     return all(not zero & set(c.one) and (not c.any or set(c.any) - zero) for c in classes)
 
 
-LABEL_VERSIONS: dict[str, LabelVersion] = {name: make_label_version(name, table) for name, table in _TABLE.items()}
+def built_in_versions(label_set: LabelSet) -> dict[str, LabelVersion]:
+    """The versions of this module all of whose labels are in the set; `multilabel` always."""
+    named = {
+        name: {label for rule in table.values() for names in rule.values() if names != _OTHERS for label in names}
+        for name, table in _TABLE.items()
+    }
+    fitting = [name for name in _TABLE if named[name] <= set(label_set.labels)]
+    return {name: make_label_version(name, _TABLE[name], label_set) for name in fitting}
+
+
+LABEL_VERSIONS: dict[str, LabelVersion] = built_in_versions(DEFAULT)
