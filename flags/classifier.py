@@ -85,7 +85,7 @@ def define_baseline(fv: flags.FlagValues) -> None:
     )  # fmt: skip
     flags.DEFINE_boolean(
         "multilabel", False,
-        "learn which of the 14 labels an image has, each with a probability of its own, though the records have "
+        "learn which of the records' labels an image has, each with a probability of its own, though the records have "
         "classes; records of label version multilabel, which have none, are always learned so",
         flag_values=fv,
     )  # fmt: skip

@@ -1,9 +1,11 @@
 """Flags of the programs that read label tables and build records."""
 
+from collections.abc import Collection
+
 from absl import flags
 
 from flags import common
-from tfrecords_builder import choices
+from tfrecords_builder import choices, labels
 
 
 def define_build(fv: flags.FlagValues) -> None:
@@ -24,7 +26,7 @@ def define_build(fv: flags.FlagValues) -> None:
 
 
 def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv, --columns, --class_values, --patient_pattern."""
+    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --class_values, --patient_pattern."""
     flags.DEFINE_enum(
         "dataset",
         None,
@@ -36,12 +38,20 @@ def define_data_set(fv: flags.FlagValues) -> None:
     common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")
     common.define_folder(fv, "data_dir", "folder of the data set: its tables, lists and images")
     common.define_file(fv, "labels_csv", "label table to read instead of the one in --data_dir")
+    names = tuple(labels.LABEL_SETS)
+    common.define_path(
+        fv,
+        "label_set",
+        f"the labels that images can have: {', '.join(names)}, or a JSON or YAML file of your own. Default: "
+        f"{labels.DEFAULT.name}, of a record set its own",
+        words=names,
+    )
     flags.DEFINE_list(
         "columns",
         [],
         "--dataset=folder: what is in which column, such as path:file,patient:pid,class:finding or "
         "path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, view, sex, age, split, or a finding. "
-        "Default: path, patient, and columns named as the 14 labels",
+        "Default: path, patient, and columns named as the labels",
         flag_values=fv,
     )
     flags.DEFINE_list(
@@ -49,7 +59,7 @@ def define_data_set(fv: flags.FlagValues) -> None:
         [],
         "--dataset=folder, imagefolder: findings of each value of the class column, or of each folder of a class, such "
         "as NORMAL:No Finding,TB:Tuberculosis,"
-        "BOTH:Pneumonia+Edema; a finding outside the 14 labels is an extra one. A cell may hold several values joined "
+        "BOTH:Pneumonia+Edema; a finding outside the label set is an extra one. A cell may hold several values joined "
         "by |",
         flag_values=fv,
     )
@@ -61,6 +71,19 @@ def define_data_set(fv: flags.FlagValues) -> None:
         "radiographs, '(person\\d+|(NORMAL2-)?IM-\\d+)'",
         flag_values=fv,
     )
+
+
+def read_label_set(fv: flags.FlagValues, pending: Collection[str] = ()) -> labels.LabelSet:
+    """The label set that --label_set names, else that of the data set.
+
+    `pending` are flags that name what other programs have yet to make; the label set of records not made yet is taken
+    to be the default. Raises InputError if there is no such set.
+    """
+    from tfrecords_builder import readers
+
+    if fv.label_set:
+        return labels.get_label_set(fv.label_set)
+    return labels.DEFAULT if "data_dir" in pending else readers.choose_label_set(fv.dataset, fv.data_dir)
 
 
 def define_dataset_name(fv: flags.FlagValues) -> None:

@@ -38,7 +38,7 @@ def make_info(label_version: str = "v1_xs", **values) -> records.RecordSetInfo:
         "split_policy": "patient",
         "view": "any",
         "seed": 3,
-        "labels": labels.LABELS,
+        "label_set": labels.DEFAULT,
         "digest": DIGEST,
         "label_definition": definition,
         "aspect": "stretch",

@@ -227,7 +227,8 @@ def write_images(folder: pathlib.Path, images: np.ndarray, *, source: str = "syn
 def make_old(folder: pathlib.Path) -> pathlib.Path:
     """Turns a record set into what the first release of schema 2 wrote, without names of data sets and digests."""
     info = json.loads((folder / "tfcxr_info.json").read_text())
-    del info["dataset_name"]
+    del info["dataset_name"], info["label_set"]
+    info["schema_version"] = 2
     (folder / "tfcxr_info.json").write_text(json.dumps(info))
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -71,7 +71,7 @@ class RecordSet:
         Raises:
             InputError: no record set there, or one that does not fit.
         """
-        self.path = pathlib.Path(path)
+        self.path, self._flag = pathlib.Path(path), flag
         self.info = records.load_info(path)
         self._labels: dict[str, dict[str, np.ndarray]] = {}
         self._places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -83,6 +83,10 @@ class RecordSet:
             raise InputError(
                 f"{flag}={path}: label version is {self.info.label_version}, not {' or '.join(label_versions)}"
             )
+
+    def refuse_other_labels(self, label_set: labels_lib.LabelSet, of: str) -> None:
+        """Raises InputError if its label vectors mean other labels than those of what `of` names."""
+        labels_lib.refuse_other(label_set, self.info.label_set, of=of, other_of=f"{self._flag}={self.path}")
 
     @property
     def num_classes(self) -> int:
@@ -105,7 +109,7 @@ class RecordSet:
     def parse(self, serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
         """`records.parse_example` with the static shape of `image` filled in."""
         with tf.name_scope(_READING):
-            record = records.parse_example(serialized, decode=decode)
+            record = records.parse_example(serialized, num_labels=len(self.info.labels), decode=decode)
             if decode:
                 record["image"] = tf.ensure_shape(record["image"], [self.info.resolution, self.info.resolution, 1])
         return record
@@ -117,16 +121,16 @@ class RecordSet:
             return tf.ensure_shape(image, [self.info.resolution, self.info.resolution, 1])
 
     def labels(self, split: str) -> dict[str, np.ndarray]:
-        """All labels of a split in order: {"vector": float32 [N, 14], "class": int64 [N]}, read once, read-only.
+        """All labels of a split in order: {"vector": float32 [N, L], "class": int64 [N]}, read once, read-only.
 
         They are those of the manifest (see `manifest.read_rows`). Raises InputError: no such split, or a manifest of
         other records; RunError: damaged shards.
         """
         if split not in self._labels:
-            rows = manifest.read_rows(self.info, split, ["class", *labels_lib.LABELS])
+            rows = manifest.read_rows(self.info, split, ["class", *self.info.labels])
             index = {name: i for i, name in enumerate(self.info.classes)}
             table = {
-                "vector": rows[list(labels_lib.LABELS)].to_numpy(np.float32),
+                "vector": rows[list(self.info.labels)].to_numpy(np.float32),
                 "class": rows["class"].map(index).fillna(labels_lib.NO_CLASS).to_numpy(np.int64),
             }
             for array in table.values():
@@ -218,7 +222,7 @@ def training_stream(
         group: see `share_rows`; 1 where no layer looks at several images.
 
     Returns:
-        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B]};
+        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, L], "class": int64 [B], "index": int64 [B]};
         `index` counts the draws from 0 on, and seeds what is random per image.
 
     Raises:
@@ -482,7 +486,7 @@ def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf
     """Each image of a split once, in order; the last batch may be smaller.
 
     Returns:
-        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, 14], "class": int64 [B], "index": int64 [B],
+        Dataset of {"image": uint8 [B, R, R, 1], "vector": float32 [B, L], "class": int64 [B], "index": int64 [B],
         "id": string [B], "patient": string [B]}.
     """
 

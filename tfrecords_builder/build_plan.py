@@ -26,6 +26,7 @@ class Options:
         label_version: name of a label version or of a benchmark setting.
         labels_csv: a table instead of the one in `data_dir`.
         columns: the columns of a `folder` data set's table.
+        label_set: the labels; None: those of the data set, see `readers.choose_label_set`.
         label_versions: versions of the user's beside the built-in ones.
         uncertain: policy, see `labels.parse_uncertain`; empty: zeros, in benchmark settings ones.
         split_policy: one of `choices.SPLIT_POLICIES`.
@@ -52,6 +53,7 @@ class Options:
     label_version: str
     labels_csv: str | os.PathLike | None = None
     columns: readers.FolderColumns | None = None
+    label_set: labels.LabelSet | None = None
     label_versions: Mapping[str, labels.LabelVersion] | None = None
     uncertain: str = ""
     split_policy: str = "patient"
@@ -76,7 +78,7 @@ class Plan:
     """The selected rows, before an image has been read.
 
     `frame` is a reader's frame with `path`, `offset`, `class` (int), `split` and `listed` (the `id` in the table, never
-    hashed); `vectors` are its label vectors float32 [N, 14] in {0, 1}; `skipped` has a row (table, line, id, reason)
+    hashed); `vectors` are its label vectors float32 [N, L] in {0, 1}; `skipped` has a row (table, line, id, reason)
     for each row that is not in `frame`.
     """
 
@@ -86,7 +88,7 @@ class Plan:
     frame: pd.DataFrame
     vectors: np.ndarray
     skipped: pd.DataFrame
-    orphans: dict[str, int]  # see labels.count_orphans
+    orphans: dict[str, int]  # see labels.LabelSet.count_orphans
     warnings: list[str]
 
     @property
@@ -115,7 +117,7 @@ def make_plan(options: Options) -> Plan:
             f"--data_dir={options.data_dir}: holds none of the images that {table.origin.name} names, such as "
             f"{frame['id'].iloc[0]}, {where}"
         )
-    _assign_splits(frame, used, options)
+    _assign_splits(frame, used, options, table.label_set)
 
     version, vectors, certain, frame["class"] = _classify(table, options)
     extra = frame["extra"].to_numpy(object)
@@ -165,7 +167,7 @@ def make_plan(options: Options) -> Plan:
         frame=frame[kept].reset_index(drop=True),
         vectors=vectors[kept],
         skipped=skipped,
-        orphans=labels.count_orphans(vectors[kept], table.labelled),
+        orphans=table.label_set.count_orphans(vectors[kept], table.labelled),
         warnings=list(table.warnings),
     )
     _check_classes(plan, options)
@@ -211,15 +213,16 @@ def read_salt(path: str | os.PathLike | None) -> bytes:
 
 def _find_version(options: Options) -> tuple[labels.LabelVersion | None, str]:
     """The label version, None for a benchmark setting, and the policy for uncertain labels; both are checked."""
+    label_set = options.label_set or readers.choose_label_set(options.dataset, options.data_dir)
     setting = benchmark_settings.SETTINGS.get(options.label_version)
     if options.unlabelled_images == "keep" and (setting or options.label_version == "multilabel"):
         raise InputError(
             f"--unlabelled_images=keep: --label_version={options.label_version} has no classes of its own; choose that "
             "of the source, such as v2"
         )
-    version = None if setting else labels.get_label_version(options.label_version, options.label_versions)
+    version = None if setting else labels.get_label_version(options.label_version, options.label_versions, label_set)
     uncertain = options.uncertain or (setting.uncertain if setting else "zeros")
-    labels.parse_uncertain(uncertain)
+    labels.parse_uncertain(uncertain, label_set)
     return version, uncertain
 
 
@@ -231,6 +234,7 @@ def _read(options: Options) -> readers.Table:
         official=options.split_policy == "official",
         columns=options.columns,
         frontal_only=options.frontal_only,
+        label_set=options.label_set,
     )
     if not len(table.frame):
         raise InputError(f"{table.origin}: all rows are lateral views; --nofrontal_only uses them")
@@ -238,20 +242,24 @@ def _read(options: Options) -> readers.Table:
 
 
 def _classify(table: readers.Table, options: Options) -> tuple[labels.LabelVersion, np.ndarray, np.ndarray, np.ndarray]:
-    """Of all rows: the version, the label vectors [N, 14], whether a row is certain [N], and the class [N]."""
+    """Of all rows: the version, the label vectors [N, L], whether a row is certain [N], and the class [N]."""
     version, uncertain = _find_version(options)
     extra = table.frame["extra"].to_numpy(object)
-    values = table.frame[list(labels.LABELS)].to_numpy()
+    values = table.frame[list(table.label_set.labels)].to_numpy()
     if version:
         labels.check_vocabulary(version, table.findings)
         vectors, certain = labels.apply_uncertain(version, values, uncertain)
     else:  # the classes of a setting are found in the data
-        vectors, certain = labels.apply_uncertain(labels.LABEL_VERSIONS["multilabel"], values, uncertain)
-        version = benchmark_settings.make_version(options.label_version, vectors[certain], extra[certain])
+        vectors, certain = labels.apply_uncertain(
+            labels.get_label_version("multilabel", label_set=table.label_set), values, uncertain
+        )
+        version = benchmark_settings.make_version(
+            options.label_version, vectors[certain], extra[certain], table.label_set
+        )
     return version, vectors, certain, labels.assign(version, vectors, extra)
 
 
-def _assign_splits(frame: pd.DataFrame, used: np.ndarray, options: Options) -> None:
+def _assign_splits(frame: pd.DataFrame, used: np.ndarray, options: Options, label_set: labels.LabelSet) -> None:
     """Adds `split`: before any choice of rows, so that no later choice moves a patient (see splits)."""
     policy = options.split_policy
     if (policy == "lists") != bool(options.split_lists):
@@ -270,6 +278,7 @@ def _assign_splits(frame: pd.DataFrame, used: np.ndarray, options: Options) -> N
         kfold_test=options.kfold_test,
         lists=splits.read_lists(options.split_lists) if options.split_lists else None,
         hashed=hashed,
+        labels=label_set.labels,
     )
 
 

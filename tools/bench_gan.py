@@ -21,6 +21,7 @@ from absl import flags
 
 from flags import app, common
 from tfrecords_builder import files
+from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import RunError
 
 PLAIN = "plain"
@@ -56,7 +57,7 @@ def make(variant: str, sizes: Sizes, seed: int = 0) -> dict[str, Callable[[], An
 
     rng = np.random.default_rng(seed)
     count, side = sizes.batch_size, sizes.resolution
-    labels = (rng.random([count, 14]) < 0.2).astype(np.float32)
+    labels = (rng.random([count, len(labels_lib.DEFAULT)]) < 0.2).astype(np.float32)
     labels[:, 0] = 1
     images = tf.constant(rng.integers(0, 256, [count, side, side, 1]), tf.uint8)
     random = {

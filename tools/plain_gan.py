@@ -12,6 +12,8 @@ import math
 
 import tensorflow as tf
 
+from tfrecords_builder.labels import DEFAULT
+
 
 @dataclasses.dataclass(frozen=True)
 class PlainConfig:
@@ -20,7 +22,7 @@ class PlainConfig:
     resolution: int
     fmap_base: int = 16384
     fmap_max: int = 512
-    num_labels: int = 14
+    num_labels: int = len(DEFAULT)
     learning_rate: float = 0.005
     beta2: float = 0.99
     ema_decay: float = 0.999

@@ -5,6 +5,7 @@ Example: python -m tools.sheet --records=workspace/records/chexpert/multilabel/6
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -21,21 +22,22 @@ def define_flags(fv: flags.FlagValues) -> None:
     common.define_required(fv, "output", "the PNG to write")
 
 
-def choose_rows(vectors: np.ndarray, classes: np.ndarray, names: list[str], columns: int) -> dict[str, list[int]]:
+def choose_rows(
+    vectors: np.ndarray, classes: np.ndarray, names: list[str], columns: int, labels: Sequence[str]
+) -> dict[str, list[int]]:
     """Row title -> positions of its first images.
 
     Args:
-        vectors: [N, 14] in {0, 1}.
+        vectors: [N, L] in {0, 1}.
         classes: int [N]; -1 if multi-label.
         names: class names; empty if multi-label: rows are labels then, images with the fewest other labels first.
         columns: most images per row.
+        labels: L names.
     """
-    from tfrecords_builder.labels import LABELS
-
     if names:
         return {name: np.flatnonzero(classes == k)[:columns].tolist() for k, name in enumerate(names)}
     rows = {}
-    for k, name in enumerate(LABELS):
+    for k, name in enumerate(labels):
         positions = np.flatnonzero(vectors[:, k] > 0)
         if len(positions):
             order = np.argsort(vectors[positions].sum(axis=1), kind="stable")
@@ -68,7 +70,9 @@ def main(fv: flags.FlagValues) -> None:
 
     record_set = data.RecordSet(fv.records)
     table = record_set.labels(fv.split)
-    rows = choose_rows(table["vector"], table["class"], list(record_set.info.classes), fv.columns)
+    rows = choose_rows(
+        table["vector"], table["class"], list(record_set.info.classes), fv.columns, record_set.info.labels
+    )
     wanted = {position for row in rows.values() for position in row}
     if not wanted:
         raise InputError(f"--split={fv.split}: {fv.records} has no image in it")

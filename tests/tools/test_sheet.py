@@ -5,6 +5,7 @@ from PIL import Image
 
 from flags import app
 from tests import fakes
+from tfrecords_builder.labels import LABELS
 from tools import sheet
 
 
@@ -15,12 +16,12 @@ def call(*arguments):
 def test_rows_are_classes_or_labels():
     vectors = np.zeros([4, 14])
     vectors[0, 0] = vectors[1, [7, 9]] = vectors[2, 9] = vectors[3, 9] = 1
-    assert sheet.choose_rows(vectors, np.array([0, -1, 1, 1]), ["No Finding", "Pneumothorax"], 1) == {
+    assert sheet.choose_rows(vectors, np.array([0, -1, 1, 1]), ["No Finding", "Pneumothorax"], 1, LABELS) == {
         "No Finding": [0],
         "Pneumothorax": [2],
     }
     # Alone before with others.
-    assert sheet.choose_rows(vectors, np.full(4, -1), [], 2) == {
+    assert sheet.choose_rows(vectors, np.full(4, -1), [], 2, LABELS) == {
         "No Finding": [0],
         "Pneumonia": [1],
         "Pneumothorax": [2, 3],

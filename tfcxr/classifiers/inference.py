@@ -14,7 +14,6 @@ from scipy import special
 
 from tfcxr import data, metrics
 from tfcxr.classifiers.networks import models, preprocessing
-from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
@@ -216,8 +215,8 @@ class SplitRunner:
         """
         crops = preprocessing.NUM_CROPS if ten_crop else 1
         self._record_set, self._split, self._batch_size = record_set, split, max(1, batch_size // crops)
-        names = classifier.config.classes
-        self._labels = [labels_lib.INDEX[name] for name in names] if classifier.config.multilabel else None
+        index, names = record_set.info.label_set.index, classifier.config.classes
+        self._labels = [index[name] for name in names] if classifier.config.multilabel else None
 
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
         def run(images):

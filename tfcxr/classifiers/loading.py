@@ -15,8 +15,8 @@ from tfcxr.classifiers import calibration, choices, inference
 from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
 from tfcxr.training import devices, runs, strategies
 from tfrecords_builder import files, records
-from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import label_sets
 
 # Of a finished run, and of an export; a run in progress has weights_of_step, see `weights_path`.
 WEIGHTS = "checkpoints/best.weights.h5"
@@ -115,8 +115,8 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
     Returns:
         The run's settings, and: kind (one of `kinds`), classes, multilabel (whether these are labels that do not
         exclude each other), label_version, resolution (of its records), aspect and contrast (with which their images
-        were made; empty if unknown), image_size (what the backbone sees), labels (the 14, in order), records (flag ->
-        digest).
+        were made; empty if unknown), image_size (what the backbone sees), labels (all of the records' label
+        set, in order), records (flag -> digest).
 
     Raises:
         InputError: no such run, or not of a classifier.
@@ -127,7 +127,7 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
         **config["config"],
         "kind": config["kind"],
         "records": config["records"],
-        "labels": list(labels_lib.LABELS),
+        "labels": list(label_sets.of_settings(config["config"]).labels),
     }
 
 
@@ -189,7 +189,7 @@ def make_classifier(
         pictures: record sets, of which the first that knows says with which aspect and contrast files become images for
             this classifier; synthetic sets do not know.
         load_weights: whether to load the first weights, and say which; a resumed run has its own.
-        labels: those of the 14 that have an output each, instead of the classes; None for the classes.
+        labels: those of the records that have an output each, instead of the classes; None for the classes.
         **network: further fields of models.ModelConfig.
 
     Raises:

@@ -71,8 +71,8 @@ def main(fv: flags.FlagValues) -> None:
         print(f"label hierarchy: {count} images have {what}")
     if report["hierarchy"]:
         print(
-            "label hierarchy: by CheXpert's rules the first label implies the second. The images were written with the "
-            "labels of the table; if such pairs are not meant there, correct the table and build again"
+            "label hierarchy: by the rules of the label set the first label implies the second. The images were "
+            "written with the labels of the table; if such pairs are not meant there, correct the table and build again"
         )
     print(f"{report['written']} of {report['rows']} rows written to {fv.output_dir} in {seconds:.1f} s")
 
@@ -101,26 +101,38 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     if fv.hash_patient_ids:
         build_plan.read_salt(fv.salt_file)
-    own = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
+    label_set = records.read_label_set(fv, pending)
+    own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
     if fv.label_version not in benchmark_settings.SETTINGS:
-        labels.get_label_version(fv.label_version, own)
-    labels.parse_uncertain(fv.uncertain or "zeros")
-    columns = _columns(fv)
+        labels.get_label_version(fv.label_version, own, label_set)
+    labels.parse_uncertain(fv.uncertain or "zeros", label_set)
+    columns = _columns(fv, label_set)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
-        readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
+        readers.check_header(
+            fv.dataset,
+            fv.data_dir,
+            labels_csv=fv.labels_csv,
+            official=official,
+            columns=columns,
+            label_set=label_set,
+        )
 
 
 def _options(fv: flags.FlagValues) -> "build_plan.Options":
     from tfrecords_builder import build_plan, labels
 
+    label_set = records.read_label_set(fv)
     return build_plan.Options(
         dataset=fv.dataset,
         data_dir=fv.data_dir,
         labels_csv=fv.labels_csv,
-        columns=_columns(fv),
+        columns=_columns(fv, label_set),
         label_version=fv.label_version,
-        label_versions=labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None,
+        label_set=label_set,
+        label_versions=(
+            labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
+        ),
         uncertain=fv.uncertain or "",
         split_policy=fv.split_policy,
         split_fractions=[float(value) for value in fv.split_fractions],
@@ -140,11 +152,12 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
     )
 
 
-def _columns(fv: flags.FlagValues) -> "readers.FolderColumns | None":
+def _columns(fv: flags.FlagValues, label_set: "labels.LabelSet") -> "readers.FolderColumns | None":
     from tfrecords_builder import readers
 
     unlabelled = fv.unlabelled_images == "keep"
-    return readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, unlabelled)
+    given = (fv.columns, fv.class_values, fv.patient_pattern)
+    return readers.choose_columns(fv.dataset, *given, unlabelled=unlabelled, label_set=label_set)
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:

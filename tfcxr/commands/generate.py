@@ -103,8 +103,10 @@ def main(fv):
     from tfcxr import generation
     from tfcxr.gan import loading
 
-    version = generation.find_label_version(fv.label_version, fv.label_versions_file, fv.label_records)
     generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
+    version = generation.find_label_version(
+        fv.label_version, fv.label_versions_file, fv.label_records, generator.label_set
+    )
     named = f"--run_dir={fv.run_dir}" if fv.run_dir else f"--generator={fv.generator}"
     loading.check_trained(generator, named, allow=fv.allow_untrained, run_dir=fv.run_dir)
     source = {"seed": fv.seed, "label_records": fv.label_records, "top_combinations": fv.top_combinations}

@@ -42,7 +42,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "condition_labels", [],
-        "labels the network was conditioned on, in the order of its columns; empty: all 14 in CheXpert's order",
+        "labels the network was conditioned on, in the order of its columns; empty: all of CheXpert's, in its order",
         flag_values=fv,
     )  # fmt: skip
     flags.register_validator(

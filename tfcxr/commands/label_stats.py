@@ -13,6 +13,7 @@ from collections.abc import Collection
 from absl import flags
 
 from flags import app, stats
+from flags import records as flags_of_records
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -28,16 +29,20 @@ def main(fv: flags.FlagValues) -> None:
     start = time.monotonic()
     check(fv)
     files.refuse_source(fv.output_dir, fv.data_dir)
-    user_versions = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
-    versions = counting.get_versions(fv.label_versions, user_versions)
+    label_set = flags_of_records.read_label_set(fv)
+    own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
+    versions = counting.get_versions(fv.label_versions, own, label_set)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         table = readers.read(
             fv.dataset,
             fv.data_dir,
             labels_csv=fv.labels_csv,
             official=fv.split_policy == "official",
-            columns=readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern),
+            columns=readers.choose_columns(
+                fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, label_set=label_set
+            ),
             frontal_only=fv.frontal_only,
+            label_set=label_set,
         )
         rows = counting.select_rows(
             table,
@@ -79,12 +84,20 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
 
     if (fv.split_policy == "lists") != bool(fv.split_lists):
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
-    own = labels.load_label_versions(fv.label_versions_file) if fv.label_versions_file else None
-    counting.get_versions(fv.label_versions, own)
-    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern)
+    label_set = flags_of_records.read_label_set(fv, pending)
+    own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
+    counting.get_versions(fv.label_versions, own, label_set)
+    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, label_set=label_set)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
-        readers.check_header(fv.dataset, fv.data_dir, labels_csv=fv.labels_csv, official=official, columns=columns)
+        readers.check_header(
+            fv.dataset,
+            fv.data_dir,
+            labels_csv=fv.labels_csv,
+            official=official,
+            columns=columns,
+            label_set=label_set,
+        )
 
 
 if __name__ == "__main__":

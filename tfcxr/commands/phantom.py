@@ -1,4 +1,4 @@
-"""Simulates a hospital's chest radiographs: 3-D anatomy, the 14 CheXpert findings, X-ray projection, and a label table.
+"""Simulates a hospital's chest radiographs: 3-D anatomy, CheXpert's findings, X-ray projection, and a label table.
 
 Hospital a writes CheXpert's layout (train.csv, valid.csv, JPEG), hospital b NIH ChestX-ray14's
 (Data_Entry_2017_v2020.csv, split lists, PNG). They differ in exposure, contrast, noise, borders, views and prevalence.

@@ -1,6 +1,6 @@
 """Trains a classifier on records: ResNet-50 fine-tuned in two stages ("No Alignment").
 
-Of multilabel records, or with --multilabel, it learns which of the 14 labels an image has: see benchmark/predictive.
+Of multilabel records, or with --multilabel, it learns which labels an image has: see benchmark/predictive.
 Writes checkpoints, the weights best on the validation fold, TensorBoard events and training curves into the run folder.
 Example: tfcxr train-baseline --records=workspace/records/nih/v1_0s/64 --run_dir=workspace/runs/baseline --weights=none
 From synthetic to real: --init_from=RUN_ON_SYNTHETIC --labelled_per_class=50, or --extra_records=SYNTHETIC to mix.

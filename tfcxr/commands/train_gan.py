@@ -36,14 +36,17 @@ def main(fv):
     from tfcxr import data
     from tfcxr.gan.training import tick_reports, train_gan, warm_start
     from tfcxr.training import runs, strategies
+    from tfrecords_builder.labels import label_sets
 
     check(fv)
     strategy = strategies.make(fv.strategy, deterministic=fv.deterministic)
     chief = strategies.is_chief(strategy)
     record_set = data.RecordSet(fv.records, resolution=fv.resolution)
-    config = _config(fv, record_set.info.resolution)
-    start = warm_start.load(fv.warm_start, config.network) if fv.warm_start else None
-    settings = config.to_dict() | ({"warm_start": start.description()} if start else {})
+    label_set = record_set.info.label_set
+    config = _config(fv, record_set.info.resolution, label_set)
+    start = warm_start.load(fv.warm_start, config.network, label_set) if fv.warm_start else None
+    settings = config.to_dict() | label_sets.to_settings(label_set)
+    settings |= {"warm_start": start.description()} if start else {}
     profile = tuple(int(step) for step in fv.profile) or None
     options = tick_reports.Options(cache_dir=fv.cache_dir, histograms=fv.histograms, profile=profile)
     described = {"kind": "gan", "config": settings, "records_digests": {"records": record_set.info.digest}}
@@ -62,12 +65,14 @@ def main(fv):
         train_gan.train(config, record_set, run, start=start, strategy=strategy, options=options)
 
 
-def _config(fv, resolution):
+def _config(fv, resolution, label_set):
     from tfcxr.gan.networks import network_config
     from tfcxr.gan.training import augment, schedule, steps, train_gan
-    from tfrecords_builder import labels
     from tfrecords_builder.errors import InputError
 
+    unknown = [name for name in fv.condition_labels if name not in label_set.labels]
+    if unknown:
+        raise InputError(f"--condition_labels={unknown[0]}: must be distinct labels of: {', '.join(label_set.labels)}")
     tick = fv.tick_kimg or train_gan.TICK_KIMG.get(resolution, 20)
     grows = fv.arch == "prog"
     if grows and fv.batch_size != fv["batch_size"].default:
@@ -76,7 +81,8 @@ def _config(fv, resolution):
     try:
         network = network_config.NetworkConfig(
             resolution=resolution,
-            condition_labels=tuple(sorted(labels.LABELS.index(name) for name in fv.condition_labels)),
+            condition_labels=tuple(sorted(label_set.index[name] for name in fv.condition_labels)),
+            num_labels=len(label_set),
             fmap_base=fv.fmap_base or (8192 if grows else 16384),
             **{name: fv[name].value for name in ("arch", "g_arch", "d_arch", "fmap_max", "fmap_min", "fmap_decay")},
             init=fv.init,
@@ -123,10 +129,14 @@ def check(fv, pending=()):
         fv: the parsed flags.
         pending: flags that name what other programs have yet to make; those are not looked into.
     """
+    from tfrecords_builder import labels, records
     from tfrecords_builder.errors import InputError
 
-    if fv.resolution:
-        _config(fv, fv.resolution)
+    if "records" not in pending and pathlib.Path(fv.records, records.INFO_FILE).is_file():
+        info = records.load_info(fv.records, check_shards=False)
+        _config(fv, fv.resolution or info.resolution, info.label_set)
+    elif fv.resolution and not fv.condition_labels:  # which labels there are, the records will say
+        _config(fv, fv.resolution, labels.DEFAULT)
     if fv.warm_start and pathlib.Path(fv.warm_start).resolve() == pathlib.Path(fv.run_dir).resolve():
         raise InputError(f"--warm_start={fv.warm_start}: is --run_dir itself; the new run needs a folder of its own")
 

@@ -10,6 +10,7 @@ from tfcxr.classifiers import calibration, inference, loading
 from tfcxr.evaluation import operating_points
 from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import label_sets
 
 FOLD = "validation"
 _BATCH = 64
@@ -42,6 +43,9 @@ def fit_calibration(
         )
     versions = None if config.multilabel else [config.label_version]
     record_set = data.RecordSet(records_path, label_versions=versions)
+    record_set.refuse_other_labels(
+        label_sets.of_settings(loading.load_classifier_config(run_dir)), f"--run_dir={run_dir}"
+    )
     if not config.multilabel and tuple(record_set.info.classes) != config.classes:
         raise InputError(f"--records={records_path}: its classes are not those of {run_dir}")
     if FOLD not in record_set.info.splits or not record_set.num_examples(FOLD):

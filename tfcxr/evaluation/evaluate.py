@@ -28,6 +28,7 @@ from tfcxr.evaluation.predictions import Predictions
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images.pictures import find_differences
+from tfrecords_builder.labels import label_sets
 
 SCHEMA_VERSION = 1
 
@@ -80,6 +81,7 @@ def evaluate(
     # All records have all labels.
     versions = None if multilabel else [config["label_version"]]
     record_set = data.RecordSet(records_path, label_versions=versions)
+    record_set.refuse_other_labels(label_sets.of_settings(config), f"--model={model_path}")
     if not multilabel and list(record_set.info.classes) != classes:
         raise InputError(f"--records={records_path}: classes are {record_set.info.classes}, the model's are {classes}")
     split = predictions.choose_split(record_set, split)
@@ -102,6 +104,7 @@ def evaluate(
     own, plain = _predict(model_path, record_set, split, images, title=split, where=where, **reading)
     if compare_with and other is None:
         where = f"--compare_with={compare_with}"
+        record_set.refuse_other_labels(label_sets.of_settings(loading.load_classifier_config(compare_with)), where)
         other, _ = _predict(compare_with, record_set, split, images, title=compare_with, where=where, **reading)
         if multilabel:
             theirs = loading.load_classifier_config(compare_with)["classes"]

@@ -11,7 +11,7 @@ import pandas as pd
 from tfcxr import data, metrics
 from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import models
-from tfrecords_builder import files, labels
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.records import manifest
 
@@ -70,13 +70,13 @@ def choose_split(record_set: data.RecordSet, split: str | None) -> str:
 def read_images(record_set: data.RecordSet, split: str) -> pd.DataFrame:
     """All that the records say of a split's images but their pixels: a row per image, in the order of the records.
 
-    Columns: id, patient, view, sex (strings), age (years, -1 unknown), class (int64), and the 14 labels (bool).
+    Columns: id, patient, view, sex (strings), age (years, -1 unknown), class (int64), and the labels (bool).
 
     They are those of the manifest; errors as of `manifest.read_rows`.
     """
     table = manifest.read_rows(record_set.info, split, ["id", "patient", "view", "sex", "age"])
     known = record_set.labels(split)
-    vectors = dict(zip(labels.LABELS, known["vector"].T > 0.5, strict=True))
+    vectors = dict(zip(record_set.info.labels, known["vector"].T > 0.5, strict=True))
     return table.assign(**{"class": known["class"], **vectors})
 
 

@@ -69,8 +69,10 @@ def compare_sets(
     resolution = real_set.info.resolution
     sets = {"real": (real_set, split)}
     sets["synthetic"] = (data.RecordSet(synthetic, flag="--synthetic", resolution=resolution), split)
+    sets["synthetic"][0].refuse_other_labels(real_set.info.label_set, f"--real={real}")
     if holdout:
         held_out = data.RecordSet(holdout, flag="--holdout", resolution=resolution)
+        held_out.refuse_other_labels(real_set.info.label_set, f"--real={real}")
         if held_out.info.digest == real_set.info.digest and holdout_split == split:
             raise InputError(f"--holdout={holdout}: its {holdout_split} split is the real set; give another split")
         sets["holdout"] = (held_out, holdout_split)

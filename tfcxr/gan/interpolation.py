@@ -22,7 +22,7 @@ def between_latents(first: np.ndarray, last: np.ndarray, steps: int) -> np.ndarr
 
 
 def between_labels(first: np.ndarray, last: np.ndarray, steps: int) -> np.ndarray:
-    """Straight line float32 [steps, 14] from label vector `first` to `last` [14], both included.
+    """Straight line float32 [steps, L] from label vector `first` to `last` [L], both included.
 
     Between the ends the values are fractions, which no image of the training had.
     """

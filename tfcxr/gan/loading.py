@@ -14,7 +14,7 @@ from tfcxr.gan.reference import variable_names
 from tfcxr.training import checkpoints, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS
+from tfrecords_builder.labels import LabelSet, label_sets
 
 COMBINATIONS_FILE = "label_combinations.json"
 TICKS = "ticks.json"
@@ -32,13 +32,14 @@ class Generator:
     """A trained generator and what is known about it.
 
     Attributes:
-        model: Keras model (latents [N, latent_size], labels [N, 14]) -> images [N, R, R, 1], averaged weights.
+        model: Keras model (latents [N, latent_size], labels [N, L]) -> images [N, R, R, 1], averaged weights.
         name: of the run that made it.
         network: its configuration.
         kimg: thousands of real images that training has shown it; 0 if it was imported and nobody knows.
         records: flag -> digest of the records it was trained on.
         combinations: {"labels": "A|B", "count": n} of its training fold, most frequent first; empty if unknown, as of
             an imported one.
+        label_set: the labels that it takes.
         warm_started: whether its training began from the weights of another GAN.
     """
 
@@ -49,6 +50,7 @@ class Generator:
     records: dict[str, str]
     combinations: list[dict[str, Any]]
     warm_started: bool = False
+    label_set: LabelSet = label_sets.DEFAULT
 
 
 def check_trained(generator: Generator, where: str, *, allow: bool, run_dir: str | os.PathLike | None = None) -> None:
@@ -90,7 +92,7 @@ def load_generator(path: str | os.PathLike, snapshot: str = "best") -> tf.keras.
             'latest'.
 
     Returns:
-        Keras model of (latents float32 [N, nf(0)], labels float32 [N, 14]) -> images float32 [N, R, R, 1], nominally in
+        Keras model of (latents float32 [N, nf(0)], labels float32 [N, L]) -> images float32 [N, R, R, 1], nominally in
         [-1, 1], with the averaged (EMA) weights. A generator that is conditioned on a subset of the labels selects them
         itself.
 
@@ -101,7 +103,7 @@ def load_generator(path: str | os.PathLike, snapshot: str = "best") -> tf.keras.
 
 
 def load_discriminator(run_dir: str | os.PathLike) -> tf.keras.Model:
-    """The discriminator of a run folder: (images [N, R, R, 1] in [-1, 1], labels [N, 14]) -> scores [N, 1].
+    """The discriminator of a run folder: (images [N, R, R, 1] in [-1, 1], labels [N, L]) -> scores [N, 1].
 
     Raises InputError as `load_generator`. Exports hold no discriminator.
     """
@@ -132,6 +134,7 @@ def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
         records=config["records"],
         combinations=files.read_json(table) if table.exists() else [],
         warm_started="warm_start" in config["config"],
+        label_set=label_sets.of_settings(config["config"]),
     )
 
 
@@ -141,7 +144,8 @@ def description(generator: Generator) -> dict[str, Any]:
         "schema_version": 1,
         "kind": "generator",
         "name": generator.name,
-        "labels": list(LABELS),
+        "labels": list(generator.label_set.labels),
+        **label_sets.to_settings(generator.label_set),
         "network": dataclasses.asdict(generator.network),
         "latent_size": generator.network.latent_size,
         "kimg": generator.kimg,
@@ -153,7 +157,8 @@ def description(generator: Generator) -> dict[str, Any]:
 
 def _load_export(path: pathlib.Path) -> Generator:
     value = files.read_json(path / runs.EXPORTED_GENERATOR)
-    if value.get("schema_version") != 1 or value.get("labels") != list(LABELS):
+    label_set = label_sets.of_settings(value)
+    if value.get("schema_version") != 1 or value.get("labels") != list(label_set.labels):
         raise InputError(f"{path}: was exported by another version of tfcxr; export the run again")
     network = network_config.NetworkConfig.from_dict(value["network"])
     model = build_networks.build_generator(network)
@@ -163,7 +168,9 @@ def _load_export(path: pathlib.Path) -> Generator:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the weights cannot be read ({error}); export the run again") from error
     known = {name: value[name] for name in ("name", "kimg", "records", "combinations")}
-    return Generator(model=model, network=network, warm_started=value.get("warm_started", False), **known)
+    return Generator(
+        model=model, network=network, warm_started=value.get("warm_started", False), label_set=label_set, **known
+    )
 
 
 def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any) -> None:

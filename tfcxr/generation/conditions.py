@@ -8,21 +8,21 @@ import numpy as np
 
 from tfcxr.gan import loading
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS, combinations
+from tfrecords_builder.labels import combinations, refuse_other
 
 NO_LABEL = "no label that the GAN is conditioned on"
 
 
 def seen_labels(generator: loading.Generator) -> np.ndarray:
-    """bool [14]: the labels that the generator is conditioned on."""
-    seen = np.zeros(len(LABELS), bool)
-    seen[list(generator.network.condition_labels or range(len(LABELS)))] = True
+    """bool [L]: the labels that the generator is conditioned on."""
+    seen = np.zeros(len(generator.label_set), bool)
+    seen[generator.network.seen_labels] = True
     return seen
 
 
 def known_names(generator: loading.Generator) -> str:
     """The labels that the generator is conditioned on, joined by commas."""
-    return ", ".join(np.array(LABELS)[seen_labels(generator)])
+    return ", ".join(np.array(generator.label_set.labels)[seen_labels(generator)])
 
 
 def count_source(
@@ -37,24 +37,31 @@ def count_source(
         label_records: a record set whose train split to use instead.
 
     Returns:
-        Counts int64 [2^14] by code, where they come from, and {reason: number of images left out}.
+        Counts int64 [2^L] by code, where they come from, and {reason: number of images left out}.
 
     Raises:
         InputError: no such records, or a generator that does not know its training fold.
         RunError: damaged records.
     """
-    seen = seen_labels(generator)
+    seen, labels = seen_labels(generator), generator.label_set.labels
     if label_records:
         from tfcxr import data
 
-        vectors = data.RecordSet(label_records, flag="--label_records").labels("train")["vector"]
-        counts = combinations.count(combinations.encode(vectors * seen))
+        record_set = data.RecordSet(label_records, flag="--label_records")
+        refuse_other(
+            generator.label_set,
+            record_set.info.label_set,
+            of=f"the generator {generator.name}",
+            other_of=f"--label_records={label_records}",
+        )
+        vectors = record_set.labels("train")["vector"]
+        counts = combinations.count(combinations.encode(vectors * seen), len(labels))
         origin = f"train split of {pathlib.Path(label_records).name}"
     elif generator.combinations:
-        whole = combinations.from_table(generator.combinations)
+        whole = combinations.from_table(generator.combinations, labels)
         codes = np.flatnonzero(whole)
-        kept = combinations.encode(combinations.decode(codes) * seen)
-        counts = np.bincount(kept, weights=whole[codes], minlength=combinations.NUM_CODES).astype(np.int64)
+        kept = combinations.encode(combinations.decode(codes, len(labels)) * seen)
+        counts = np.bincount(kept, weights=whole[codes], minlength=len(whole)).astype(np.int64)
         origin = f"training fold of {generator.name}"
     else:
         raise InputError("--label_records is needed: the generator does not know the labels of its training images")
@@ -75,20 +82,21 @@ def parse_labels(text: str, generator: loading.Generator) -> int:
     Raises InputError: no label, an unknown one, one given twice, or one that the generator is not conditioned on; the
     message names --labels.
     """
-    folded = {name.casefold(): index for index, name in enumerate(LABELS)}
+    labels = generator.label_set.labels
+    folded = {name.casefold(): index for index, name in enumerate(labels)}
     chosen: list[int] = []
     for item in (part.strip() for part in text.split(",")):
         index = folded.get(item.casefold())
         if index is None:
-            raise InputError(f"--labels={text}: unknown label {item!r}; {suggest(item, LABELS)}")
+            raise InputError(f"--labels={text}: unknown label {item!r}; {suggest(item, labels)}")
         if index in chosen:
-            raise InputError(f"--labels={text}: {LABELS[index]!r} is given twice; give each label once")
+            raise InputError(f"--labels={text}: {labels[index]!r} is given twice; give each label once")
         if not seen_labels(generator)[index]:
             raise InputError(
-                f"--labels={text}: the GAN was not conditioned on {LABELS[index]}, only on {known_names(generator)}"
+                f"--labels={text}: the GAN was not conditioned on {labels[index]}, only on {known_names(generator)}"
             )
         chosen.append(index)
-    return combinations.parse(combinations.SEPARATOR.join(LABELS[index] for index in chosen))
+    return combinations.parse(combinations.SEPARATOR.join(labels[index] for index in chosen), labels)
 
 
 def suggest(name: str, known: tuple[str, ...]) -> str:

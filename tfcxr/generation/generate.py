@@ -18,7 +18,7 @@ from tfcxr.gan import image_grids, latent_sampling, loading
 from tfcxr.generation import plans, pngs, sheets
 from tfrecords_builder import files, records
 from tfrecords_builder.images import image_ops, pixel_ranges
-from tfrecords_builder.labels import LABELS, combinations
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.records import writing as records_writing
 
@@ -79,13 +79,13 @@ def write(
     _draw(folder, plan, renderer, strips=options.strips)
     if options.also_png:
         pngs.write_tables(folder, plan, source)
-    rendered = 0
+    rendered, num_labels = 0, len(plan.version.label_set)
 
     def shard(split: str, numbers: np.ndarray) -> Iterator[bytes]:
         nonlocal rendered
         for start in range(0, len(numbers), options.batch_size):
             part = numbers[start : start + options.batch_size].astype(np.int64)
-            vectors, classes = combinations.decode(plan.codes[part]), plan.class_of_code[plan.codes[part]]
+            vectors, classes = combinations.decode(plan.codes[part], num_labels), plan.class_of_code[plan.codes[part]]
             encoded = renderer.pngs(part, vectors)
             for number, vector, index, png in zip(part.tolist(), vectors, classes, encoded, strict=True):
                 if options.also_png:
@@ -168,13 +168,13 @@ class Renderer:
         return self._latents(tf.constant(numbers, tf.int64)).numpy()
 
     def images(self, latents: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """Images uint8 [N, R, R, 1] of latents [N, size] and label vectors [N, 14], batch by batch."""
+        """Images uint8 [N, R, R, 1] of latents [N, size] and label vectors [N, L], batch by batch."""
         cuts = range(self._batch_size, len(latents), self._batch_size)
         parts = zip(np.split(latents, cuts), np.split(vectors, cuts), strict=True)
         return np.concatenate([self._images(tf.constant(z), tf.constant(y)).numpy() for z, y in parts])
 
     def pngs(self, numbers: np.ndarray, vectors: np.ndarray) -> list[bytes]:
-        """The encoded images of one batch of numbers int64 [N] with label vectors [N, 14]."""
+        """The encoded images of one batch of numbers int64 [N] with label vectors [N, L]."""
         return self._encoded(tf.constant(numbers, tf.int64), tf.constant(vectors)).numpy().tolist()
 
 
@@ -222,9 +222,9 @@ def _provenance(generator: loading.Generator, plan: plans.Plan, options: Options
         "generator": generator.name,
         "generator_sha256": weights,
         "kimg": generator.kimg,
-        "condition_labels": [LABELS[index] for index in generator.network.condition_labels] or list(LABELS),
+        "condition_labels": [generator.label_set.labels[index] for index in generator.network.seen_labels],
         "trained_on": generator.records,
         "truncation": options.truncation,
         "label_source": plan.label_source,
-        "combinations": combinations.to_table(plan.code_counts),
+        "combinations": combinations.to_table(plan.code_counts, generator.label_set.labels),
     }

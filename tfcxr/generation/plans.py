@@ -16,7 +16,7 @@ from tfcxr.generation import conditions
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder import records
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS, LabelClass, LabelVersion, combinations
+from tfrecords_builder.labels import LabelClass, LabelSet, LabelVersion, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 
 TRAIN_FRACTION = 0.8
@@ -33,7 +33,8 @@ class Plan:
 
     Attributes:
         version: label version of the set.
-        codes: uint16 [N], the label combinations (see combinations.py): the conditions, which the records hold.
+        codes: uint16 or uint32 [N], the label combinations (see combinations.py): the conditions, which the records
+            hold.
         splits: uint8 [N], indices into canonical.SPLITS.
         label_source: where the labels come from, in words.
         left_out: reason -> number of images of the source that have no image here.
@@ -47,7 +48,7 @@ class Plan:
 
     @functools.cached_property
     def class_of_code(self) -> np.ndarray:
-        """int16 [2^14]: the class of each combination; -1: none, as in a multilabel set."""
+        """int16 [2^L]: the class of each combination; -1: none, as in a multilabel set."""
         return classes_of_codes(self.version)
 
     @property
@@ -57,13 +58,13 @@ class Plan:
 
     @property
     def vectors(self) -> np.ndarray:
-        """float32 [N, 14], of all images at once: for small plans."""
-        return combinations.decode(self.codes)
+        """float32 [N, L], of all images at once: for small plans."""
+        return combinations.decode(self.codes, len(self.version.label_set))
 
     @functools.cached_property
     def code_counts(self) -> np.ndarray:
-        """int64 [2^14]: the number of images of each combination."""
-        return combinations.count(self.codes)
+        """int64 [2^L]: the number of images of each combination."""
+        return combinations.count(self.codes, len(self.version.label_set))
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -76,23 +77,32 @@ class Plan:
 
 
 def classes_of_codes(version: LabelVersion) -> np.ndarray:
-    """int16 [2^14]: the class of each combination of labels in a version; -1: none."""
-    everything = combinations.decode(np.arange(combinations.NUM_CODES))
+    """int16 [2^L]: the class of each combination of labels in a version; -1: none."""
+    num_labels = len(version.label_set)
+    everything = combinations.decode(np.arange(combinations.num_codes(num_labels)), num_labels)
     return labels_lib.assign(version, everything).astype(np.int16)
 
 
 def find_label_version(
-    name: str, versions_file: str | os.PathLike | None, label_records: str | os.PathLike | None
+    name: str,
+    versions_file: str | os.PathLike | None,
+    label_records: str | os.PathLike | None,
+    label_set: LabelSet = labels_lib.DEFAULT,
 ) -> LabelVersion:
-    """The label version `name`: a built-in one, one of the user's file, or that of the record set `label_records`.
+    """The label version `name` of the generator's label set.
 
-    The last is how the classes of a benchmark setting are had, which come from data. Raises InputError.
+    It is a built-in one, one of the user's file, or that of the record set `label_records`. The last is how the classes
+    of a benchmark setting are had, which come from data. Raises InputError.
     """
     if label_records:
         info = records.load_info(label_records)
+        labels_lib.refuse_other(
+            label_set, info.label_set, of="the generator", other_of=f"--label_records={label_records}"
+        )
         if info.label_version == name:
             return info.version
-    return labels_lib.get_label_version(name, labels_lib.load_label_versions(versions_file) if versions_file else None)
+    own = labels_lib.load_label_versions(versions_file, label_set) if versions_file else None
+    return labels_lib.get_label_version(name, own, label_set)
 
 
 def plan_balanced(
@@ -106,7 +116,7 @@ def plan_balanced(
 ) -> Plan:
     """The same number of images of each class.
 
-    A class that fixes all 14 labels is conditioned on exactly them. A class with free labels (Xs, "Finding") draws
+    A class that fixes all labels is conditioned on exactly them. A class with free labels (Xs, "Finding") draws
     combinations that satisfy it, in proportion to their frequency. A multilabel set is one group of `per_class` images.
 
     Args:
@@ -207,7 +217,7 @@ def plan_vector(generator: loading.Generator, version: LabelVersion, labels: str
     class_of_code = classes_of_codes(version)
     if class_of_code[code] == labels_lib.NO_CLASS and not version.multilabel:
         raise InputError(f"--labels={labels}: is in no class of --label_version={version.name}; try multilabel")
-    codes = np.full(num_images, code, np.uint16)
+    codes = np.full(num_images, code, combinations.code_type(len(version.label_set)))
     return Plan(version, codes, split_by_index(class_of_code[codes]), "one combination of labels")
 
 
@@ -228,18 +238,18 @@ def check_seen(generator: loading.Generator, plan: Plan, named: str, *, allow: b
     """
     if not generator.combinations:
         return [f"note: {named}: what it was trained on is unknown, so whether it has seen these labels is not checked"]
-    seen_labels = conditions.seen_labels(generator)
-    vectors = combinations.decode(np.flatnonzero(combinations.from_table(generator.combinations)))
+    seen_labels, labels = conditions.seen_labels(generator), generator.label_set.labels
+    vectors = combinations.decode(np.flatnonzero(combinations.from_table(generator.combinations, labels)), len(labels))
     trained = combinations.encode(vectors * seen_labels)
     codes = combinations.rank(plan.code_counts)
-    asked = combinations.encode(combinations.decode(codes) * seen_labels)
+    asked = combinations.encode(combinations.decode(codes, len(labels)) * seen_labels)
     unseen = codes[~np.isin(asked, trained)]
     if not len(unseen):
         return []
     number = int(plan.code_counts[unseen].sum())
-    shown = [f"{' + '.join(combinations.names(code))} ({plan.code_counts[code]})" for code in unseen[:_SHOWN]]
+    shown = [f"{' + '.join(combinations.names(code, labels))} ({plan.code_counts[code]})" for code in unseen[:_SHOWN]]
     more = f" and {len(unseen) - _SHOWN} other combinations" if len(unseen) > _SHOWN else ""
-    known = ", ".join(np.array(LABELS)[(vectors * seen_labels).any(axis=0)])
+    known = ", ".join(np.array(labels)[(vectors * seen_labels).any(axis=0)])
     text = (
         f"{named}: none of its training images has the labels that {number} of {len(plan)} images ask for: "
         f"{', '.join(shown)}{more}; the labels that it has seen are {known}"
@@ -301,12 +311,13 @@ def _rank_source(
 
 
 def _is_exact(label_class: LabelClass) -> bool:
-    return label_class.fixes_all and not label_class.any and set(label_class.one) <= set(LABELS)
+    return label_class.fixes_all and not label_class.any and set(label_class.one) <= set(label_class.label_set.labels)
 
 
 def _exact_code(generator: loading.Generator, version: LabelVersion, label_class: LabelClass) -> np.ndarray:
-    wanted = np.isin(LABELS, label_class.one)
-    unseen = np.array(LABELS)[wanted & ~conditions.seen_labels(generator)]
+    labels = np.array(generator.label_set.labels)
+    wanted = np.isin(labels, label_class.one)
+    unseen = labels[wanted & ~conditions.seen_labels(generator)]
     if len(unseen):
         raise InputError(
             f"--label_version={version.name}: class {label_class.name} needs the label {unseen[0]}, but the GAN was "

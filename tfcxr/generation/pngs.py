@@ -15,13 +15,13 @@ import numpy as np
 from tfcxr.generation import plans
 from tfrecords_builder import files
 from tfrecords_builder.errors import RunError
-from tfrecords_builder.labels import LABELS, combinations
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.readers import PHANTOM_MARKER
 
 # The reader finds a folder CheXpert* in --data_dir.
 FOLDER = "CheXpert-synthetic"
-COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)
+COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")  # and the labels
 
 _TABLES = dict(zip(SPLITS, ("train", "valid", "test"), strict=True))
 _ROWS_AT_ONCE = 65536
@@ -44,6 +44,7 @@ def write_image(folder: pathlib.Path, split: str, number: int, png: bytes) -> No
 
 def write_tables(folder: pathlib.Path, plan: plans.Plan, source: str) -> None:
     """Writes the table of each split that has images, and the marker by which build-records knows their `source`."""
+    labels = plan.version.label_set.labels
     (folder / FOLDER).mkdir(exist_ok=True)
     files.write_json(folder / FOLDER / PHANTOM_MARKER, {"source": source})
     for index, split in enumerate(SPLITS):
@@ -55,9 +56,9 @@ def write_tables(folder: pathlib.Path, plan: plans.Plan, source: str) -> None:
             temporary.open("w", encoding="utf-8", newline="") as stream,
         ):
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer.writerow([*COLUMNS, *labels])
             for start in range(0, len(numbers), _ROWS_AT_ONCE):
                 part = numbers[start : start + _ROWS_AT_ONCE]
-                vectors = combinations.decode(plan.codes[part]).tolist()
+                vectors = combinations.decode(plan.codes[part], len(labels)).tolist()
                 for number, vector in zip(part.tolist(), vectors, strict=True):
                     writer.writerow([image_path(split, number), "", "", "Frontal", "", *vector])

@@ -20,7 +20,7 @@ _CODES_AT_ONCE = 2**20
 
 # Latents of image numbers int64 [N] -> float32 [N, size].
 LatentsFn = Callable[[np.ndarray], np.ndarray]
-# (latents float32 [N, size], labels float32 [N, 14]) -> uint8 [N, R, R, 1].
+# (latents float32 [N, size], labels float32 [N, L]) -> uint8 [N, R, R, 1].
 ImagesFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -28,7 +28,7 @@ class Group(NamedTuple):
     """Images of one label combination."""
 
     title: str  # lines joined by "|": the class, if it does not say the labels, and the labels
-    vector: np.ndarray  # float32 [14]
+    vector: np.ndarray  # float32 [L]
     numbers: np.ndarray  # int64 [n], n >= 1, of its first images
 
 
@@ -38,11 +38,11 @@ def choose_groups(plan: plans.Plan) -> list[Group]:
         index for index in np.unique(plan.class_of_code) if (plan.code_counts[plan.class_of_code == index]).any()
     ]
     lines = max(1, MAX_ROWS // len(classes))
-    groups = []
+    groups, names = [], plan.version.label_set.labels
     for index in classes:
         codes = combinations.rank(np.where(plan.class_of_code == index, plan.code_counts, 0))[:lines]
-        for code, vector in zip(codes, combinations.decode(codes), strict=True):
-            labels = combinations.format_code(code)
+        for code, vector in zip(codes, combinations.decode(codes, len(names)), strict=True):
+            labels = combinations.format_code(code, names)
             name = "" if plan.version.multilabel else plan.version.class_names[index]
             title = labels if name in ("", labels) else f"{name}:|{labels}"
             groups.append(Group(title, vector, _first(plan.codes, code, COLUMNS * (lines // len(codes)))))

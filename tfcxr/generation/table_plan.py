@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,11 +12,10 @@ from tfcxr.generation import conditions, plans
 from tfrecords_builder import csv_files
 from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels import LABELS, LabelVersion, combinations
+from tfrecords_builder.labels import LabelVersion, combinations
 from tfrecords_builder.labels.canonical import SPLITS
 
 COUNT, CLASS, SPLIT = "count", "class", "split"
-COLUMNS = (*LABELS, COUNT, CLASS, SPLIT)
 
 _VALUES = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _COUNT = re.compile(r"\d{1,12}")
@@ -26,7 +26,7 @@ def plan_table(
 ) -> plans.Plan:
     """The rows of a table, in their order.
 
-    Columns, whose names may be in any case of letters: any of the 14 labels (0 or 1; a label without a column is 0);
+    Columns, whose names may be in any case of letters: any of the labels (0 or 1; a label without a column is 0);
     `count`, the images of the row (default 1, which may be 0); `split`, one of train, validation and test (default:
     80% of the images of each class, chosen at random, are train, the rest validation); `class`, a name, which must be
     that of the class that the version gives to the row's labels.
@@ -43,11 +43,12 @@ def plan_table(
             line and column if there is one.
     """
     path = pathlib.Path(path)
-    names = _match_columns(path)
+    labels = generator.label_set.labels
+    names = _match_columns(path, labels)
     raw = csv_files.read_table(path, list(names.values()))
-    codes = np.zeros(len(raw.lines), np.uint16)
-    seen, bits = conditions.seen_labels(generator), combinations.encode(np.eye(len(LABELS)))
-    for index, label in enumerate(LABELS):
+    codes = np.zeros(len(raw.lines), combinations.code_type(len(labels)))
+    seen, bits = conditions.seen_labels(generator), combinations.encode(np.eye(len(labels)))
+    for index, label in enumerate(labels):
         if label in names:
             positive = raw.choose(names[label], _VALUES, bool, "0 or 1")
             if not seen[index] and positive.any():
@@ -71,22 +72,23 @@ def plan_table(
     return plans.Plan(version, images, splits, f"the table {path.name}")
 
 
-def _match_columns(path: pathlib.Path) -> dict[str, str]:
+def _match_columns(path: pathlib.Path, labels: Sequence[str]) -> dict[str, str]:
     """Our names of the table's columns -> theirs."""
-    folded = {name.casefold(): name for name in COLUMNS}
+    columns = (*labels, COUNT, CLASS, SPLIT)
+    folded = {name.casefold(): name for name in columns}
     names: dict[str, str] = {}
     for column in csv_files.read_header(path):
         name = folded.get(column.casefold())
         if name is None:
             raise InputError(
                 f"{path}: line 1, column {column}: is no label, nor {COUNT}, {CLASS} or {SPLIT}; "
-                f"{conditions.suggest(column, COLUMNS)}"
+                f"{conditions.suggest(column, columns)}"
             )
         if name in names:
             raise InputError(f"{path}: line 1, column {column}: there are two columns of that name")
         names[name] = column
-    if not set(names) & set(LABELS):
-        raise InputError(f"{path}: line 1: has no column of a label; the labels are {', '.join(LABELS)}")
+    if not set(names) & set(labels):
+        raise InputError(f"{path}: line 1: has no column of a label; the labels are {', '.join(labels)}")
     return names
 
 
@@ -104,7 +106,7 @@ def _check_labels(raw: csv_files.RawTable, version: LabelVersion, codes: np.ndar
     homeless = plans.classes_of_codes(version)[codes] == labels_lib.NO_CLASS
     if homeless.any() and not version.multilabel:
         row = int(np.argmax(homeless))
-        names = combinations.format_code(codes[row])
+        names = combinations.format_code(codes[row], version.label_set.labels)
         raise InputError(f"{raw.path}: line {raw.lines[row]}: {names} is in no class of --label_version={version.name}")
 
 

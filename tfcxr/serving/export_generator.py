@@ -15,13 +15,13 @@ from tfcxr.gan.reference import variable_names
 from tfcxr.serving import model_cards, warmup_requests
 from tfrecords_builder import files
 from tfrecords_builder.images import image_ops, pixel_ranges
-from tfrecords_builder.labels import LABELS
 
 
 class ServedGenerator(tf.Module):
     """The signatures of an exported generator.
 
     Attributes:
+        labels: names of all labels, in the order of label vectors.
         seen: names of the labels that it was conditioned on.
         functions: signature -> tf.function.
     """
@@ -38,8 +38,9 @@ class ServedGenerator(tf.Module):
 
         self._generate = generate
         self._latent_size = generator.network.latent_size
-        self._seen = list(generator.network.condition_labels or range(generator.network.num_labels))
-        self.seen = tuple(LABELS[index] for index in self._seen)
+        self._seen = generator.network.seen_labels
+        self.labels = generator.label_set.labels
+        self.seen = tuple(self.labels[index] for index in self._seen)
         network = generator.network
         self.functions = {
             "serving_default": self._signature(
@@ -58,7 +59,7 @@ class ServedGenerator(tf.Module):
         return tf.function(function, input_signature=specs)
 
     def _images(self, labels, seed):
-        """uint8 [N, R, R, 1] of labels float [N, 14] in {0, 1}; row i depends on `seed`, i and its labels only."""
+        """uint8 [N, R, R, 1] of labels float [N, L] in {0, 1}; row i depends on `seed`, i and its labels only."""
         numbers = tf.range(tf.shape(labels, out_type=tf.int64)[0])
         latents = latent_sampling.numbered_latents(seed, numbers, self._latent_size)
         return {"images": pixel_ranges.signed_to_uint8(self._from_latents(latents, labels)["images"])}
@@ -86,7 +87,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
     """Writes the generator of a run (or a loaded one) as a SavedModel into an existing folder.
 
     Signatures, each with a warm-up request (if the extra `serving` is installed): `serving_default` (labels float
-    [N, 14], seed int64 []) -> images uint8 [N, R, R, 1]; `png`, the same encoded; `from_latents` (latents float
+    [N, L], seed int64 []) -> images uint8 [N, R, R, 1]; `png`, the same encoded; `from_latents` (latents float
     [N, nf(0)], labels) -> images float in [-1, 1].
     Assets: generator.json and weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt
     and model_card.md.
@@ -104,7 +105,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         files.write_json(assets / "generator.json", description)
         variables = variable_names.reference_variables(generator.model)
         np.savez(assets / "weights.npz", **{name: variable.numpy() for name, variable in variables.items()})
-        files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in LABELS))
+        files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in served.labels))
         files.write_text(
             assets / "model_card.md", model_cards.generator_card(description, generator.network.kind, served.seen)
         )
@@ -116,7 +117,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         "run": generator.name,
         "kimg": generator.kimg,
         "resolution": generator.network.resolution,
-        "labels": list(LABELS),
+        "labels": list(served.labels),
         "signatures": list(served.functions),
         "warmup_requests": warmed,
     }
@@ -124,7 +125,7 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
 
 def _requests(served: ServedGenerator, latent_size: int) -> dict[str, dict[str, tensor_pb2.TensorProto]]:
     """A request of one image for each signature."""
-    labels = tf.make_tensor_proto([[float(name == served.seen[0]) for name in LABELS]])
+    labels = tf.make_tensor_proto([[float(name == served.seen[0]) for name in served.labels]])
     seed = tf.make_tensor_proto(0, tf.int64)
     latents = tf.make_tensor_proto(0.0, shape=[1, latent_size])
     numbered = {"labels": labels, "seed": seed}

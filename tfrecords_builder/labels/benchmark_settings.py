@@ -91,7 +91,10 @@ def make_version(
     table, labels = {}, label_set.labels
     for code in codes[: setting.combinations]:
         one = combinations.names(code, labels)
-        table[combinations.format_code(code, labels)] = {"one": one, "zero": [label for label in labels if label not in one]}
+        table[combinations.format_code(code, labels)] = {
+            "one": one,
+            "zero": [label for label in labels if label not in one],
+        }
     return make_label_version(name, table, label_set)
 
 

@@ -1,7 +1,7 @@
 """Label combinations: which labels of a label set an image has, as a number, a vector or a text.
 
-The number is a code below 2^L, L the number of labels, whose bits are the labels, the first label the highest. So a plan
-of millions of images has two bytes of labels per image, and counts of all combinations are one small array. The text is
+The number is a code below 2^L, L the number of labels, whose bits are the labels, the first the highest. So a plan of
+millions of images has two bytes of labels per image, and counts of all combinations are one small array. The text is
 the names of the labels joined by "|", in files and pictures; without any label it is "(none)".
 """
 
@@ -43,7 +43,9 @@ def names(code: int, labels: Sequence[str]) -> list[str]:
 def join(names: Iterable[str], labels: Sequence[str]) -> str:
     """Names in the order of `labels` (findings outside them after them, as given), joined by "|"."""
     given = list(names)
-    return SEPARATOR.join([label for label in labels if label in given] + [name for name in given if name not in labels])
+    return SEPARATOR.join(
+        [label for label in labels if label in given] + [name for name in given if name not in labels]
+    )
 
 
 def format_code(code: int, labels: Sequence[str]) -> str:
@@ -56,7 +58,7 @@ def parse(text: str, labels: Sequence[str]) -> int:
     index = {label: i for i, label in enumerate(labels)}
     unknown = [name for name in _split(text) if name not in index]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of the labels")
+        raise ValueError(f"{unknown[0]!r} is none of the {len(labels)} labels")
     bits = _bits(len(labels))
     return sum({int(bits[index[name]]) for name in _split(text)})
 

@@ -1,11 +1,11 @@
 """Label sets: which labels images can have, in which order. They are data.
 
-Everything that deals with labels takes them from a label set: of a data set that is read, of records, of a GAN. The order
-is that of label vectors. A set may name a label that stands for "nothing found", which excludes findings, and says which
-labels are kinds of others.
+Everything that deals with labels takes them from a label set: of a data set that is read, of records, of a GAN. The
+order is that of label vectors. A set may name a label that stands for "nothing found", which excludes findings, and
+says which labels are kinds of others.
 
-Built in are CheXpert's 14 labels (the default), NIH's 14 findings with No Finding, and the six of the RSNA's haemorrhages.
-Others come from a user's file; docs/guides/label-sets.md describes it.
+Built in are CheXpert's 14 labels (the default), NIH's 14 findings with No Finding, and the six of the RSNA's brain
+haemorrhages. Others come from a user's file; docs/guides/label-sets.md describes it.
 
 Sources: Irvin et al. 2019 (CheXpert, https://arxiv.org/abs/1901.07031); Wang et al. 2017 (ChestX-ray14,
 https://arxiv.org/abs/1705.02315); Flanders et al. 2020 (https://doi.org/10.1148/ryai.2020190211).
@@ -14,7 +14,6 @@ https://arxiv.org/abs/1705.02315); Flanders et al. 2020 (https://doi.org/10.1148
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import re
 from collections.abc import Collection, Mapping
@@ -76,7 +75,9 @@ class LabelSet:
 
     @functools.cached_property
     def _words(self) -> dict[str, str]:
-        return {_fold(word): label for word, label in self.synonyms.items()} | {_fold(name): name for name in self.labels}
+        return {_fold(word): label for word, label in self.synonyms.items()} | {
+            _fold(name): name for name in self.labels
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """What `make_label_set` makes this set from; can be written as JSON."""
@@ -130,13 +131,17 @@ def make_label_set(table: Any) -> LabelSet:
     labels = tuple(given)
     for label in labels:
         if not _is_name(label):
-            raise InputError(f"labels: {label!r} is no name of a label; give a printable text without {EXTRA_SEPARATOR!r}")
+            raise InputError(
+                f"labels: {label!r} is no name of a label; give a printable text without {EXTRA_SEPARATOR!r}"
+            )
     folded = [_fold(label) for label in labels]
     twice = [label for i, label in enumerate(labels) if folded[i] in folded[:i]]
     if twice:
         raise InputError(f"labels: {twice[0]!r} is given twice (case and signs do not count); give each label once")
     if len(labels) > MAX_LABELS:
-        raise InputError(f"labels: gives {len(labels)} of them; at most {MAX_LABELS} can be counted in all combinations")
+        raise InputError(
+            f"labels: gives {len(labels)} of them; at most {MAX_LABELS} can be counted in all combinations"
+        )
     no_finding = table.get("no_finding") or ""
     if no_finding and no_finding not in labels:
         raise InputError(f"no_finding: {no_finding!r} is none of the labels")
@@ -176,8 +181,20 @@ def get_label_set(text: str) -> LabelSet:
         raise InputError(f"--label_set={text}: {error}") from error
     built_in = LABEL_SETS.get(label_set.name)
     if built_in and built_in != label_set:
-        raise InputError(f"--label_set={text}: the name {label_set.name} is taken by a built-in one; choose another name")
+        raise InputError(
+            f"--label_set={text}: the name {label_set.name} is taken by a built-in one; choose another name"
+        )
     return label_set
+
+
+def to_settings(label_set: LabelSet) -> dict[str, Any]:
+    """What the settings of a run or an export say of its labels; those of the default set say nothing."""
+    return {} if label_set == DEFAULT else {"label_set": label_set.to_dict()}
+
+
+def of_settings(settings: Mapping[str, Any]) -> LabelSet:
+    """The label set of what `to_settings` was part of. Raises InputError if it is damaged."""
+    return make_label_set(settings["label_set"]) if "label_set" in settings else DEFAULT
 
 
 def refuse_other(label_set: LabelSet, other: LabelSet, *, of: str, other_of: str) -> None:
@@ -228,8 +245,12 @@ def _mapping(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _is_name(label: Any) -> bool:
-    return isinstance(label, str) and bool(_fold(label)) and label == label.strip() and label.isprintable() and (
-        EXTRA_SEPARATOR not in label
+    return (
+        isinstance(label, str)
+        and bool(_fold(label))
+        and label == label.strip()
+        and label.isprintable()
+        and (EXTRA_SEPARATOR not in label)
     )
 
 

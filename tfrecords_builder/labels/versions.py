@@ -1,8 +1,8 @@
 """Label versions: what turns a row's labels into a class. They are data.
 
 The classes of a version are declared in one table by three lists of labels: `one` (must be 1), `zero` (must be 0) and
-`any` (at least one of them must be 1); the word "others" stands for every label of the label set that the class does not name
-otherwise; a label in no list is free (X).
+`any` (at least one of them must be 1); the word "others" stands for every label of the label set that the class
+does not name otherwise; a label in no list is free (X).
 
 A data set may know findings outside its label set (NIH's Hernia, the Tuberculosis of a folder set). A row has them as
 one text, joined by "|": its extra findings. The versions of this module name none of them; a user's may (labels.py).
@@ -11,6 +11,7 @@ Source: chapter 3 of the thesis that this project reproduces.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,9 @@ class LabelClass:
         return [self.label_set.index[name] for name in names if name in self.label_set.index]
 
     def _allows(self, findings: frozenset[str]) -> bool:
-        if not {name for name in self.one if name not in self.label_set.index} <= findings or not findings.isdisjoint(self.zero):
+        if not {name for name in self.one if name not in self.label_set.index} <= findings or not findings.isdisjoint(
+            self.zero
+        ):
             return False
         return not self.forbids_extra or findings <= {*self.one, *self.any}
 
@@ -157,8 +160,8 @@ def make_label_version(
 ) -> LabelVersion:
     """Makes and validates a version from `{class name: {"one": labels, "zero": labels, "any": labels}}`.
 
-    A list holds labels of `label_set` and extra findings, or is the word "others". Whether a data set has the extra findings
-    is for `check_vocabulary` to say.
+    A list holds labels of `label_set` and extra findings, or is the word "others". Whether a data set has the extra
+    findings is for `check_vocabulary` to say.
 
     Raises:
         InputError: an unknown key, a value that is no list of names, a class that nothing can satisfy, or two classes
@@ -253,9 +256,7 @@ def _factorize(extra: np.ndarray | None, count: int) -> tuple[list[frozenset[str
     return [frozenset(filter(None, text.split(EXTRA_SEPARATOR))) for text in distinct], codes
 
 
-def _make_class(
-    version: str, name: str, rule: Mapping[str, Sequence[str] | str], label_set: LabelSet
-) -> LabelClass:
+def _make_class(version: str, name: str, rule: Mapping[str, Sequence[str] | str], label_set: LabelSet) -> LabelClass:
     where = f"label version {version}: class {name!r}"
     if not isinstance(rule, Mapping):
         raise InputError(f"{where} must be an object with the keys {', '.join(_KEYS)}, not {rule!r}")
@@ -287,6 +288,7 @@ def _can_hold(classes: Sequence[LabelClass]) -> bool:
     return all(not zero & set(c.one) and (not c.any or set(c.any) - zero) for c in classes)
 
 
+@functools.cache
 def built_in_versions(label_set: LabelSet) -> dict[str, LabelVersion]:
     """The versions of this module all of whose labels are in the set; `multilabel` always."""
     named = {

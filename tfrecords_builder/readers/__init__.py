@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -33,6 +33,7 @@ __all__ = [
     "Table",
     "check_header",
     "choose_columns",
+    "choose_label_set",
     "explain_missing",
     "hash_ids",
     "index_shard",
@@ -53,6 +54,7 @@ def read(
     official: bool = False,
     columns: FolderColumns | None = None,
     frontal_only: bool = True,
+    label_set: LabelSet | None = None,
 ) -> Table:
     """Reads a data set's tables.
 
@@ -64,6 +66,7 @@ def read(
             ignored; chestxray: reads the official lists; folder and records have their splits in `fold` without it).
         columns: what the columns of a folder's table mean; None: their default names. Only for folder.
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
+        label_set: which labels to read (None: that of the data set, see `choose_label_set`); the same as in `columns`.
 
     Raises:
         InputError: a file, column or value is missing or unknown, or rows of one image differ; the message names
@@ -77,7 +80,10 @@ def read(
         if data_dir.is_file():
             raise InputError(f"--data_dir={data_dir}: is a file; give the images' folder, a table by --labels_csv")
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
-    table = _merge_duplicates(_module(dataset).read(data_dir, table_path, official, columns))
+    made = _module(dataset).read(
+        data_dir, table_path, official, columns, label_set or choose_label_set(dataset, data_dir)
+    )
+    table = _merge_duplicates(made)
     return _skip_laterals(table) if frontal_only else table
 
 
@@ -88,6 +94,7 @@ def check_header(
     labels_csv: str | os.PathLike | None = None,
     official: bool = False,
     columns: FolderColumns | None = None,
+    label_set: LabelSet | None = None,
 ) -> None:
     """Checks a data set's tables by their first lines: what `read` would refuse for an absent file or column.
 
@@ -98,7 +105,16 @@ def check_header(
     """
     data_dir = pathlib.Path(data_dir)
     table_path = pathlib.Path(labels_csv) if labels_csv else None
-    _module(dataset).check_header(data_dir, table_path, official, columns)
+    _module(dataset).check_header(data_dir, table_path, official, columns, label_set or DEFAULT)
+
+
+def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
+    """The label set of a data set where the user names none: of records theirs. Raises InputError as `load_info`."""
+    if dataset != "records":
+        return DEFAULT
+    from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
+
+    return records.load_info(data_dir).label_set
 
 
 def _module(dataset: str) -> Any:
@@ -113,7 +129,7 @@ def _merge_duplicates(table: Table) -> Table:
     again = table.frame["id"].duplicated().to_numpy()
     if not again.any():
         return table
-    said = ["patient", "fold", "extra", *LABELS]
+    said = ["patient", "fold", "extra", *table.label_set.labels]
     rows = table.frame[["id", *said]]
     differs = again & ~rows.duplicated().to_numpy()  # from the first row: blanks are equal to each other
     if differs.any():

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,28 +10,29 @@ import pandas as pd
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.labels.label_sets import CHEXPERT14, EXTRA_SEPARATOR, LabelSet
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
-# NIH's findings -> canonical labels; those mapped to None have no CheXpert counterpart and stay extra findings.
-NIH_FINDINGS: dict[str, str | None] = {
-    NO_FINDING: NO_FINDING,
-    "Cardiomegaly": "Cardiomegaly",
-    "Edema": "Edema",
-    "Consolidation": "Consolidation",
-    "Pneumonia": "Pneumonia",
-    "Atelectasis": "Atelectasis",
-    "Pneumothorax": "Pneumothorax",
-    "Effusion": "Pleural Effusion",
-    "Infiltration": None,
-    "Mass": None,
-    "Nodule": None,
-    "Emphysema": None,
-    "Fibrosis": None,
-    "Pleural_Thickening": None,
-    "Hernia": None,
-}
+_NO_FINDING = "No Finding"
+# What NIH's table calls the findings.
+_FINDINGS = (
+    _NO_FINDING,
+    "Cardiomegaly",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
 _TABLES = (
     "Data_Entry_2017_v2020.csv",
     "Data_Entry_2017_v2020.csv.gz",
@@ -45,11 +46,24 @@ _LISTS = {
 }
 # Where images may lie: NIH's archives, and what Kaggle's copies of another size make of them.
 _IMAGE_FOLDERS = ("images", "images_*/images", "images_*", "images-*/images-*", "images-*", "sample/images")
+
+
+def map_findings(label_set: LabelSet) -> dict[str, str | None]:
+    """NIH's findings -> labels; those mapped to None have no counterpart in the set and stay extra findings."""
+    return {finding: label_set.match(finding) for finding in _FINDINGS}
+
+
+# Of CheXpert's labels.
+NIH_FINDINGS = map_findings(CHEXPERT14)
 _REQUIRED = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
 ) -> table.Table:
     """Reads NIH's Data_Entry_2017.csv or _v2020.csv, plain or gzipped, and, if `official`, its lists.
 
@@ -58,15 +72,20 @@ def read(
     """
     data_dir = _find_root(data_dir)
     path = _find_table(data_dir, labels_csv)
+    mapping = map_findings(label_set)
+    names = {label: finding for finding, label in mapping.items() if label}
+    if not names:
+        raise InputError(
+            f"--label_set={label_set.name}: has none of the findings of --dataset=chestxray; choose another"
+        )
     raw = csv_files.read_table(path, (*_REQUIRED, "Patient Gender", "Patient Age"))
     frame = table.make_frame(
         raw, id_column="Image Index", view="View Position", sex="Patient Gender", age="Patient Age", data_dir=data_dir
     )
     frame["patient"] = table.to_texts(raw.convert("Patient ID", table.to_filled), len(frame))
     # The first to look at this column, so it meets the unknown findings.
-    frame["extra"] = table.to_texts(raw.convert("Finding Labels", _to_extra), len(frame))
-    names = {label: finding for finding, label in NIH_FINDINGS.items() if label}
-    for label in LABELS:
+    frame["extra"] = table.to_texts(raw.convert("Finding Labels", functools.partial(_to_extra, mapping)), len(frame))
+    for label in label_set.labels:
         if label in names:
             frame[label] = raw.convert("Finding Labels", functools.partial(_has, names[label]), np.float32)
         else:
@@ -84,17 +103,22 @@ def read(
         num_rows=len(frame),
         paths=(path,),
         bases=tuple((base, 0) for base in bases if base.is_dir()),
-        findings=tuple(finding for finding, label in NIH_FINDINGS.items() if label is None),
-        labelled=tuple(label for label in LABELS if label in names),
+        findings=tuple(name for name, label in mapping.items() if label is None),
+        labelled=tuple(label for label in label_set.labels if label in names),
         warnings=tuple(table.suspect_spreadsheet(raw, "Patient ID")),
+        label_set=label_set,
     )
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
-    del official  # the lists have no columns
+    del official, label_set  # the lists have no columns
     _find_table(_find_root(data_dir), labels_csv)
 
 
@@ -128,16 +152,16 @@ def _has(finding: str, text: str) -> float:
     return float(finding in _split(text))
 
 
-def _to_extra(text: str) -> str:
+def _to_extra(mapping: Mapping[str, str | None], text: str) -> str:
     """The unmapped findings of a cell. Raises ValueError if a finding is unknown or contradicts "No Finding"."""
     findings = _split(text)
     for name in findings:
-        if name not in NIH_FINDINGS:
-            meant = csv_files.did_you_mean(name, NIH_FINDINGS) or f"; known are {', '.join(NIH_FINDINGS)}"
+        if name not in mapping:
+            meant = csv_files.did_you_mean(name, mapping) or f"; known are {', '.join(mapping)}"
             raise ValueError(f"unknown finding {csv_files.shorten(name)}{meant}")
-    if NO_FINDING in findings and len(findings) > 1:
-        raise ValueError(f"{NO_FINDING!r} beside findings in {csv_files.shorten(text)}")
-    return EXTRA_SEPARATOR.join(finding for finding in findings if NIH_FINDINGS[finding] is None)
+    if _NO_FINDING in findings and len(findings) > 1:
+        raise ValueError(f"{_NO_FINDING!r} beside findings in {csv_files.shorten(text)}")
+    return EXTRA_SEPARATOR.join(name for name in findings if mapping[name] is None)
 
 
 def _read_folds(ids: pd.Series, data_dir: pathlib.Path, path: pathlib.Path) -> np.ndarray:

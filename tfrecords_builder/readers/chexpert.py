@@ -10,6 +10,7 @@ from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
 from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.labels.label_sets import CHEXPERT14, LabelSet
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
@@ -20,7 +21,11 @@ _SIDEWAYS = (table.LATERAL, "RL")
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
 ) -> table.Table:
     """Reads CheXpert's train.csv and, if `official`, valid.csv; full and -small layouts.
 
@@ -31,7 +36,9 @@ def read(
         data_dir: the folder of train.csv or its parent.
         labels_csv: instead of train.csv.
         official: whether to read valid.csv too, as the test fold; train.csv is then the `train_val` fold.
+        label_set: must be CheXpert's.
     """
+    _check_label_set(label_set)
     root, paths = _find_paths(data_dir, labels_csv, official)
     patients: dict[str, str] = {}
     frames = [
@@ -54,11 +61,24 @@ def read(
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at first lines only."""
+    _check_label_set(label_set)
     for path in _find_paths(data_dir, labels_csv, official)[1]:
         table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chexpert")
+
+
+def _check_label_set(label_set: LabelSet) -> None:
+    if label_set != CHEXPERT14:
+        raise InputError(
+            f"--label_set={label_set.name}: --dataset=chexpert has the labels of {CHEXPERT14.name}; read its table by "
+            "--dataset=folder, whose --columns say which column is which label"
+        )
 
 
 def _find_paths(

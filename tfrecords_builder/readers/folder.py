@@ -13,16 +13,21 @@ import pandas as pd
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, NO_FINDING
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 from tfrecords_builder.readers import table
-from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
+from tfrecords_builder.readers.folder_columns import FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
 
 SUPPORT_DEVICES = "Support Devices"
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    columns: FolderColumns | None = None,
+    label_set: LabelSet = DEFAULT,
 ) -> table.Table:
     """Reads a user's own table.
 
@@ -31,8 +36,9 @@ def read(
         labels_csv: the table; None: the only CSV file in `data_dir`.
         official: whether the table must have a column of splits; `fold` is filled wherever there is one.
         columns: what the columns mean; None: their default names.
+        label_set: the labels that there are, unless `columns` says so.
     """
-    columns = columns or FolderColumns()
+    columns = columns or FolderColumns(label_set=label_set)
     path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
     raw = csv_files.read_table(path, used)
     made = make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
@@ -56,9 +62,10 @@ def make_table(
         columns: what its columns mean.
         data_dir: folder of the images, at any depth.
         patient: its column of patients, if it has one.
-        label_columns: canonical label or extra finding -> column, where there is no column of classes.
+        label_columns: label or extra finding -> column, where there is no column of classes.
     """
     warnings: list[str] = []
+    labels = columns.label_set.labels
     frame = table.make_frame(
         raw,
         id_column=columns.path,
@@ -83,8 +90,8 @@ def make_table(
         findings = _add_classes(frame, raw, columns)
         warnings += _suspect_typos(columns)
     else:
-        findings = _add_label_columns(frame, raw, label_columns or {}, warnings)
-    _warn_of_contradictions(frame, warnings)
+        findings = _add_label_columns(frame, raw, label_columns or {}, warnings, labels)
+    _warn_of_contradictions(frame, warnings, columns.label_set)
     beside = raw.path if raw.path.is_dir() else raw.path.parent
     source, dataset_name = table.find_source(
         data_dir, beside, default=f"folder:{data_dir.resolve().name}", name=table.name_folder(data_dir)
@@ -98,24 +105,29 @@ def make_table(
         num_rows=len(frame),
         paths=(raw.path,),
         bases=((data_dir, 0),) if beside == data_dir else ((data_dir, 0), (beside, 0)),
-        findings=tuple(name for name in findings if name not in LABELS),
-        labelled=tuple(label for label in LABELS if label in findings),
+        findings=tuple(name for name in findings if name not in labels),
+        labelled=tuple(label for label in labels if label in findings),
+        label_set=columns.label_set,
         search=data_dir,
         warnings=tuple(warnings),
     )
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    columns: FolderColumns | None = None,
+    label_set: LabelSet = DEFAULT,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
-    _choose_columns(data_dir, labels_csv, official, columns or FolderColumns())
+    _choose_columns(data_dir, labels_csv, official, columns or FolderColumns(label_set=label_set))
 
 
 def _choose_columns(
     data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
 ) -> tuple[pathlib.Path, list[str], dict[str, str], str | None]:
-    """The table, all columns to read, canonical label or extra finding -> column, and the column of patients."""
+    """The table, all columns to read, label or extra finding -> column, and the column of patients."""
     path = labels_csv or _find_table(data_dir)
     header = csv_files.read_header(path)
     if official and not columns.split:
@@ -189,10 +201,10 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, str]:
-    """Canonical label -> the column that is named so."""
+    """Label -> the column that is named so."""
     found: dict[str, str] = {}
     for column in header:
-        label = to_canonical(column)
+        label = columns.label_set.find(column)
         if label and label in found:
             raise InputError(f"{path}: columns {found[label]!r} and {column!r} are both {label!r}; choose by --columns")
         if label:
@@ -202,7 +214,7 @@ def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColum
             "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN, or --unlabelled_images=keep if there are no "
             f"labels; it has {csv_files.shorten(', '.join(filter(None, header)))}"
         )
-        raise InputError(f"{path}: has no column named as one of the 14 labels; {hint}")
+        raise InputError(f"{path}: has no column named as one of the {len(columns.label_set)} labels; {hint}")
     return found
 
 
@@ -216,6 +228,7 @@ def _to_fold(text: str) -> str:
 def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderColumns) -> list[str]:
     """Adds labels and `extra` by the class column; returns all findings that it can name."""
     column, values = str(columns.class_column), columns.class_values
+    labels = columns.label_set.labels
 
     def to_findings(text: str) -> tuple[str, ...]:
         if text in values:  # one that holds "|" can be given as a whole
@@ -224,49 +237,56 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
         for name in [name.strip() for name in text.split("|")] if text else []:
             if name in values:
                 found += values[name]
-            elif label := to_canonical(name):
+            elif label := columns.label_set.find(name):
                 found.append(label)
             elif values:
-                meant = csv_files.did_you_mean(name, (*values, *LABELS))
+                meant = csv_files.did_you_mean(name, (*values, *labels))
                 raise ValueError(f"{csv_files.shorten(name)} is not in --class_values ({', '.join(values)}){meant}")
             else:
-                meant = csv_files.did_you_mean(name, LABELS)
-                raise ValueError(f"{csv_files.shorten(name)} is none of the 14 labels; map it by --class_values{meant}")
+                meant = csv_files.did_you_mean(name, labels)
+                what = f"none of the {len(labels)} labels; map it by --class_values{meant}"
+                raise ValueError(f"{csv_files.shorten(name)} is {what}")
         return tuple(dict.fromkeys(found))
 
     raw.convert(column, to_findings)  # refuses unknown values before anything is looked up
     distinct = [to_findings(text) for text in raw.texts[column]]
     named = list(dict.fromkeys(name for names in (*values.values(), *distinct) for name in names))
-    for label in LABELS:
+    for label in labels:
         known = [float(label in names) if names and label in named else np.nan for names in distinct]
         frame[label] = np.array(known, np.float32)[raw.codes[column]]
-    extra = [EXTRA_SEPARATOR.join(name for name in names if name not in LABELS) for names in distinct]
+    extra = [EXTRA_SEPARATOR.join(name for name in names if name not in labels) for names in distinct]
     frame["extra"] = table.to_texts(np.array(extra, object)[raw.codes[column]], len(frame))
     return named
 
 
 def _suspect_typos(columns: FolderColumns) -> list[str]:
-    """Warnings of extra findings in --class_values that are spelled almost as a canonical label."""
-    found = []
-    for name in dict.fromkeys(name for names in columns.class_values.values() for name in names if name not in LABELS):
-        near = difflib.get_close_matches(name, LABELS, n=1, cutoff=0.8)
+    """Warnings of extra findings in --class_values that are spelled almost as a label."""
+    found, labels = [], columns.label_set.labels
+    for name in dict.fromkeys(name for names in columns.class_values.values() for name in names if name not in labels):
+        near = difflib.get_close_matches(name, labels, n=1, cutoff=0.8)
         if near:
-            found.append(f"--class_values: {name!r} is a finding outside the 14 labels; did you mean {near[0]!r}?")
+            found.append(
+                f"--class_values: {name!r} is a finding outside the {len(labels)} labels; did you mean {near[0]!r}?"
+            )
     return found
 
 
 def _add_label_columns(
-    frame: pd.DataFrame, raw: csv_files.RawTable, columns: Mapping[str, str], warnings: list[str]
+    frame: pd.DataFrame,
+    raw: csv_files.RawTable,
+    columns: Mapping[str, str],
+    warnings: list[str],
+    labels: Sequence[str],
 ) -> list[str]:
     """Adds labels and `extra` by the columns of each finding; returns the findings."""
     extra = [""] * len(frame)
     uncertain: collections.Counter[str] = collections.Counter()
-    for name in (*LABELS, *(name for name in columns if name not in LABELS)):
+    for name in (*labels, *(name for name in columns if name not in labels)):
         if name not in columns:
             frame[name] = np.full(len(frame), np.nan, np.float32)
             continue
         values = raw.choose(columns[name], table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
-        if name in LABELS:
+        if name in labels:
             frame[name] = values
             continue
         uncertain[name] = int((values == -1).sum())
@@ -274,16 +294,20 @@ def _add_label_columns(
             extra[row] += f"{EXTRA_SEPARATOR}{name}" if extra[row] else name
     frame["extra"] = table.to_texts(np.array(extra, object), len(frame))
     warnings.extend(
-        f"{count} images are uncertain about {name!r}, which counts as absent: policies are for the 14 labels"
+        f"{count} images are uncertain about {name!r}, which counts as absent: policies are for the {len(labels)} "
+        "labels"
         for name, count in uncertain.items()
         if count
     )
     return list(columns)
 
 
-def _warn_of_contradictions(frame: pd.DataFrame, warnings: list[str]) -> None:
-    others = [label for label in LABELS if label not in (NO_FINDING, SUPPORT_DEVICES)]
+def _warn_of_contradictions(frame: pd.DataFrame, warnings: list[str], label_set: LabelSet) -> None:
+    nothing = label_set.no_finding
+    if not nothing:
+        return
+    others = [label for label in label_set.labels if label not in (nothing, SUPPORT_DEVICES)]
     finding = (frame[others].to_numpy() == 1).any(axis=1) | (frame["extra"] != "").to_numpy()
-    count = int((finding & (frame[NO_FINDING] == 1).to_numpy()).sum())
+    count = int((finding & (frame[nothing] == 1).to_numpy()).sum())
     if count:
-        warnings.append(f"{count} images are labelled {NO_FINDING!r} together with a finding")
+        warnings.append(f"{count} images are labelled {nothing!r} together with a finding")

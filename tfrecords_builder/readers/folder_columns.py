@@ -8,12 +8,11 @@ from typing import Any
 from tfrecords_builder import choices
 from tfrecords_builder.csv_files import shorten
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 
 _RESERVED = {"path": "path", "patient": "patient", "class": "class_column"} | {
     name: name for name in ("view", "sex", "age", "split")
 }
-_CANONICAL = {label.casefold(): label for label in LABELS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +22,11 @@ class FolderColumns:
     Attributes:
         path: of the images, from the folder of the data set.
         patient: None: the column `patient` if there is one, else every image is its own patient.
-        labels: canonical label or extra finding -> column of 1, 0, -1 or blank. Empty, and no class column: the columns
-            named as canonical labels, whatever the case.
+        labels: label or extra finding -> column of 1, 0, -1 or blank. Empty, and no class column: the columns
+            named as labels, whatever the case.
         class_column: a column that names the finding; either this or `labels`.
-        class_values: value of the class column -> canonical labels or extra findings; none: the row has no label.
-            A value that is not here is a canonical label, whatever the case. A cell holds one value, or several
+        class_values: value of the class column -> labels or extra findings; none: the row has no label.
+            A value that is not here is a label, whatever the case. A cell holds one value, or several
             joined by "|".
         view: PA, AP, lateral (or LL), ...
         sex: any text.
@@ -36,6 +35,7 @@ class FolderColumns:
         patient_pattern: where there is no column of patients: the patient is what this regular expression finds in the
             name of an image's file (its first group, or all if it has none), else in its path.
         unlabelled: whether there need be no labels at all.
+        label_set: the labels that there are.
     """
 
     path: str = "path"
@@ -49,6 +49,7 @@ class FolderColumns:
     split: str | None = None
     patient_pattern: re.Pattern[str] | None = None
     unlabelled: bool = False
+    label_set: LabelSet = DEFAULT
 
     def __post_init__(self):
         if self.class_column and self.labels:
@@ -72,24 +73,36 @@ class FolderColumns:
 
 
 def choose_columns(
-    dataset: str, items: Sequence[str], class_values: Sequence[str], patient_pattern: str, unlabelled: bool = False
+    dataset: str,
+    items: Sequence[str],
+    class_values: Sequence[str],
+    patient_pattern: str,
+    unlabelled: bool = False,
+    label_set: LabelSet | None = None,
 ) -> FolderColumns | None:
     """What `parse_columns` makes of the flags; None for a data set that they are not for."""
     if dataset not in choices.FOLDERS:
         return None
     if dataset == "imagefolder":  # has no table, and so no choice of columns
         items = ["class:class"]
-    return dataclasses.replace(parse_columns(items, class_values, patient_pattern), unlabelled=unlabelled)
+    parsed = parse_columns(items, class_values, patient_pattern, label_set or DEFAULT)
+    return dataclasses.replace(parsed, unlabelled=unlabelled)
 
 
-def parse_columns(items: Sequence[str], class_values: Sequence[str] = (), patient_pattern: str = "") -> FolderColumns:
+def parse_columns(
+    items: Sequence[str],
+    class_values: Sequence[str] = (),
+    patient_pattern: str = "",
+    label_set: LabelSet = DEFAULT,
+) -> FolderColumns:
     """Returns what `--columns`, `--class_values` and `--patient_pattern` say.
 
     Args:
-        items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a canonical label, whatever
+        items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a label, whatever
             the case, or an extra finding.
         class_values: see `parse_class_values`.
         patient_pattern: see `FolderColumns`; empty: none.
+        label_set: the labels that there are.
 
     Raises:
         InputError: a bad item; the message names flag and item.
@@ -101,15 +114,16 @@ def parse_columns(items: Sequence[str], class_values: Sequence[str] = (), patien
         if not (colon and key and column):
             raise InputError(f"--columns={item}: expected key:column, such as path:file or Pneumonia:pneu_flag")
         known = _RESERVED.get(key.casefold())
-        place, name = (fields, known) if known else (labels, _to_finding(key, f"--columns={item}"))
+        place, name = (fields, known) if known else (labels, _to_finding(key, f"--columns={item}", label_set))
         if name in place:
             raise InputError(f"--columns={item}: {key!r} is given twice")
         place[name] = column
     return FolderColumns(
         **fields,
         labels=labels,
-        class_values=parse_class_values(class_values),
+        class_values=parse_class_values(class_values, label_set),
         patient_pattern=parse_patient_pattern(patient_pattern),
+        label_set=label_set,
     )
 
 
@@ -121,12 +135,13 @@ def parse_patient_pattern(text: str) -> re.Pattern[str] | None:
         raise InputError(f"--patient_pattern={text}: is no regular expression ({error})") from error
 
 
-def parse_class_values(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_class_values(items: Sequence[str], label_set: LabelSet = DEFAULT) -> dict[str, tuple[str, ...]]:
     """Returns value of the class column -> its findings.
 
     Args:
-        items: `value:finding` or `value:finding+finding`, canonical labels, whatever the case, or extra findings;
+        items: `value:finding` or `value:finding+finding`, labels, whatever the case, or extra findings;
             `value:` stands for no label.
+        label_set: the labels that there are.
 
     Raises:
         InputError: a bad item; the message names flag and item.
@@ -138,22 +153,19 @@ def parse_class_values(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise InputError(f"--class_values={item}: expected value:finding, such as NORMAL:No Finding")
         if value in values:
             raise InputError(f"--class_values={item}: {value!r} is given twice")
-        names = [_to_finding(name.strip(), f"--class_values={item}") for name in findings.split("+") if findings]
+        names = [
+            _to_finding(name.strip(), f"--class_values={item}", label_set) for name in findings.split("+") if findings
+        ]
         values[value] = tuple(dict.fromkeys(names))
     return values
 
 
-def to_canonical(name: str) -> str | None:
-    """The canonical label of that name, whatever the case."""
-    return _CANONICAL.get(name.casefold())
-
-
-def _to_finding(name: str, flag: str) -> str:
+def _to_finding(name: str, flag: str, label_set: LabelSet) -> str:
     if not name or EXTRA_SEPARATOR in name:
         raise InputError(f"{flag}: {name!r} is no name of a finding")
-    label = to_canonical(name)
-    # `No_Finding` would be a finding outside the 14 labels, and no class would have such an image.
-    meant = to_canonical(re.sub(r"[\W_]+", " ", name).strip())
+    label = label_set.find(name)
+    # `No_Finding` would be a finding outside the labels, and no class would have such an image.
+    meant = label_set.find(re.sub(r"[\W_]+", " ", name).strip())
     if meant and not label:
         raise InputError(f"{flag}: {name!r} is no label; did you mean {meant!r}?")
     return label or name

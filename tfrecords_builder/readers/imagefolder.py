@@ -16,8 +16,9 @@ import numpy as np
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 from tfrecords_builder.readers import folder, table
-from tfrecords_builder.readers.folder_columns import FolderColumns, to_canonical
+from tfrecords_builder.readers.folder_columns import FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
 
 # Folders of a class in which are no radiographs.
@@ -33,7 +34,11 @@ class _Listing(csv_files.RawTable):
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    columns: FolderColumns | None = None,
+    label_set: LabelSet = DEFAULT,
 ) -> table.Table:
     """Lists the images of a folder.
 
@@ -44,9 +49,10 @@ def read(
         data_dir: the folder.
         labels_csv: must be None.
         official: whether the folders must name splits; `fold` is filled wherever they do.
-        columns: for its `class_values` and `patient_pattern`.
+        columns: for its `class_values`, `patient_pattern` and `label_set`.
+        label_set: the labels that there are, if there is no `columns`.
     """
-    columns = columns or FolderColumns(class_column="class")
+    columns = columns or FolderColumns(class_column="class", label_set=label_set)
     root, rows, warnings = _list(data_dir, labels_csv, columns)
     if official and not any(row.fold for row in rows):
         raise InputError(
@@ -59,11 +65,15 @@ def read(
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    columns: FolderColumns | None = None,
+    label_set: LabelSet = DEFAULT,
 ) -> None:
     """Raises InputError, as `read`, for a folder without images or with unknown classes."""
     del official
-    _list(data_dir, labels_csv, columns or FolderColumns(class_column="class"))
+    _list(data_dir, labels_csv, columns or FolderColumns(class_column="class", label_set=label_set))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +132,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
         if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
             return root
         (name,) = folders
-        if name.casefold() in SPLIT_NAMES or name in columns.class_values or to_canonical(name):
+        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.find(name):
             return root
         if not finding.list_folder(root / name)[0]:  # it is a class
             return root
@@ -131,12 +141,13 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
 
 
 def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:
-    unknown = [name for name in classes if name and name not in columns.class_values and not to_canonical(name)]
+    known_label = columns.label_set.find
+    unknown = [name for name in classes if name and name not in columns.class_values and not known_label(name)]
     if unknown:
         known = f" beside {', '.join(columns.class_values)}" if columns.class_values else ""
         shown = ",".join(f"{name}:{'' if columns.unlabelled else '...'}" for name in unknown[:5])
         raise InputError(
-            f"--data_dir={data_dir}: has folders of classes that are none of the 14 labels: "
+            f"--data_dir={data_dir}: has folders of classes that are none of the {len(columns.label_set)} labels: "
             f"{csv_files.shorten(', '.join(unknown))}; say what they stand for{known}: --class_values={shown}"
         )
     unused = sorted(set(columns.class_values) - set(classes))

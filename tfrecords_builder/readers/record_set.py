@@ -6,15 +6,20 @@ import numpy as np
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS, SPLITS
+from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, SPLITS
+from tfrecords_builder.labels.label_sets import LabelSet
 from tfrecords_builder.readers import shards, table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
-_COLUMNS = ("id", "patient", "split", "view", "sex", "age", *LABELS, "extra", "shard", "position")
+_COLUMNS = ("id", "patient", "split", "view", "sex", "age", "extra", "shard", "position")
 
 
 def read(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool = False, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool = False,
+    _: FolderColumns | None = None,
+    label_set: LabelSet | None = None,
 ) -> table.Table:
     """Reads the manifest of a record set, built or synthetic; its classes are ignored.
 
@@ -25,6 +30,7 @@ def read(
         data_dir: the record set.
         labels_csv: must be None.
         official: of no meaning here.
+        label_set: must be the set's (None: is).
 
     Raises:
         InputError: another table is given, no record set, or one whose shards do not fit its manifest.
@@ -33,15 +39,21 @@ def read(
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
 
     info = records.load_info(data_dir)
+    if label_set and label_set != info.label_set:
+        raise InputError(
+            f"--label_set={label_set.name}: the records of {data_dir} have the labels of {info.label_set.name}; "
+            "leave it out"
+        )
+    columns = (*_COLUMNS, *info.labels)
     path = data_dir / records.MANIFEST_FILE
-    table.check_columns(path, csv_files.read_header(path), _COLUMNS, "records")
-    raw = csv_files.read_table(path, _COLUMNS)
+    table.check_columns(path, csv_files.read_header(path), columns, "records")
+    raw = csv_files.read_table(path, columns)
     frame = table.make_frame(raw, id_column="", view="view", sex="sex", age="age")
     frame["id"] = table.to_texts(raw.convert("id", table.to_filled), len(frame))
     frame["patient"] = table.to_texts(raw.convert("patient", str), len(frame))
     frame["fold"] = table.to_texts(raw.choose("split", {split: split for split in SPLITS}), len(frame))
     frame["extra"] = table.to_texts(raw.convert("extra", str), len(frame))
-    for label in LABELS:
+    for label in info.labels:
         frame[label] = raw.choose(label, {"0": 0, "1": 1}, np.float32)
     offsets = {shard: shards.index_shard(data_dir / shard) for split in info.splits.values() for shard in split.shards}
     frame["path"] = table.to_texts(raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets}), len(frame))
@@ -57,15 +69,20 @@ def read(
         paths=(path,),
         bases=(),
         findings=tuple(sorted(findings)),
-        labelled=tuple(label for label in LABELS if (frame[label] == 1).any()),
+        labelled=tuple(label for label in info.labels if (frame[label] == 1).any()),
+        label_set=info.label_set,
     )
 
 
 def check_header(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, _: FolderColumns | None = None
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet | None = None,
 ) -> None:
     """Raises InputError if another table is given: a record set has its own, whose columns are always the same."""
-    del data_dir, official
+    del data_dir, official, label_set
     if labels_csv:
         raise InputError("--labels_csv: a record set has its own table; leave it out with --dataset=records")
 

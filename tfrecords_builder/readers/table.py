@@ -14,7 +14,7 @@ import pandas as pd
 from tfrecords_builder import files
 from tfrecords_builder.csv_files import RawTable, did_you_mean, read_header, shorten
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 
 PHANTOM_MARKER = "phantom.json"
 LATERAL = "LL"
@@ -50,20 +50,21 @@ class Table:
         dataset_name: whose patients they are, unless the user says it (`records.RecordSetInfo.dataset_name`).
         frame: one row per usable row of the tables. Text (objects), never missing: `id` (path in the table, with `/`),
             `patient` (empty: unknown, the image is its own patient), `view` (PA, AP, LL, ... or empty), `sex`, `extra`
-            (findings outside the 14, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
+            (findings outside the label set, joined by "|"), `fold` (`train_val` or `test` of official lists, `train`,
             `validation` or `test` where the data set has its own splits, or empty), `table` (file name; empty: there is
             no table). int64: `age` (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of
-            the record in its shard; -1: the image is a whole file). float32: the 14 LABELS (1 positive, 0 negative, -1
+            the record in its shard; -1: the image is a whole file). float32: the labels (1 positive, 0 negative, -1
             uncertain, NaN blank). Record sets also have `path` (text: the shard).
         skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
         num_rows: of the tables; len(frame) + len(skipped).
         paths: the tables.
         bases: where images may be: folder, leading parts of `id` to drop.
-        findings: the findings outside the 14 that the data set knows.
-        labelled: the canonical labels that the data set labels at all, in their order; the others are blank (of
+        findings: the findings outside the label set that the data set knows.
+        labelled: the labels that the data set labels at all, in their order; the others are blank (of
             record sets 0).
         search: folder that is searched, with all folders in it, for images that no base has.
         warnings: one line each.
+        label_set: which labels the frame has.
     """
 
     dataset: str
@@ -75,9 +76,10 @@ class Table:
     paths: tuple[pathlib.Path, ...]
     bases: tuple[tuple[pathlib.Path, int], ...]
     findings: tuple[str, ...] = ()
-    labelled: tuple[str, ...] = LABELS
+    labelled: tuple[str, ...] = DEFAULT.labels
     search: pathlib.Path | None = None
     warnings: tuple[str, ...] = ()
+    label_set: LabelSet = DEFAULT
 
     @property
     def origin(self) -> pathlib.Path:

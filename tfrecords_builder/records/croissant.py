@@ -60,7 +60,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "view": ("sc:Text", "Projection: PA, AP or LL; empty: unknown."),
     "sex": ("sc:Text", "Sex as in the source's table; empty: unknown."),
     "age": ("sc:Integer", "Age in years; -1: unknown."),
-    "extra": ("sc:Text", "Findings outside the 14 labels, joined by '|'."),
+    "extra": ("sc:Text", "Findings outside the labels, joined by '|'."),
     "image_digest": ("sc:Text", "First 16 hexadecimal digits of the SHA-256 of the encoded image."),
     "shard": ("sc:Text", "File name of the TFRecord shard that holds the record."),
     "position": ("sc:Integer", "Number of the record in its shard, from 0."),
@@ -115,8 +115,8 @@ def _describe_set(info: records.RecordSetInfo, source: sources.Source) -> str:
     parts = ", ".join(f"{split.num_examples} {name}" for name, split in info.splits.items())
     return (
         f"{count} chest radiographs ({parts}) of {info.resolution} x {info.resolution} pixels, 8-bit grey, as "
-        f"TFRecords with 14 labels; label version {info.label_version}. Source: {source.name}. {source.collection} "
-        f"{source.labelling} Digest of the records: {info.digest}."
+        f"TFRecords with {len(info.labels)} labels; label version {info.label_version}. Source: {source.name}. "
+        f"{source.collection} {source.labelling} Digest of the records: {info.digest}."
     )
 
 
@@ -163,7 +163,7 @@ def _describe_records(info: records.RecordSetInfo) -> list[dict[str, Any]]:
         _enumerate(
             "labels",
             "sc:Enumeration",
-            "The 14 labels, in the order of the record's label/vector.",
+            f"The {len(info.labels)} labels, in the order of the record's label/vector.",
             {"name": "sc:Text", "images": "sc:Integer"},
             [{"name": name, "images": _count(info, "label_counts", name)} for name in info.labels],
         ),
@@ -178,7 +178,7 @@ def _describe_records(info: records.RecordSetInfo) -> list[dict[str, Any]]:
                 [
                     {
                         "name": name,
-                        "definition": labels.describe_rule(info.label_definition[name]),
+                        "definition": labels.describe_rule(info.label_definition[name], info.label_set),
                         "images": _count(info, "class_counts", name),
                     }
                     for name in info.classes
@@ -192,7 +192,7 @@ def _describe_records(info: records.RecordSetInfo) -> list[dict[str, Any]]:
         "description": f"One row per image: {records.MANIFEST_FILE}.",
         # Not the id: nothing forbids a folder's table to name an image twice.
         "key": [{"@id": "images/shard"}, {"@id": "images/position"}],
-        "field": [_describe_column(info, column) for column in records.MANIFEST_COLUMNS],
+        "field": [_describe_column(info, column) for column in records.manifest_columns(info.labels)],
     }
     return [*sets, images]
 

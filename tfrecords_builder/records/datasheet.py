@@ -69,7 +69,7 @@ def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
         source=sources.lookup(info.source),
         report=report,
         counts=_count(info),
-        definitions={name: labels.describe_rule(rule) for name, rule in info.label_definition.items()},
+        definitions={name: labels.describe_rule(rule, info.label_set) for name, rule in info.label_definition.items()},
         settings=_settings(info),
         splits=list(info.splits),
         synthetic=info.source.startswith("synthetic:"),
@@ -118,6 +118,7 @@ def _settings(info: records.RecordSetInfo) -> dict[str, str]:
     """The settings of the build and what its provenance holds as single values or short lists."""
     settings: dict[str, Any] = {
         "data set name": info.dataset_name,
+        **({} if info.label_set == labels.DEFAULT else {"label set": info.label_set.name}),
         "label version": info.label_version,
         "resolution": info.resolution,
         "uncertain": info.uncertain,

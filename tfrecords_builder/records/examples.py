@@ -8,23 +8,28 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, LABELS
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR
 
-# Key of the record -> its dtype and shape. `label/extra` joins findings outside the 14 labels by "|" (empty: none).
-FEATURES: dict[str, tuple[tf.DType, tuple[int, ...]]] = {
-    "image/encoded": (tf.string, ()),
-    "image/id": (tf.string, ()),
-    "image/height": (tf.int64, ()),
-    "image/width": (tf.int64, ()),
-    "image/view": (tf.string, ()),
-    "patient/id": (tf.string, ()),
-    "patient/sex": (tf.string, ()),
-    "patient/age": (tf.int64, ()),
-    "label/vector": (tf.float32, (len(LABELS),)),
-    "label/class": (tf.int64, ()),
-    "label/extra": (tf.string, ()),
-    "source": (tf.string, ()),
+# Key of the record -> its dtype. `label/extra` joins findings outside the label set by "|" (empty: none).
+_TYPES: dict[str, tf.DType] = {
+    "image/encoded": tf.string,
+    "image/id": tf.string,
+    "image/height": tf.int64,
+    "image/width": tf.int64,
+    "image/view": tf.string,
+    "patient/id": tf.string,
+    "patient/sex": tf.string,
+    "patient/age": tf.int64,
+    "label/vector": tf.float32,
+    "label/class": tf.int64,
+    "label/extra": tf.string,
+    "source": tf.string,
 }
+
+
+def features(num_labels: int) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:
+    """Key of the record -> its dtype and shape."""
+    return {key: (dtype, (num_labels,) if key == "label/vector" else ()) for key, dtype in _TYPES.items()}
 
 
 def make_example(
@@ -47,18 +52,18 @@ def make_example(
         encoded: 8-bit grey PNG of resolution x resolution pixels.
         image_id: path in the source's table, or synthetic-000123.
         resolution: side of the image in pixels.
-        vector: 14 values in {0, 1}, canonical order.
+        vector: values in {0, 1}, in the order of the label set.
         class_index: index into the set's classes; -1 if multi-label.
         source: chexpert, chestxray, phantom-a, synthetic:<run>, ...
         patient_id: empty for synthetic images.
         view: PA, AP, LL or empty.
         sex: as in the source's table, or empty.
         age: years; -1 unknown.
-        extra: findings outside the 14 labels.
+        extra: findings outside the label set.
     """
     vector = [float(value) for value in vector]
-    if len(vector) != len(LABELS) or not set(vector) <= {0.0, 1.0}:
-        raise ValueError(f"vector must be 14 values in {{0, 1}}, got {vector}")
+    if not vector or not set(vector) <= {0.0, 1.0}:
+        raise ValueError(f"vector must be values in {{0, 1}}, got {vector}")
     values: dict[str, Any] = {
         "image/encoded": encoded,
         "image/id": image_id,
@@ -76,7 +81,7 @@ def make_example(
     example = tf.train.Example()
     feature = example.features.feature
     for key, value in values.items():
-        dtype = FEATURES[key][0]
+        dtype = _TYPES[key]
         if dtype == tf.string:
             feature[key].bytes_list.value.append(value if isinstance(value, bytes) else value.encode())
         elif dtype == tf.int64:
@@ -87,17 +92,20 @@ def make_example(
     return example.SerializeToString(deterministic=True)
 
 
-def parse_example(serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
+def parse_example(
+    serialized: tf.Tensor, *, num_labels: int = len(DEFAULT), decode: bool = True
+) -> dict[str, tf.Tensor]:
     """Parses one record (TensorFlow ops, for `Dataset.map`).
 
     Args:
         serialized: string scalar.
+        num_labels: of the label set.
         decode: whether to add `image`.
 
     Returns:
-        The keys of FEATURES with their dtypes and shapes, and `image`: uint8 [R, R, 1], static shape [None, None, 1].
+        The keys of `features` with their dtypes and shapes, and `image`: uint8 [R, R, 1], static shape [None, None, 1].
     """
-    spec = {key: tf.io.FixedLenFeature(shape, dtype) for key, (dtype, shape) in FEATURES.items()}
+    spec = {key: tf.io.FixedLenFeature(shape, dtype) for key, (dtype, shape) in features(num_labels).items()}
     record = tf.io.parse_single_example(serialized, spec)
     if decode:
         record["image"] = tf.io.decode_png(record["image/encoded"], channels=1)
@@ -105,7 +113,9 @@ def parse_example(serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf
 
 
 def read_example(serialized: bytes) -> dict[str, Any]:
-    """Parses one record without TensorFlow ops: the keys of FEATURES, as str (image/encoded: bytes), int or float list.
+    """Parses one record without TensorFlow ops: the keys of `features`.
+
+    Texts are str (image/encoded: bytes), numbers int or a list of float.
 
     Raises ValueError if the bytes are no record of this schema.
     """
@@ -114,25 +124,28 @@ def read_example(serialized: bytes) -> dict[str, Any]:
     except message.DecodeError as error:
         raise ValueError("is no tf.train.Example") from error
     values: dict[str, Any] = {}
-    for key, (dtype, shape) in FEATURES.items():
+    for key, dtype in _TYPES.items():
         kind = {tf.string: "bytes_list", tf.int64: "int64_list", tf.float32: "float_list"}[dtype]
         value = list(getattr(feature[key], kind).value) if key in feature else []
-        if len(value) != (shape[0] if shape else 1):
+        several = key == "label/vector"
+        if not value or (len(value) != 1 and not several):
             raise ValueError(f"{key} is missing or has another type or length")
-        values[key] = value if shape else value[0]
+        values[key] = value if several else value[0]
         if dtype == tf.string and key != "image/encoded":
             values[key] = values[key].decode()
     return values
 
 
-def to_row(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+def to_row(record: Mapping[str, Any], classes: Sequence[str], labels: Sequence[str] = DEFAULT.labels) -> dict[str, Any]:
     """Returns the columns of the manifest, but for split, shard and position, of what `read_example` returned.
 
-    Raises ValueError if the class is none of `classes` (-1 stands for none).
+    Raises ValueError if the class is none of `classes` (-1 stands for none), or if there are not as many labels.
     """
     index = record["label/class"]
     if not -1 <= index < len(classes):
         raise ValueError(f"label/class is {index}, there are {len(classes)} classes")
+    if len(record["label/vector"]) != len(labels):
+        raise ValueError(f"label/vector has {len(record['label/vector'])} values, there are {len(labels)} labels")
     return {
         "id": record["image/id"],
         "patient": record["patient/id"],
@@ -140,7 +153,7 @@ def to_row(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
         "view": record["image/view"],
         "sex": record["patient/sex"],
         "age": record["patient/age"],
-        **dict(zip(LABELS, map(int, record["label/vector"]), strict=True)),
+        **dict(zip(labels, map(int, record["label/vector"]), strict=True)),
         "extra": record["label/extra"],
         "image_digest": digest_image(record["image/encoded"]),
     }

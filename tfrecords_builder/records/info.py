@@ -10,21 +10,26 @@ from typing import Any
 
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.labels.label_sets import CHEXPERT14, LabelSet, make_label_set
 from tfrecords_builder.labels.versions import LabelVersion, make_label_version
 from tfrecords_builder.records import tfds_format
-from tfrecords_builder.records.examples import FEATURES
+from tfrecords_builder.records.examples import features
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# Sets of version 2 have no label set: they are of CheXpert's labels, then the only ones.
+_SCHEMA_OF_CHEXPERT = 2
 
 INFO_FILE = "tfcxr_info.json"
 MANIFEST_FILE = "manifest.csv"
 
-MANIFEST_COLUMNS = (
-    *("id", "patient", "split", "class", "view", "sex", "age"),
-    *LABELS,
-    *("extra", "image_digest", "shard", "position"),
-)
+
+def manifest_columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """The columns of manifest.csv of a set with these labels."""
+    return (
+        *("id", "patient", "split", "class", "view", "sex", "age"),
+        *labels,
+        *("extra", "image_digest", "shard", "position"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,7 @@ class RecordSetInfo:
     split_policy: str
     view: str
     seed: int
-    labels: tuple[str, ...]
+    label_set: LabelSet
     digest: str  # of the records and their splits, whatever their order
     label_definition: dict[
         str, dict[str, list[str]]
@@ -81,6 +86,11 @@ class RecordSetInfo:
         return [str(self.folder / shard) for shard in self.split(split).shards]
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of label vectors."""
+        return self.label_set.labels
+
+    @property
     def multilabel(self) -> bool:
         """Whether the set has label vectors but no classes."""
         return not self.classes
@@ -88,7 +98,7 @@ class RecordSetInfo:
     @property
     def version(self) -> LabelVersion:
         """The label version, made of the definition that the set holds. Raises InputError if that is damaged."""
-        return make_label_version(self.label_version, self.label_definition)
+        return make_label_version(self.label_version, self.label_definition, self.label_set)
 
 
 def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> RecordSetInfo:
@@ -104,14 +114,16 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
         raise InputError(f"{folder}: {what}; expected a record set written by build-records or generate")
     value = files.read_json(folder / INFO_FILE)
     schema = value.get("schema_version") if isinstance(value, dict) else None
-    if schema != SCHEMA_VERSION:
+    if schema not in (SCHEMA_VERSION, _SCHEMA_OF_CHEXPERT):
         raise InputError(
             f"{folder}: schema version {schema}, this program reads {SCHEMA_VERSION}; build the records again"
         )
     try:
         splits = {name: SplitInfo(**_tuples(split)) for name, split in value.pop("splits").items()}
-        info = RecordSetInfo(**_tuples(value), splits=splits, folder=folder)
-    except (TypeError, AttributeError, KeyError) as error:
+        named = tuple(value.pop("labels"))
+        label_set = make_label_set(value.pop("label_set")) if schema == SCHEMA_VERSION else CHEXPERT14
+        info = RecordSetInfo(**_tuples(value), label_set=label_set, splits=splits, folder=folder)
+    except (TypeError, AttributeError, KeyError, InputError) as error:
         raise InputError(f"{folder}: {INFO_FILE} is damaged ({error}); build the records again") from error
     texts = (
         info.source,
@@ -122,8 +134,8 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
     )
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"{folder}: {INFO_FILE} is damaged (a text is none); build the records again")
-    if info.labels != LABELS:
-        raise InputError(f"{folder}: its labels are not the 14 canonical ones; build the records again")
+    if info.labels != named:
+        raise InputError(f"{folder}: its labels are not those of {label_set.name}; build the records again")
     absent = [shard for split in splits.values() for shard in split.shards if not (folder / shard).is_file()]
     if check_shards and absent:
         raise InputError(f"{folder}: shard {absent[0]} is missing; build the records again")
@@ -134,6 +146,7 @@ def write_info(info: RecordSetInfo) -> None:
     """Writes tfcxr_info.json, dataset_info.json and features.json into `info.folder`."""
     value = dataclasses.asdict(info)
     del value["folder"]
+    value |= {"label_set": info.label_set.to_dict(), "labels": list(info.labels)}
     files.write_json(info.folder / INFO_FILE, value)
     described = tfds_format.describe_set(
         info.name,
@@ -142,9 +155,11 @@ def write_info(info: RecordSetInfo) -> None:
         f"Written by tfcxr; see {INFO_FILE}.",
         splits={name: (split.num_bytes, split.shard_lengths) for name, split in info.splits.items()},
     )
-    features = tfds_format.describe_features(FEATURES, image_key="image/encoded", resolution=info.resolution)
+    described_features = tfds_format.describe_features(
+        features(len(info.labels)), image_key="image/encoded", resolution=info.resolution
+    )
     files.write_json(info.folder / "dataset_info.json", described)
-    files.write_json(info.folder / "features.json", features)
+    files.write_json(info.folder / "features.json", described_features)
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +169,8 @@ def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
 class Summary:
     """Counts and digest over records; sums of summaries do not depend on the order of the records."""
 
-    def __init__(self, classes: Sequence[str]):
-        self._classes = classes
+    def __init__(self, classes: Sequence[str], labels: Sequence[str]):
+        self._classes, self._labels = classes, labels
         self.num_examples = 0
         self.num_bytes = 0
         self.patients: set[str] = set()
@@ -174,7 +189,7 @@ class Summary:
             self.has_anonymous = True
         if row["class"]:
             self.class_counts[row["class"]] += 1
-        self.label_counts.update(label for label in LABELS if row[label])
+        self.label_counts.update(label for label in self._labels if row[label])
         self.digest += int.from_bytes(hashlib.sha256(split.encode() + b"\0" + serialized).digest(), "big")
 
     def merge(self, other: "Summary") -> None:
@@ -200,9 +215,9 @@ class Summary:
         }
 
     @classmethod
-    def from_json(cls, classes: Sequence[str], value: Mapping[str, Any]) -> "Summary":
+    def from_json(cls, classes: Sequence[str], labels: Sequence[str], value: Mapping[str, Any]) -> "Summary":
         """The summary that `to_json` described."""
-        summary = cls(classes)
+        summary = cls(classes, labels)
         summary.num_examples, summary.num_bytes = value["num_examples"], value["num_bytes"]
         summary.patients, summary.has_anonymous = set(value["patients"]), value["has_anonymous"]
         summary.class_counts, summary.label_counts = Counter(value["class_counts"]), Counter(value["label_counts"])
@@ -218,7 +233,7 @@ class Summary:
             shards=tuple(shards),
             shard_lengths=tuple(lengths),
             class_counts={name: self.class_counts[name] for name in self._classes},
-            label_counts={label: self.label_counts[label] for label in LABELS},
+            label_counts={label: self.label_counts[label] for label in self._labels},
         )
 
 

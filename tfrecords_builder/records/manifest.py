@@ -8,13 +8,11 @@ import pandas as pd
 import tensorflow as tf
 
 from tfrecords_builder.errors import InputError, RunError
-from tfrecords_builder.labels.canonical import LABELS
 from tfrecords_builder.records.examples import read_example, to_row
 from tfrecords_builder.records.info import MANIFEST_FILE, RecordSetInfo
 
 _RECORD_OVERHEAD = 16  # bytes of a shard beside the record: its length and two CRCs
 _NEW_COLUMNS = {"image_digest"}  # sets written before lack them
-_NUMBERS = {**dict.fromkeys(LABELS, np.int8), "age": np.int64, "position": np.int64}
 
 
 def read_rows(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -26,7 +24,7 @@ def read_rows(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.Dat
     Args:
         info: the record set.
         split: one of its splits.
-        columns: of MANIFEST_COLUMNS.
+        columns: of `info.manifest_columns`.
 
     Returns:
         Frame [N, columns]: age and position int64, the labels int8, all others objects (str).
@@ -41,11 +39,11 @@ def read_rows(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.Dat
         return _read_shards(info, split, columns)
     if _NEW_COLUMNS.intersection(columns) - set(read_file(path, num_rows=0)):
         return _read_shards(info, split, columns)
-    needed = [*columns, "split", "shard", "position", *(["class"] if info.classes else []), *LABELS]
+    needed = [*columns, "split", "shard", "position", *(["class"] if info.classes else []), *info.labels]
     table = read_file(path, list(dict.fromkeys(needed)))
     table = table[table["split"] == split]
     try:
-        table = table.astype({name: dtype for name, dtype in _NUMBERS.items() if name in table})
+        table = table.astype({name: dtype for name, dtype in _numbers(info).items() if name in table})
     except (ValueError, OverflowError) as error:
         raise _unreadable(path, error) from error
     return _order(info, split, path, table)[list(columns)]
@@ -62,6 +60,10 @@ def read_file(path: pathlib.Path, columns: list[str] | None = None, num_rows: in
         raise _unreadable(path, error) from error
 
 
+def _numbers(info: RecordSetInfo) -> dict[str, type]:
+    return {**dict.fromkeys(info.labels, np.int8), "age": np.int64, "position": np.int64}
+
+
 def _order(info: RecordSetInfo, split: str, path: pathlib.Path, table: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of the records. Raises InputError if they are not those that the description counts."""
     described = info.split(split)
@@ -72,7 +74,7 @@ def _order(info: RecordSetInfo, split: str, path: pathlib.Path, table: pd.DataFr
     positions = np.concatenate([np.arange(length) for length in lengths]) if lengths else np.zeros(0, np.int64)
     if not (np.array_equal(table["place"], places) and np.array_equal(table["position"], positions)):
         raise _refuse(path, f"does not name each record of the {split} split once ({len(table)} rows)")
-    counts = {label: int((table[label] == 1).sum()) for label in LABELS}
+    counts = {label: int((table[label] == 1).sum()) for label in info.labels}
     classes = table.loc[table["class"] != "", "class"].value_counts().to_dict() if info.classes else {}
     if counts != described.label_counts or classes != {k: n for k, n in described.class_counts.items() if n}:
         raise _refuse(path, f"counts other labels or classes in the {split} split than the set's description")
@@ -107,7 +109,7 @@ def _read_shards(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.
     for shard, path in zip(info.split(split).shards, info.shard_paths(split), strict=True):
         try:
             for position, serialized in enumerate(tf.data.TFRecordDataset(path).as_numpy_iterator()):
-                row = to_row(read_example(serialized), info.classes)
+                row = to_row(read_example(serialized), info.classes, info.labels)
                 row.update(split=split, shard=shard, position=position)
                 rows.append([row[column] for column in columns])
         except (tf.errors.OpError, ValueError) as error:
@@ -116,4 +118,4 @@ def _read_shards(info: RecordSetInfo, split: str, columns: Sequence[str]) -> pd.
     if len(rows) != info.split(split).num_examples:
         raise RunError(f"{info.folder}: damaged records (the {split} split holds {len(rows)}); see verify-records")
     table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    return table.astype({name: dtype for name, dtype in _NUMBERS.items() if name in table})
+    return table.astype({name: dtype for name, dtype in _numbers(info).items() if name in table})

@@ -67,7 +67,7 @@ _SOURCES: dict[str, Source] = {
         labelling=(
             "The labels were mined from the radiology reports with natural language processing; the authors expect "
             "more than 90% of them to be right. The reports are not public. Findings that have no counterpart among "
-            "the 14 labels here are kept beside them, as extra findings."
+            "CheXpert's labels are kept beside them, as extra findings."
         ),
         license="No restriction on use; attribution requested by the NIH Clinical Center",
         terms=(

@@ -68,14 +68,14 @@ class _Checker:
         self._rows = _read_manifest(info.folder / records.MANIFEST_FILE, self.faults)
         listed = next(iter(self._rows.values()), {})
         # Sets written before there was the column `image_digest` are sound.
-        self._columns = [c for c in records.MANIFEST_COLUMNS if c in listed or c != "image_digest"]
+        self._columns = [c for c in records.manifest_columns(info.labels) if c in listed or c != "image_digest"]
         try:
             self._version = info.version
         except InputError as error:
             self.faults.append(f"{records.INFO_FILE}: label_definition is damaged ({error})")
         if self._version is not None and self._version.class_names != info.classes:
             self.faults.append(f"{records.INFO_FILE}: its classes are not those of label_definition")
-        known = labels.LABEL_VERSIONS.get(info.label_version)
+        known = labels.built_in_versions(info.label_set).get(info.label_version)
         if known is not None and known != self._version:
             self.faults.append(f"{records.INFO_FILE}: label_definition is not that of {info.label_version}")
 
@@ -86,7 +86,7 @@ class _Checker:
     def check_split(self, split: str, update: Callable[[], object]) -> None:
         """Reads the split's shards."""
         described = self._info.split(split)
-        summary = self.summaries[split] = records.Summary(self._info.classes)
+        summary = self.summaries[split] = records.Summary(self._info.classes, self._info.labels)
         for shard, length in zip(described.shards, described.shard_lengths, strict=True):
             position = -1
             for position, serialized in enumerate(self._read(shard)):
@@ -129,7 +129,7 @@ class _Checker:
         where = f"{shard} record {position}"
         try:
             record = records.read_example(serialized)
-            row = records.to_row(record, self._info.classes)
+            row = records.to_row(record, self._info.classes, self._info.labels)
         except ValueError as error:
             self.faults.append(f"{where}: is no record of schema {records.SCHEMA_VERSION} ({error})")
             return
@@ -156,7 +156,7 @@ class _Checker:
             if expected != record["label/class"] or not selected:
                 self.faults.append(
                     f"{where}: label/class {record['label/class']} is not what {self._version.name} gives its "
-                    f"label/vector ({', '.join(name for name in labels.LABELS if row[name]) or 'no label'})"
+                    f"label/vector ({', '.join(name for name in self._info.labels if row[name]) or 'no label'})"
                 )
 
     def _check_manifest(self, where: str, split: str, shard: str, position: int, row: Mapping[str, Any]) -> None:

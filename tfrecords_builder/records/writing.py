@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfrecords_builder import files, records
 from tfrecords_builder.errors import InputError, RunError
-from tfrecords_builder.labels import LABELS, LabelVersion
+from tfrecords_builder.labels import LabelVersion
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.progress import progress
 from tfrecords_builder.records import croissant, datasheet
@@ -71,6 +71,7 @@ class ShardJob:
     split: str
     name: str  # of the shard's file
     classes: tuple[str, ...]
+    labels: tuple[str, ...]
     examples: ShardFn
     key: str = ""  # of all that decides the shard's content; empty: never taken over from a stopped run
     allow_skipped: bool = True  # whether a finished shard that left images out may be taken over
@@ -96,8 +97,8 @@ def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) ->
     Raises:
         RunError: the shard could not be written. Whatever `job.examples` raises is passed on.
     """
-    summary, lines = records.Summary(job.classes), io.StringIO()
-    manifest = csv.writer(lines, lineterminator="\n")
+    summary, lines = records.Summary(job.classes, job.labels), io.StringIO()
+    manifest, columns = csv.writer(lines, lineterminator="\n"), records.manifest_columns(job.labels)
     skipped: list[SkippedRow] = []
     pictures: list[str] = []
     try:
@@ -109,16 +110,16 @@ def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) ->
                     else:
                         writer.write(item)
                         record = records.read_example(item)
-                        row = records.to_row(record, job.classes)
+                        row = records.to_row(record, job.classes, job.labels)
                         row.update(split=job.split, shard=job.name, position=summary.num_examples)
                         summary.add(job.split, item, row)
-                        manifest.writerow(row[column] for column in records.MANIFEST_COLUMNS)
+                        manifest.writerow(row[column] for column in columns)
                         pictures.append(row["image_digest"])
                     on_image()
             size = temporary.stat().st_size
         part = {
             "key": job.key,
-            "columns": list(records.MANIFEST_COLUMNS),
+            "columns": list(columns),
             "bytes": size,
             "summary": summary.to_json(),
             "skipped": skipped,
@@ -204,7 +205,7 @@ def write_record_set(
         name: first part of the shards' file names.
         dataset: chexpert, chestxray, folder, records, synthetic.
         source: `source` of the records.
-        label_version: its name, class names and definition go into the description.
+        label_version: its label set, name, class names and definition go into the description.
         resolution: side of the images in pixels.
         seed: the seed of the build.
         dataset_name: whose patients they are, see `RecordSetInfo`; empty: `source` says it.
@@ -243,6 +244,7 @@ def write_record_set(
                     split=split,
                     name=f"{name}-{split}.tfrecord-{i:05d}-of-{count:05d}",
                     classes=label_version.class_names,
+                    labels=label_version.label_set.labels,
                     examples=shards[split][i],
                     key=keys[split][i] if keys else "",
                     allow_skipped=allow_skipped,
@@ -251,7 +253,7 @@ def write_record_set(
             ]
     (folder / WORK_FOLDER).mkdir(exist_ok=True)
     _run([job for part in jobs.values() for job in part], folder, runner or run_in_threads(1), total)
-    whole = _add_up(jobs, folder, label_version.class_names)
+    whole = _add_up(jobs, folder, label_version)
     info = records.RecordSetInfo(
         name=name,
         dataset=dataset,
@@ -263,7 +265,7 @@ def write_record_set(
         split_policy=split_policy,
         view=view,
         seed=seed,
-        labels=LABELS,
+        label_set=label_version.label_set,
         digest=whole.digest,
         label_definition=label_version.definition(),
         aspect=aspect,
@@ -314,7 +316,7 @@ def _finished(job: ShardJob) -> int:
         return 0
     if part["key"] != job.key or part["bytes"] != job.path.stat().st_size:
         return 0
-    if part.get("columns") != list(records.MANIFEST_COLUMNS):  # of a version that wrote another manifest
+    if part.get("columns") != list(records.manifest_columns(job.labels)):  # of a version that wrote another manifest
         return 0
     if part["skipped"] and not job.allow_skipped:
         return 0
@@ -331,19 +333,20 @@ class _Whole:
     duplicates: dict[str, Any]
 
 
-def _add_up(jobs: Mapping[str, Sequence[ShardJob]], folder: pathlib.Path, classes: Sequence[str]) -> _Whole:
+def _add_up(jobs: Mapping[str, Sequence[ShardJob]], folder: pathlib.Path, version: LabelVersion) -> _Whole:
     """Reads the parts in order, one at a time; writes manifest.csv and the bad images' rows of skipped.csv."""
     splits, digest, num_bad = {}, 0, 0
+    classes, labels = version.class_names, version.label_set.labels
     pictures: list[np.ndarray] = []
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(files.atomic_path(folder / records.MANIFEST_FILE))
         manifest = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-        csv.writer(manifest, lineterminator="\n").writerow(records.MANIFEST_COLUMNS)
+        csv.writer(manifest, lineterminator="\n").writerow(records.manifest_columns(labels))
         for split, shards in jobs.items():
-            total, lengths = records.Summary(classes), []
+            total, lengths = records.Summary(classes, labels), []
             for job in shards:
                 part = files.read_json(job.part_path)
-                summary = records.Summary.from_json(classes, part["summary"])
+                summary = records.Summary.from_json(classes, labels, part["summary"])
                 total.merge(summary)
                 lengths.append(summary.num_examples)
                 manifest.write(part["manifest"])

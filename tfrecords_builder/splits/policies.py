@@ -15,7 +15,8 @@ import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.canonical import LABELS, SPLITS
+from tfrecords_builder.labels.canonical import SPLITS
+from tfrecords_builder.labels.label_sets import DEFAULT
 from tfrecords_builder.splits.lists import NO_SPLIT, Lists
 
 OFFICIAL_VALIDATION = 0.1
@@ -34,6 +35,7 @@ def assign_splits(
     kfold_test: bool = True,
     lists: Lists | None = None,
     hashed: np.ndarray | None = None,
+    labels: Sequence[str] = DEFAULT.labels,
 ) -> np.ndarray:
     """Returns the split of each row of a reader's frame (object[N] of str).
 
@@ -51,6 +53,7 @@ def assign_splits(
         kfold_test: if false, `fold` is the validation split of `kfold` and there is no test split.
         lists: for `lists`, what `read_lists` returned.
         hashed: object[N] of str, salted patient ids to look for in `lists` where it does not hold the plain one.
+        labels: the columns of `frame` that are labels, by which patients are stratified.
 
     Raises:
         InputError: a bad argument, an empty official fold, folds or lists that put a patient into two splits, lists
@@ -63,17 +66,17 @@ def assign_splits(
         raise InputError(f"--split_fractions={text}: give three numbers for {', '.join(SPLITS)} that sum to 1")
     patients, names = frame["patient"].to_numpy(object), np.array(SPLITS, object)
     if policy == "image":
-        return names[_split_groups(np.arange(len(frame)), _memberships(frame), fractions, seed)]
+        return names[_split_groups(np.arange(len(frame)), _memberships(frame, labels), fractions, seed)]
     if policy == "patient":
-        result = names[_split_groups(_groups(frame), _memberships(frame), fractions, seed)]
+        result = names[_split_groups(_groups(frame), _memberships(frame, labels), fractions, seed)]
     elif policy == "kfold":
-        result = _kfold(frame, num_folds, fold, kfold_test, seed)
+        result = _kfold(frame, num_folds, fold, kfold_test, seed, labels)
     elif policy == "lists":
         if lists is None:
             raise InputError("--split_policy=lists: needs --split_lists, a CSV or a record set; give it")
         return _follow_lists(frame, lists, hashed)
     else:
-        result = _official(frame, seed)
+        result = _official(frame, seed, labels)
     check_disjoint(patients, result)
     return result
 
@@ -96,7 +99,7 @@ def check_disjoint(patients: np.ndarray, splits: np.ndarray) -> None:
         )
 
 
-def _official(frame: pd.DataFrame, seed: int) -> np.ndarray:
+def _official(frame: pd.DataFrame, seed: int, labels: Sequence[str]) -> np.ndarray:
     folds = frame["fold"].to_numpy(object)
     present = set(folds)
     unknown = sorted(present - set(_FOLDS))
@@ -108,18 +111,18 @@ def _official(frame: pd.DataFrame, seed: int) -> np.ndarray:
     result, rest = np.where(folds == "train_val", NO_SPLIT, folds).astype(object), folds == "train_val"
     if rest.any():
         cut = (1 - OFFICIAL_VALIDATION, OFFICIAL_VALIDATION, 0.0)
-        part = _split_groups(_groups(frame[rest]), _memberships(frame)[rest], cut, seed)
+        part = _split_groups(_groups(frame[rest]), _memberships(frame, labels)[rest], cut, seed)
         result[rest] = np.array(SPLITS, object)[part]
     return result
 
 
-def _kfold(frame: pd.DataFrame, num_folds: int, fold: int, test: bool, seed: int) -> np.ndarray:
+def _kfold(frame: pd.DataFrame, num_folds: int, fold: int, test: bool, seed: int, labels: Sequence[str]) -> np.ndarray:
     least = 3 if test else 2
     if num_folds < least:
         raise InputError(f"--num_folds={num_folds}: give at least {least}{' with a test fold' if test else ''}")
     if not 0 <= fold < num_folds:
         raise InputError(f"--fold={fold}: give one of 0 to {num_folds - 1} (--num_folds={num_folds})")
-    inverse, sizes, strata = stratify(_groups(frame), _memberships(frame))
+    inverse, sizes, strata = stratify(_groups(frame), _memberships(frame, labels))
     if len(sizes) < num_folds:
         raise InputError(f"--num_folds={num_folds}: the table has {len(sizes)} patients; give fewer folds")
     # Strata one after the other, large groups first, dealt out like cards, to and fro so that no fold always gets the
@@ -157,9 +160,9 @@ def _groups(frame: pd.DataFrame) -> np.ndarray:
     return np.where(alone, "\0" + frame["id"].to_numpy(object), patients) if alone.any() else patients
 
 
-def _memberships(frame: pd.DataFrame) -> np.ndarray:
+def _memberships(frame: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """bool[N, K]: what to balance over the splits: each label, each label alone, extra findings, no label at all."""
-    positive = frame[list(LABELS)].to_numpy() == 1
+    positive = frame[list(labels)].to_numpy() == 1
     extra = (frame["extra"] != "").to_numpy()
     alone = positive & (positive.sum(axis=1) + extra == 1)[:, None]
     return np.column_stack([positive, alone, extra, ~positive.any(axis=1) & ~extra])

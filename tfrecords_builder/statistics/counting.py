@@ -25,8 +25,8 @@ SPLIT_ORDER = (ALL, "train", "validation", "train_val", "test")
 class Rows:
     """The rows to be counted, and how they were chosen.
 
-    `frame` is a reader's frame with `split`, only the rows of `view`; `values` are its labels, float[N, 14] of 1, 0,
-    -1 (uncertain) and NaN (blank); `extra` its findings outside the 14, object[N] of str joined by "|".
+    `frame` is a reader's frame with `split`, only the rows of `view`; `values` are its labels, float[N, L] of 1, 0,
+    -1 (uncertain) and NaN (blank); `extra` its findings outside the label set, object[N] of str joined by "|".
     """
 
     table: readers.Table
@@ -42,7 +42,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """The class of every row in one label version: index int[N] into `names`, -1 for none, and the vectors [N, 14]."""
+    """The class of every row in one label version: index int[N] into `names`, -1 for none, and the vectors [N, L]."""
 
     version: labels.LabelVersion
     names: tuple[str, ...]
@@ -51,13 +51,15 @@ class Members:
 
 
 def get_versions(
-    names: Sequence[str] | None, user_versions: Mapping[str, labels.LabelVersion] | None = None
+    names: Sequence[str] | None,
+    user_versions: Mapping[str, labels.LabelVersion] | None = None,
+    label_set: labels.LabelSet = labels.DEFAULT,
 ) -> list[labels.LabelVersion]:
     """The label versions called `names`, all built-in ones and all of `user_versions` if there is no name.
 
     Raises InputError: an unknown name, or one given twice.
     """
-    known = {**labels.LABEL_VERSIONS, **(user_versions or {})}
+    known = {**labels.built_in_versions(label_set), **(user_versions or {})}
     for name in names or ():
         if name not in known:
             raise InputError(f"--label_versions={name}: unknown; choose of {', '.join(known)}")
@@ -92,9 +94,11 @@ def select_rows(
     Raises:
         InputError: a bad argument, or no row of that view.
     """
-    labels.parse_uncertain(uncertain)
+    labels.parse_uncertain(uncertain, table.label_set)
     frame = table.frame.copy()
-    frame["split"] = splits.assign_splits(frame, split_policy, fractions=split_fractions, seed=seed, **split_options)
+    frame["split"] = splits.assign_splits(
+        frame, split_policy, fractions=split_fractions, seed=seed, labels=table.label_set.labels, **split_options
+    )
     if view != "any":
         frame = frame[frame["view"] == view]
         if not len(frame):
@@ -103,7 +107,7 @@ def select_rows(
     return Rows(
         table=table,
         frame=frame,
-        values=frame[list(labels.LABELS)].to_numpy(float),
+        values=frame[list(table.label_set.labels)].to_numpy(float),
         extra=frame["extra"].to_numpy(object),
         uncertain=uncertain,
         view=view,
@@ -124,15 +128,15 @@ def assign_classes(rows: Rows, version: labels.LabelVersion, uncertain: str | No
     return Members(version, names, np.where(kept, index, labels.NO_CLASS), vectors)
 
 
-def count_labels(values: np.ndarray) -> pd.DataFrame:
-    """Columns label, positive, uncertain, negative, blank: rows of values [N, 14] with each value."""
+def count_labels(values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    """Columns label, positive, uncertain, negative, blank: rows of values [N, L] of labels with each value."""
     counts = {
         "positive": (values == 1).sum(axis=0),
         "uncertain": (values == -1).sum(axis=0),
         "negative": (values == 0).sum(axis=0),
         "blank": np.isnan(values).sum(axis=0),
     }
-    return pd.DataFrame({"label": labels.LABELS, **counts})
+    return pd.DataFrame({"label": names, **counts})
 
 
 def count_studies(table: readers.Table) -> pd.DataFrame:
@@ -141,14 +145,17 @@ def count_studies(table: readers.Table) -> pd.DataFrame:
     A study is the folder of an image; its images share their labels.
     """
     first = ~table.frame["id"].str.rsplit("/", n=1).str[0].duplicated()
-    return count_labels(table.frame.loc[first, list(labels.LABELS)].to_numpy(float))
+    return count_labels(table.frame.loc[first, list(table.label_set.labels)].to_numpy(float), table.label_set.labels)
 
 
 def count_pairs(rows: Rows) -> pd.DataFrame:
     """Square frame indexed by label: images with both labels under the uncertain policy; diagonal: with the label."""
-    vectors, kept = labels.apply_uncertain(labels.LABEL_VERSIONS["multilabel"], rows.values, rows.uncertain)
+    vectors, kept = labels.apply_uncertain(
+        labels.get_label_version("multilabel", label_set=rows.table.label_set), rows.values, rows.uncertain
+    )
     positive = vectors[kept].astype(np.int64)
-    return pd.DataFrame(positive.T @ positive, index=pd.Index(labels.LABELS, name="label"), columns=labels.LABELS)
+    names = rows.table.label_set.labels
+    return pd.DataFrame(positive.T @ positive, index=pd.Index(names, name="label"), columns=names)
 
 
 def count_classes(rows: Rows, members: Sequence[Members]) -> pd.DataFrame:
@@ -174,10 +181,11 @@ def count_classes(rows: Rows, members: Sequence[Members]) -> pd.DataFrame:
 def count_combinations(rows: Rows, members: Sequence[Members]) -> pd.DataFrame:
     """Columns label_version, class, labels (joined by "|"), count: the most frequent first.
 
-    Findings outside the 14 labels are part of a combination and stand after the labels, so that a label by itself is a
+    Findings outside the label set are part of a combination and stand after the labels, so that a label by itself is a
     label alone.
     """
     extra_codes, extras = pd.factorize(rows.extra)
+    known = rows.table.label_set.labels
     parts = []
     for m in members:
         # A label vector and an extra text as one number: far fewer distinct ones than rows.
@@ -185,7 +193,9 @@ def count_combinations(rows: Rows, members: Sequence[Members]) -> pd.DataFrame:
         for i, name in enumerate(m.names):
             distinct, counts = np.unique(keys[m.index == i], return_counts=True)
             names = [
-                combinations.join([*combinations.names(key // len(extras)), *filter(None, [extras[key % len(extras)]])])
+                combinations.join(
+                    [*combinations.names(key // len(extras), known), *filter(None, [extras[key % len(extras)]])], known
+                )
                 for key in distinct.tolist()
             ]
             part = pd.DataFrame({"label_version": m.version.name, "class": name, "labels": names, "count": counts})
@@ -216,7 +226,7 @@ def compare_policies(rows: Rows, versions: Sequence[labels.LabelVersion]) -> pd.
 def compare_names(rows: Rows) -> pd.DataFrame:
     """Columns label, chexpert, chestxray (its name there, "" if unknown), relation, positive (images of this data set).
 
-    The canonical labels first, then findings that only NIH knows, then those that only this data set knows.
+    The labels of CheXpert first, then findings that only NIH knows, then those that only this data set knows.
     """
     nih = {label: name for name, label in readers.NIH_FINDINGS.items() if label}
     positive = dict(zip(labels.LABELS, (rows.values == 1).sum(axis=0).tolist(), strict=True))
@@ -233,7 +243,7 @@ def compare_names(rows: Rows) -> pd.DataFrame:
 
 
 def _count_extra(extra: np.ndarray) -> dict[str, int]:
-    """Finding outside the 14 labels -> rows that have it, in alphabetical order."""
+    """Finding outside the label set -> rows that have it, in alphabetical order."""
     counts: dict[str, int] = {}
     for text, count in pd.Series(extra).value_counts().items():
         for name in filter(None, str(text).split(labels.EXTRA_SEPARATOR)):
@@ -242,10 +252,10 @@ def _count_extra(extra: np.ndarray) -> dict[str, int]:
 
 
 def count_extra_findings(rows: Rows) -> pd.DataFrame:
-    """Columns finding, images, alone, with_other_extra, with_labels: findings outside the 14 labels.
+    """Columns finding, images, alone, with_other_extra, with_labels: findings outside the label set.
 
-    `alone`: no other finding at all; `with_other_extra`: no canonical label, but others outside the 14; `with_labels`:
-    a positive canonical label beside it. They add up to `images`. No rows if the data set has no such findings.
+    `alone`: no other finding at all; `with_other_extra`: no label, but others outside the label set; `with_labels`:
+    a positive label beside it. They add up to `images`. No rows if the data set has no such findings.
     """
     labelled = (rows.values == 1).any(axis=1)
     records = []
@@ -264,10 +274,11 @@ def count_hierarchy(rows: Rows) -> pd.DataFrame:
     The last four add up to `child_positive`: what the table says of the parent where it says that the child is there.
     """
     records = []
-    for child, parents in labels.PARENTS.items():
-        has = rows.values[:, labels.LABELS.index(child)] == 1
+    label_set = rows.table.label_set
+    for child, parents in label_set.parents.items():
+        has = rows.values[:, label_set.index[child]] == 1
         for parent in parents:
-            of_parent = count_labels(rows.values[has]).iloc[labels.LABELS.index(parent), 1:]
+            of_parent = count_labels(rows.values[has], label_set.labels).iloc[label_set.index[parent], 1:]
             records.append((child, parent, int(has.sum()), *of_parent.tolist()))
     columns = [f"parent_{value}" for value in ("positive", "uncertain", "negative", "blank")]
     return pd.DataFrame(records, columns=["child", "parent", "child_positive", *columns])

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -101,16 +101,23 @@ def draw_classes(folder: str | os.PathLike, counts: pd.DataFrame, subtitle: str)
     return _save(figure, folder, picture, subtitle)
 
 
-def draw_combinations(folder: str | os.PathLike, combinations: pd.DataFrame, subtitle: str) -> list[Picture]:
-    """One figure per class of the frame of `count_combinations` that has more than one combination: the TOP ones."""
+def draw_combinations(
+    folder: str | os.PathLike, counts: pd.DataFrame, subtitle: str, order: Sequence[str]
+) -> list[Picture]:
+    """One figure per class of the frame of `count_combinations` that has more than one combination: the TOP ones.
+
+    `order` is that of the labels.
+    """
     pictures = []
-    for (version, name), group in combinations.groupby(["label_version", "class"], sort=False):
+    for (version, name), group in counts.groupby(["label_version", "class"], sort=False):
         if len(group) > 1:
-            pictures.append(_draw_class(folder, str(version), str(name), group, subtitle))
+            pictures.append(_draw_class(folder, str(version), str(name), group, subtitle, order))
     return pictures
 
 
-def _draw_class(folder: str | os.PathLike, version: str, name: str, group: pd.DataFrame, subtitle: str) -> Picture:
+def _draw_class(
+    folder: str | os.PathLike, version: str, name: str, group: pd.DataFrame, subtitle: str, order: Sequence[str]
+) -> Picture:
     top, images = group.head(TOP), int(group["count"].sum())
     of = version if name == ANY_LABEL else f"{version}, class {name}"
     if len(group) > TOP:
@@ -122,7 +129,7 @@ def _draw_class(folder: str | os.PathLike, version: str, name: str, group: pd.Da
     # The combination of no label at all is an empty text.
     sets = [list(filter(None, combination.split(labels.EXTRA_SEPARATOR))) for combination in top["labels"]]
     present = {label for names in sets for label in names}
-    columns = combinations.join(sorted(present)).split(combinations.SEPARATOR)
+    columns = combinations.join(sorted(present), order).split(combinations.SEPARATOR)
     figure = Figure(figsize=(max(5.4 + 0.36 * len(columns), 8), 2.5 + 0.3 * len(top)), layout="constrained")
     dots, bars = figure.subplots(1, 2, sharey=True, width_ratios=[0.36 * len(columns), 4])
     y = np.arange(len(top))
@@ -176,5 +183,5 @@ def draw_all(folder: str | os.PathLike, subtitle: str, frames: Mapping[str, pd.D
         draw_labels(folder, frames["label_counts"], subtitle),
         draw_pairs(folder, frames["cooccurrence"], subtitle),
         draw_classes(folder, frames["class_counts"], subtitle),
-        *draw_combinations(folder, frames["combinations"], subtitle),
+        *draw_combinations(folder, frames["combinations"], subtitle, list(frames["label_counts"]["label"])),
     ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tfrecords_builder import pages, splits
-from tfrecords_builder.labels.canonical import LABELS
 from tfrecords_builder.pages import Picture, Section, Table, make_table
 from tfrecords_builder.statistics import counting, label_stats, published, published_differences
 from tfrecords_builder.statistics.label_figures import TOP
@@ -58,11 +57,19 @@ def build_sections(stats: label_stats.Statistics, pictures: Sequence[Picture]) -
             ["How many images each class has if uncertain labels are negative, positive, or drop the image."],
             tables=[make_table("Images of each class under each policy (uncertain.csv).", frames["uncertain"])],
         ),
-        Section(
-            "Labels of the data sets",
-            tables=[
-                make_table("What the two data sets call a finding (label_agreement.csv).", frames["label_agreement"])
-            ],
+        *(
+            [
+                Section(
+                    "Labels of the data sets",
+                    tables=[
+                        make_table(
+                            "What the two data sets call a finding (label_agreement.csv).", frames["label_agreement"]
+                        )
+                    ],
+                )
+            ]
+            if "label_agreement" in frames
+            else []
         ),
         Section(
             "Label hierarchy",
@@ -71,8 +78,10 @@ def build_sections(stats: label_stats.Statistics, pictures: Sequence[Picture]) -
         ),
     ]
     if "extra_findings" in frames:
-        caption = "Findings outside the 14 labels (extra_findings.csv)."
-        text = "alone: no other finding; with_other_extra: only others outside the 14; with_labels: with one of the 14."
+        count = len(stats.rows.table.label_set)
+        caption = f"Findings outside the {count} labels (extra_findings.csv)."
+        text = f"alone: no other finding; with_other_extra: only others outside the {count}; "
+        text += f"with_labels: with one of the {count}."
         sections.append(Section("Other findings", [text], tables=[make_table(caption, frames["extra_findings"])]))
     people = [
         make_table("Images and patients (demographics.csv).", frames["demographics"]),
@@ -101,9 +110,9 @@ def _tell_data(stats: label_stats.Statistics) -> Section:
     bullets += [f"Left out by the reader: {count:,} rows ({reason})" for reason, count in reasons.items()]
     if rows.view != "any":
         bullets.append(f"Left out: {len(table.frame) - len(rows.frame):,} rows of other views")
-    if len(table.labelled) < len(LABELS):
+    if len(table.labelled) < len(table.label_set):
         named = ", ".join(table.labelled) or "none"
-        bullets.append(f"The data set labels {len(table.labelled)} of the 14 labels: {named}")
+        bullets.append(f"The data set labels {len(table.labelled)} of the {len(table.label_set)} labels: {named}")
     bullets += [f"Warning: {warning}" for warning in table.warnings]
     return Section("Data", bullets=bullets)
 
@@ -185,7 +194,8 @@ def _tell_combinations(stats: label_stats.Statistics, pictures: Sequence[Picture
             tables.append(make_table(caption, _drop_empty(columns), shown["status"].isin(_ALERTS).tolist()))
     text = [
         f"All combinations are in combinations.csv; shown are the {TOP} most frequent of each class with several. "
-        "A finding outside the 14 labels is part of a combination, so that a label by itself is that finding alone."
+        f"A finding outside the {len(stats.rows.table.label_set)} labels is part of a combination, so "
+        "that a label by itself is that finding alone."
     ]
     shown_pictures = [picture for picture in pictures if picture.file.startswith("combinations_")]
     return Section("Label combinations", text, tables=tables, pictures=shown_pictures)

@@ -62,17 +62,18 @@ def compute(
     totals = counting.count_totals(combinations)
     compared = published_differences.compare(rows, classes, combinations, totals, studies)
     frames = {
-        "label_counts": counting.count_labels(rows.values),
+        "label_counts": counting.count_labels(rows.values, rows.table.label_set.labels),
         "cooccurrence": counting.count_pairs(rows),
         "class_counts": compared.classes,
         "combinations": compared.combinations,
         "combination_totals": totals,
         "uncertain": counting.compare_policies(rows, versions),
-        "label_agreement": counting.compare_names(rows),
         "hierarchy": counting.count_hierarchy(rows),
         "demographics": patients.describe_patients(rows),
         "images_per_patient": patients.describe_images_per_patient(rows),
     }
+    if rows.table.label_set == labels.DEFAULT:  # compares with CheXpert's
+        frames["label_agreement"] = counting.compare_names(rows)
     if studies is not None:
         frames["study_counts"] = studies
     extra = counting.count_extra_findings(rows)

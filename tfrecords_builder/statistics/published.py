@@ -9,7 +9,7 @@ not tell negative from blank (each row adds up to NUM_STUDIES); the number of fr
 import dataclasses
 
 from tfrecords_builder.labels import combinations
-from tfrecords_builder.labels.canonical import NO_FINDING
+from tfrecords_builder.labels.canonical import LABELS, NO_FINDING
 
 # What the published counts were made from: CheXpert's train.csv, NIH's Data_Entry_2017.csv.
 NUM_ROWS: dict[str, int] = {"chexpert": 223_414, "chestxray": 112_120}
@@ -87,7 +87,7 @@ CLASS_COUNTS: dict[str, dict[str, dict[str, tuple[int, int]]]] = {
 
 
 def _with(label: str, *others: str) -> str:
-    return combinations.join([label, *others])
+    return combinations.join([label, *others], LABELS)
 
 
 _LO, _PE, _SD = "Lung Opacity", "Pleural Effusion", "Support Devices"

@@ -327,9 +327,9 @@ def test_orphans():
         "Pneumonia without Lung Opacity": 1,
         "Pneumonia without Consolidation": 2,
     }
-    assert labels.count_orphans(vectors) == expected
-    assert list(labels.count_orphans(vectors)) == list(expected)
-    assert labels.count_orphans(vectors, ["Pneumonia", "Consolidation", "Edema"]) == {
+    assert labels.DEFAULT.count_orphans(vectors) == expected
+    assert list(labels.DEFAULT.count_orphans(vectors)) == list(expected)
+    assert labels.DEFAULT.count_orphans(vectors, ["Pneumonia", "Consolidation", "Edema"]) == {
         "Pneumonia without Consolidation": 2
     }
 

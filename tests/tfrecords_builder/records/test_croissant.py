@@ -16,13 +16,13 @@ def _row(image_id, split, class_name, **values):
     row = {"id": image_id, "patient": "patient1", "split": split, "class": class_name, "view": "PA", "sex": "Female"}
     row |= {"age": 58, **{label: int(label == "Edema") for label in LABELS}, "extra": "", "image_digest": "a1" * 8}
     row |= {"shard": f"chexpert-{split}.tfrecord-00000-of-00001", "position": 0, **values}
-    return {column: row[column] for column in records.MANIFEST_COLUMNS}
+    return {column: row[column] for column in records.manifest_columns(LABELS)}
 
 
 def _save(folder, info, rows):
     """Writes manifest.csv and croissant.json as a record set has them."""
     with (folder / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, records.MANIFEST_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, records.manifest_columns(LABELS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     digest = hashlib.sha256((folder / "manifest.csv").read_bytes()).hexdigest()
@@ -61,7 +61,7 @@ def test_lists_small_files_and_shards():
 def test_describes_every_column_and_enumeration():
     sets = _by_id(croissant.describe(make_info(), files=FILES)["recordSet"])
     fields = sets["images"]["field"]
-    assert tuple(field["source"]["extract"]["column"] for field in fields) == records.MANIFEST_COLUMNS
+    assert tuple(field["source"]["extract"]["column"] for field in fields) == records.manifest_columns(LABELS)
     assert len({field["@id"] for field in fields}) == len(fields)
     types = {field["name"]: field["dataType"] for field in fields}
     assert types["id"] == "sc:Text" and types["age"] == "sc:Integer" and types["Edema"] == ["sc:Integer", "cr:Label"]

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests import fakes
-from tfrecords_builder import records
+from tfrecords_builder import labels, records
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.records import manifest
 
-COLUMNS = list(records.MANIFEST_COLUMNS)
+COLUMNS = list(records.manifest_columns(labels.LABELS))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from tfcxr.classifiers.training import loop, losses, optimizers, train_baseline
 from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
+from tfrecords_builder.labels import label_sets
 
 _MOMENTUM = 0.9
 _WEIGHT_DECAY = 5e-4
@@ -202,6 +203,7 @@ class Adaptation:
             settings["threshold"] = self.config.threshold
         if not self._prior.is_source:
             settings["target_prior"] = self._prior.setting
+        settings |= label_sets.to_settings(self.source.info.label_set)
         return {**settings, **dataclasses.asdict(self.model_config)}
 
     def train(self, run: runs.RunFolder, *, embeddings_every: int = 0) -> dict[str, Any]:
@@ -482,6 +484,7 @@ def _tell(accuracy: float | None) -> str:
 def _check(config: AdaptationConfig, source: data.RecordSet, target: data.RecordSet) -> np.ndarray:
     """Images of each class in the source's train split. Raises InputError for records or settings without use."""
     check_settings(config)
+    target.refuse_other_labels(source.info.label_set, f"--source_records={source.path}")
     counts = loop.check_classes(source, flag="--source_records", split="train")
     loop.check_classes(source, flag="--source_records", split="validation", every_class=False)
     if (source.info.label_version, source.info.classes) != (target.info.label_version, target.info.classes):

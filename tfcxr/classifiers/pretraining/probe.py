@@ -9,7 +9,6 @@ from tfcxr import data, metrics
 from tfcxr.classifiers import inference
 from tfcxr.classifiers.networks import models
 from tfrecords_builder.images import pixel_ranges
-from tfrecords_builder.labels import LABELS
 
 _BATCH = 64
 # scikit-learn's C, of features with variance 1: there are hundreds of them for some thousand images.
@@ -50,7 +49,7 @@ class LinearProbe:
     @property
     def _all_names(self) -> tuple[str, ...]:
         classes = self._record_set.info.classes
-        return (classes[1:] if len(classes) == 2 else classes) or LABELS
+        return (classes[1:] if len(classes) == 2 else classes) or self._record_set.info.labels
 
     def _choose(self, split: str, num_images: int) -> None:
         labels = self._record_set.labels(split)

@@ -13,7 +13,6 @@ import tensorflow as tf
 from tfcxr import metrics
 from tfcxr.classifiers import inference
 from tfcxr.classifiers.training import loop, losses
-from tfrecords_builder import labels as labels_lib
 
 Curves = Sequence[tuple[str, str]]  # (number of a history row, its name in the picture)
 
@@ -33,7 +32,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Of logits float32 [n, K] for a batch with "class" int64 [n] and "vector" float32 [n, 14]: float32 scalar."""
+        """Of logits float32 [n, K] for a batch with "class" int64 [n] and "vector" float32 [n, L]: float32 scalar."""
 
     @abc.abstractmethod
     def accuracy(self, logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -100,17 +99,25 @@ class Labels(Objective):
         ("validation/average_precision", "validation, mean average precision"),
     )
 
-    def __init__(self, names: Sequence[str], *, counts: np.ndarray | None = None, loss: str = "cross_entropy"):
+    def __init__(
+        self,
+        names: Sequence[str],
+        columns: Sequence[int],
+        *,
+        counts: np.ndarray | None = None,
+        loss: str = "cross_entropy",
+    ):
         """Makes the loss.
 
         Args:
-            names: K of the canonical labels.
+            names: K of the labels of the records.
+            columns: of label vectors, K.
             counts: images without (row 0) and with (row 1) each label, [2, K], for weights N / (2 n), by which both
                 values of each label count alike; None for no weights.
             loss: one of choices.LOSSES.
         """
         self.names = tuple(names)
-        self._columns = [labels_lib.INDEX[name] for name in names]
+        self._columns = list(columns)
         self._weights = None if counts is None else tf.constant(counts.sum(axis=0) / (2 * counts), tf.float32)
         self._loss = {"cross_entropy": losses.label_cross_entropy, "focal": losses.label_focal_loss}[loss]
 

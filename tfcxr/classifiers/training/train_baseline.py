@@ -3,7 +3,7 @@
 Stage 1 trains the head on frozen features, computed once unless random crops are asked for; stage 2 trains the whole
 network. The four variants differ in the learning rate of the layers and its schedule. The records may be cut down to a
 few images of each class, to fine-tune a classifier of synthetic images, or mixed with others, such as synthetic ones.
-Of records without classes (label version multilabel), or where that is wanted, the network learns which of the 14
+Of records without classes (label version multilabel), or where that is wanted, the network learns which of the
 labels an image has.
 """
 
@@ -22,9 +22,9 @@ from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import preprocessing
 from tfcxr.classifiers.training import frozen_features, loop, objectives, optimizers
 from tfcxr.training import runs, strategies
-from tfrecords_builder import labels as labels_lib
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
+from tfrecords_builder.labels import label_sets
 
 _LOGS = ("loss", "accuracy")
 _EVALUATION_BATCH = 64
@@ -103,9 +103,6 @@ def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
         raise InputError("--labelled_fraction: chooses the images in another way than --labelled_per_class; give one")
     if config.duplicate_control and not extra_records:
         raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
-    for name in config.labels:
-        if name not in labels_lib.LABELS:
-            raise InputError(f"--labels={name}: must be of {', '.join(labels_lib.LABELS)}")
 
 
 class Baseline:
@@ -133,6 +130,8 @@ class Baseline:
         strategies.check_shares(tf.distribute.get_strategy(), config.batch_size)
         self.config, self.record_set = config, record_set
         multilabel = config.multilabel or record_set.info.multilabel
+        if extra_set:
+            extra_set.refuse_other_labels(record_set.info.label_set, f"--records={record_set.path}")
         _check_output(config, record_set, multilabel)
         self._only = _choose(record_set, config, multilabel)
         self._folders = [str(read.path) for read in (record_set, extra_set) if read]
@@ -152,7 +151,11 @@ class Baseline:
 
     def run_config(self) -> dict[str, Any]:
         """What decides the result, for config.json."""
-        return {**dataclasses.asdict(self.config), **dataclasses.asdict(self.model_config)}
+        return {
+            **dataclasses.asdict(self.config),
+            **dataclasses.asdict(self.model_config),
+            **label_sets.to_settings(self.record_set.info.label_set),
+        }
 
     def train(self, run: runs.RunFolder) -> dict[str, Any]:
         """Trains in an open run folder, to the end; writes curves.png and result.json.
@@ -346,11 +349,13 @@ class Baseline:
             rows = self._only if self._extra.duplicate else np.ones(others.num_examples("train"), bool)
             shares = count_values(others.labels("train")["vector"][rows]) / rows.sum()
             counts = counts + self._extra.per_pass * shares
-        names = choose_labels(self.config.labels, counts, f"--records={self.record_set.path}")
+        names = choose_labels(
+            self.config.labels, counts, f"--records={self.record_set.path}", self.record_set.info.labels
+        )
         _check_validation(self.record_set, names)
-        columns = [labels_lib.INDEX[name] for name in names]
+        columns = [self.record_set.info.label_set.index[name] for name in names]
         weights = counts[:, columns] if self.config.class_weights else None
-        return objectives.Labels(names, counts=weights, loss=self.config.loss)
+        return objectives.Labels(names, columns, counts=weights, loss=self.config.loss)
 
     def _describe(self, row: dict[str, Any]) -> str:
         return (
@@ -380,7 +385,7 @@ def training_batches(
     are here.
 
     Returns:
-        Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B], "vector": float32 [B, 14]}; with
+        Dataset of {"image": float32 [B, S, S, 1] in [0, 1], "class": int64 [B], "vector": float32 [B, L]}; with
         several devices, of the shares of those that are here, in turn.
     """
     stream = data.training_stream(
@@ -433,33 +438,37 @@ def count_values(vectors: np.ndarray) -> np.ndarray:
     return np.stack([len(vectors) - positive, positive])
 
 
-def choose_labels(wanted: Sequence[str], counts: np.ndarray, where: str) -> tuple[str, ...]:
-    """The labels to learn, in canonical order; tells of those that cannot be learned.
+def choose_labels(wanted: Sequence[str], counts: np.ndarray, where: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels to learn, in their order; tells of those that cannot be learned.
 
     Args:
         wanted: their names; none for all that can be learned.
-        counts: as of `count_values`, of the 14 labels in the training images.
+        counts: as of `count_values`, of all labels in the training images.
         where: the flag of the records and its value, for messages.
+        labels: of the records.
 
     Raises:
-        InputError: a wanted label that all training images have, or none; or no label that can be learned.
+        InputError: a wanted label that there is not, or that all training images have or none; no label that can be
+            learned.
     """
-    learnable = {name for name, both in zip(labels_lib.LABELS, (counts > 0).all(axis=0), strict=True) if both}
+    learnable = {name for name, both in zip(labels, (counts > 0).all(axis=0), strict=True) if both}
     for name in wanted:
+        if name not in labels:
+            raise InputError(f"--labels={name}: must be of {', '.join(labels)}")
         if name not in learnable:
-            who = "all training images have" if counts[1, labels_lib.INDEX[name]] else "no training image has"
+            who = "all training images have" if counts[1, list(labels).index(name)] else "no training image has"
             raise InputError(f"--labels={name}: {who} that label in {where}, so that it cannot be learned")
     if not learnable:
         raise InputError(f"{where}: there is no label that some training images have and others do not")
-    left = [name for name in labels_lib.LABELS if name not in learnable]
+    left = [name for name in labels if name not in learnable]
     if left and not wanted:
         print(f"note: {where}: not learned, as all training images are alike in them: {', '.join(left)}", flush=True)
-    return tuple(name for name in labels_lib.LABELS if name in (wanted or learnable))
+    return tuple(name for name in labels if name in (wanted or learnable))
 
 
 def _check_validation(record_set: data.RecordSet, names: Sequence[str]) -> None:
     """Tells of labels with one value only in the validation split. Raises InputError if all are."""
-    vectors = record_set.labels("validation")["vector"][:, [labels_lib.INDEX[name] for name in names]]
+    vectors = record_set.labels("validation")["vector"][:, [record_set.info.label_set.index[name] for name in names]]
     alone = [name for name, both in zip(names, metrics.have_both(vectors > 0.5), strict=True) if not both]
     if len(alone) == len(names):
         raise InputError(
@@ -512,10 +521,9 @@ def _choose_fraction_of_labels(record_set: data.RecordSet, config: BaselineConfi
     strata = np.column_stack([vectors, ~vectors.any(axis=1)])
     chosen = data.choose_fraction(record_set.patients("train"), strata, config.labelled_fraction, config.seed)
     before, after = ((count_values(rows) > 0).all(axis=0) for rows in (vectors, vectors[chosen]))
+    labels = record_set.info.labels
     lost = [
-        name
-        for name, lacks in zip(labels_lib.LABELS, before & ~after, strict=True)
-        if lacks and name in (config.labels or labels_lib.LABELS)
+        name for name, lacks in zip(labels, before & ~after, strict=True) if lacks and name in (config.labels or labels)
     ]
     if lost:
         raise InputError(

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tfrecords_builder.labels.label_sets import DEFAULT
+
 # name: (module here, with `build_generator` and `build_discriminator`; what model cards call it, by the settings)
 ARCHS = {
     "cpd": ("cpd_gan", "cpD-GAN ({g_arch} architecture)"),
@@ -30,7 +32,7 @@ class NetworkConfig:
     """
 
     resolution: int
-    num_labels: int = 14
+    num_labels: int = len(DEFAULT)
     condition_labels: tuple[int, ...] = ()
     fmap_base: int = 16384
     fmap_max: int = 512

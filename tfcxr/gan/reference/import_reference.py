@@ -54,7 +54,7 @@ def fit(
 
     Args:
         found: some of G, D and Gs, at least one generator. Either stands for the other if one is missing.
-        labels: names of the label columns, in the order of the stored networks; empty: all 14 in CheXpert's order.
+        labels: names of the label columns, in the order of the stored networks; empty: all of CheXpert's, in its order.
         settings: fields of `NetworkConfig` (resolution, fmap_...) that are known better than the file says.
 
     Raises:

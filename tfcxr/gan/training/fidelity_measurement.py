@@ -75,7 +75,7 @@ class Fidelity:
         """Measures a generator; its latents are the same at every call.
 
         Args:
-            generate: (latents float32 [N, latent_size], labels float32 [N, 14]) -> images float [N, R, R, 1], nominally
+            generate: (latents float32 [N, latent_size], labels float32 [N, L]) -> images float [N, R, R, 1], nominally
                 in [-1, 1].
 
         Returns:

@@ -343,16 +343,18 @@ class _Training:
 
     def _write_combinations(self) -> None:
         """The label combinations of the training fold, from which synthetic sets are drawn."""
-        table = combinations.to_table(combinations.count(combinations.encode(self._kept)))
+        labels = self._records.info.labels
+        table = combinations.to_table(combinations.count(combinations.encode(self._kept), len(labels)), labels)
         files.write_json(self._run.path / loading.COMBINATIONS_FILE, table)
 
     def _sample_rows(self) -> list[tick_reports.SampleRow]:
         """The combinations that the network can tell apart, most frequent first, each with real images."""
         mask = np.zeros(self._kept.shape[1], np.float32)
         mask[self._filter] = 1
-        occurring = combinations.count(combinations.encode(self._kept * mask))
+        labels = self._records.info.labels
+        occurring = combinations.count(combinations.encode(self._kept * mask), len(labels))
         codes = combinations.rank(occurring)[: tick_reports.ROWS]
-        vectors, counts = combinations.decode(codes), occurring[codes]
+        vectors, counts = combinations.decode(codes, len(labels)), occurring[codes]
         wanted: dict[tuple, list] = {tuple(vector): [] for vector in vectors}
         stream = data.evaluation_batches(self._records, "train", 64)
         for batch in stream.as_numpy_iterator():
@@ -366,7 +368,7 @@ class _Training:
             ):
                 break
         return [
-            tick_reports.SampleRow(combinations.format_code(code), int(count), vector, np.stack(images))
+            tick_reports.SampleRow(combinations.format_code(code, labels), int(count), vector, np.stack(images))
             for code, vector, count, images in zip(codes, vectors, counts, wanted.values(), strict=True)
         ]
 

@@ -18,6 +18,7 @@ from tfcxr.gan.reference import variable_names
 from tfcxr.gan.training.state import GanState
 from tfcxr.training import runs
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import LabelSet, label_sets
 
 _PARTS = ("generator", "ema", "discriminator")
 
@@ -51,8 +52,10 @@ class WarmStart:
             variable_names.load_reference_variables(getattr(state, part), self.weights[part])
 
 
-def load(run_dir: str | os.PathLike, network: network_config.NetworkConfig) -> WarmStart:
-    """The weights of a run (trained or imported) for a training with the given networks.
+def load(
+    run_dir: str | os.PathLike, network: network_config.NetworkConfig, label_set: LabelSet = label_sets.DEFAULT
+) -> WarmStart:
+    """The weights of a run (trained or imported) for a training with the given networks and labels.
 
     Raises InputError, naming --warm_start: no run of a GAN, one without a checkpoint or a discriminator, or one whose
     networks have other shapes or labels.
@@ -61,7 +64,7 @@ def load(run_dir: str | os.PathLike, network: network_config.NetworkConfig) -> W
     try:
         config = runs.load_config(run_dir, "gan")["config"]
         source = network_config.NetworkConfig.from_dict(config)
-        theirs, ours = _shape(source), _shape(network)
+        theirs, ours = _shape(source, label_sets.of_settings(config)), _shape(network, label_set)
         for key, value in ours.items():
             if theirs[key] != value:
                 raise InputError(f"{run_dir}: has {key} {theirs[key]}, not {value}: give the flags it was made with")
@@ -81,10 +84,11 @@ def load(run_dir: str | os.PathLike, network: network_config.NetworkConfig) -> W
     return WarmStart(run_dir.resolve().name, int(shown) / 1000, weights)
 
 
-def _shape(config: network_config.NetworkConfig) -> dict[str, Any]:
+def _shape(config: network_config.NetworkConfig, label_set: LabelSet) -> dict[str, Any]:
     """All that must be the same for weights to mean the same, in the words of the flags."""
     return {
         "resolution": config.resolution,
+        "label set": [label_set.name, list(label_set.labels)],
         "condition_labels": list(config.condition_labels) or "all",
         "architecture (arch)": config.arch,
         "architecture of the generator": config.g_arch,
