@@ -42,7 +42,7 @@ def define_data_set(fv: flags.FlagValues) -> None:
     common.define_path(
         fv,
         "label_set",
-        f"the labels that images can have: {', '.join(names)}, or a JSON or YAML file of your own. Default: "
+        f"the labels that images can have: {', '.join(names)}, or a JSON file of your own. Default: "
         f"{labels.DEFAULT.name}, of a record set its own",
         words=names,
     )

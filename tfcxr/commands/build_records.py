@@ -22,7 +22,7 @@ from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 
 if TYPE_CHECKING:
-    from tfrecords_builder import build_plan, readers
+    from tfrecords_builder import build_plan, labels, readers
 
 
 def define_flags(fv: flags.FlagValues) -> None:

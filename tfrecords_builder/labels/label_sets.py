@@ -5,7 +5,7 @@ order is that of label vectors. A set may name a label that stands for "nothing 
 says which labels are kinds of others.
 
 Built in are CheXpert's 14 labels (the default), NIH's 14 findings with No Finding, and the six of the RSNA's brain
-haemorrhages. Others come from a user's file; docs/guides/label-sets.md describes it.
+haemorrhages. Others come from a user's file; docs/guides/data.md describes it.
 
 Sources: Irvin et al. 2019 (CheXpert, https://arxiv.org/abs/1901.07031); Wang et al. 2017 (ChestX-ray14,
 https://arxiv.org/abs/1705.02315); Flanders et al. 2020 (https://doi.org/10.1148/ryai.2020190211).
@@ -164,7 +164,7 @@ def make_label_set(table: Any) -> LabelSet:
 
 
 def get_label_set(text: str) -> LabelSet:
-    """The built-in label set of that name, or the one of a JSON or YAML file.
+    """The built-in label set of that name, or the one of a JSON file.
 
     Raises:
         InputError: no such name or file, or what `make_label_set` refuses; one line that names --label_set.
@@ -220,20 +220,10 @@ def _tell(label_set: LabelSet, other: LabelSet) -> str:
 
 def _read(path: pathlib.Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in (".yaml", ".yml"):
-            import yaml
-
-            try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise InputError(f"is not valid YAML ({' '.join(str(error).split())})") from error
-        return json.loads(text)
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"is not valid JSON ({error})") from error
 
 

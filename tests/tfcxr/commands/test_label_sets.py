@@ -70,16 +70,16 @@ def test_statistics_of_nih14(root, tmp_path):
 def test_gan_synthetic_set_and_classifier_of_nih14(root, tmp_path, capsys):
     run, synthetic, model = tmp_path / "gan", tmp_path / "synthetic", tmp_path / "model"
     tiny = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--total_kimg=0.016", "--tick_kimg=0.016"]
-    assert call(train_gan, f"--records={root / 'nih'}", f"--run_dir={run}", *tiny, "--features=none") == 0
+    assert call(train_gan, f"--records={root / 'nih'}", f"--run_dir={run}", *tiny) == 0
     generator = loading.load(run)
     assert generator.label_set == NIH and generator.network.num_labels == 15
     allowed = [f"--run_dir={run}", "--allow_untrained"]
     flags = ["--label_version=multilabel", "--label_source=records", "--num_images=20"]
     assert call(generate, *allowed, *flags, f"--output_dir={synthetic}") == 0
     assert records.load_info(synthetic).label_set == NIH
-    assert call(export_model, *allowed, f"--output_dir={tmp_path / 'export'}", "--version=1") == 0
-    assert loading.load(tmp_path / "export/1").label_set == NIH
-    assert (tmp_path / "export/1/assets/label_names.txt").read_text().split("\n")[:-1] == list(NIH.labels)
+    assert call(export_model, *allowed, f"--output_dir={tmp_path / 'export'}") == 0
+    assert loading.load(tmp_path / "export").label_set == NIH
+    assert (tmp_path / "export/assets/label_names.txt").read_text().split("\n")[:-1] == list(NIH.labels)
 
     small = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch_size=8", "--variant=plain"]
     small += ["--stage2_epochs=1", "--labels=Effusion,Pneumothorax"]
@@ -92,8 +92,8 @@ def test_gan_synthetic_set_and_classifier_of_nih14(root, tmp_path, capsys):
     for command, arguments in (
         (train_baseline, [*other, f"--extra_records={synthetic}", *small, f"--run_dir={tmp_path / 'x'}"]),
         (generate, [*allowed, *flags, f"--label_records={root / 'chexpert'}", f"--output_dir={tmp_path / 'y'}"]),
-        (train_gan, [*other, f"--warm_start={run}", *tiny, "--features=none", f"--run_dir={tmp_path / 'z'}"]),
-        (train_gan, [*other, f"--run_dir={run}", *tiny, "--features=none"]),
+        (train_gan, [*other, f"--warm_start={run}", *tiny, f"--run_dir={tmp_path / 'z'}"]),
+        (train_gan, [*other, f"--run_dir={run}", *tiny]),
     ):
         assert call(command, *arguments) == 2
         error = capsys.readouterr().err
