@@ -97,6 +97,7 @@ def audit_privacy(
     train_set = data.RecordSet(train, flag="--train")
     resolution = train_set.info.resolution
     synthetic_set = data.RecordSet(synthetic, flag="--synthetic", resolution=resolution)
+    synthetic_set.refuse_other_labels(train_set.info.label_set, f"--train={train}")
     holdout_set = data.RecordSet(holdout or train, flag="--holdout", resolution=resolution)
     warnings = _check_sets(synthetic_set, train_set, split, holdout_set, holdout_split)
     sets = {

@@ -65,6 +65,7 @@ def find_neighbours(
     synthetic_set = data.RecordSet(synthetic, flag="--synthetic")
     resolution = synthetic_set.info.resolution
     real_set = data.RecordSet(real, flag="--real", resolution=resolution)
+    real_set.refuse_other_labels(synthetic_set.info.label_set, f"--synthetic={synthetic}")
     available, searched = synthetic_set.num_examples(synthetic_split), real_set.num_examples(split)
     number = available if num_images is None else num_images
     if not 0 < number <= available:
@@ -138,7 +139,7 @@ def _describe(record_set: data.RecordSet, split: str, positions: np.ndarray | No
     """Id, patient and labels of images of a split: [N, (id, patient, labels)]."""
     rows = manifest.read_rows(record_set.info, split, ["id", "patient"])
     codes = combinations.encode(record_set.labels(split)["vector"])
-    rows["labels"] = [combinations.format_code(code) for code in codes]
+    rows["labels"] = [combinations.format_code(code, record_set.info.labels) for code in codes]
     return rows if positions is None else rows.iloc[positions].reset_index(drop=True)
 
 
