@@ -1,7 +1,5 @@
 """Flags of the programs that read label tables and build records."""
 
-from collections.abc import Collection
-
 from absl import flags
 
 from flags import common
@@ -71,19 +69,6 @@ def define_data_set(fv: flags.FlagValues) -> None:
         "radiographs, '(person\\d+|(NORMAL2-)?IM-\\d+)'",
         flag_values=fv,
     )
-
-
-def read_label_set(fv: flags.FlagValues, pending: Collection[str] = ()) -> labels.LabelSet:
-    """The label set that --label_set names, else that of the data set.
-
-    `pending` are flags that name what other programs have yet to make; the label set of records not made yet is taken
-    to be the default. Raises InputError if there is no such set.
-    """
-    from tfrecords_builder import readers
-
-    if fv.label_set:
-        return labels.get_label_set(fv.label_set)
-    return labels.DEFAULT if "data_dir" in pending else readers.choose_label_set(fv.dataset, fv.data_dir)
 
 
 def define_dataset_name(fv: flags.FlagValues) -> None:

@@ -101,7 +101,7 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
     if fv.hash_patient_ids:
         build_plan.read_salt(fv.salt_file)
-    label_set = records.read_label_set(fv, pending)
+    label_set = readers.find_label_set(fv.label_set, fv.dataset, None if "data_dir" in pending else fv.data_dir)
     own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
     if fv.label_version not in benchmark_settings.SETTINGS:
         labels.get_label_version(fv.label_version, own, label_set)
@@ -120,9 +120,9 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
 
 
 def _options(fv: flags.FlagValues) -> "build_plan.Options":
-    from tfrecords_builder import build_plan, labels
+    from tfrecords_builder import build_plan, labels, readers
 
-    label_set = records.read_label_set(fv)
+    label_set = readers.find_label_set(fv.label_set, fv.dataset, fv.data_dir)
     return build_plan.Options(
         dataset=fv.dataset,
         data_dir=fv.data_dir,

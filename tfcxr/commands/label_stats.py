@@ -13,7 +13,6 @@ from collections.abc import Collection
 from absl import flags
 
 from flags import app, stats
-from flags import records as flags_of_records
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -29,7 +28,7 @@ def main(fv: flags.FlagValues) -> None:
     start = time.monotonic()
     check(fv)
     files.refuse_source(fv.output_dir, fv.data_dir)
-    label_set = flags_of_records.read_label_set(fv)
+    label_set = readers.find_label_set(fv.label_set, fv.dataset, fv.data_dir)
     own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
     versions = counting.get_versions(fv.label_versions, own, label_set)
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
@@ -84,7 +83,7 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
 
     if (fv.split_policy == "lists") != bool(fv.split_lists):
         raise InputError("--split_policy=lists and --split_lists need each other; give both or neither")
-    label_set = flags_of_records.read_label_set(fv, pending)
+    label_set = readers.find_label_set(fv.label_set, fv.dataset, None if "data_dir" in pending else fv.data_dir)
     own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
     counting.get_versions(fv.label_versions, own, label_set)
     columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, label_set=label_set)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet, get_label_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -35,6 +35,7 @@ __all__ = [
     "choose_columns",
     "choose_label_set",
     "explain_missing",
+    "find_label_set",
     "hash_ids",
     "index_shard",
     "locate",
@@ -115,6 +116,16 @@ def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
 
     return records.load_info(data_dir).label_set
+
+
+def find_label_set(name: str | None, dataset: str, data_dir: str | os.PathLike | None) -> LabelSet:
+    """The label set of that name or file, else, if there is no name, that of the data set.
+
+    Without a folder, as of records that have yet to be made, it is the default. Raises InputError if there is no such set.
+    """
+    if name:
+        return get_label_set(name)
+    return DEFAULT if data_dir is None else choose_label_set(dataset, data_dir)
 
 
 def _module(dataset: str) -> Any:
