@@ -121,7 +121,8 @@ def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
 def find_label_set(name: str | None, dataset: str, data_dir: str | os.PathLike | None) -> LabelSet:
     """The label set of that name or file, else, if there is no name, that of the data set.
 
-    Without a folder, as of records that have yet to be made, it is the default. Raises InputError if there is no such set.
+    Without a folder, as of records that have yet to be made, it is the default. Raises InputError if there is no such
+    set.
     """
     if name:
         return get_label_set(name)
