@@ -40,8 +40,9 @@ def locate(table: Table) -> np.ndarray:
                 found[i] = path
     alike = _Alike(listings)
     for base, drop in table.bases:
-        for i in np.flatnonzero(found == ""):
-            found[i] = alike.find(f"{base}{os.sep}{ids[i].split('/', drop)[-1]}", str(base))
+        place = str(base)
+        for i in np.flatnonzero(found == "").tolist():
+            found[i] = alike.find(f"{place}/{ids[i].split('/', drop)[-1]}", place)
     absent = np.flatnonzero(found == "")
     if table.search and len(absent):
         _search(table.search, ids, absent, found)
@@ -79,19 +80,20 @@ class _Alike:
         if name in self._listings[folder]:
             return name
         if folder not in self._names:
-            names: defaultdict[str, list[str]] = defaultdict(list)
+            keyed: defaultdict[str, list[str]] = defaultdict(list)
             for each in self._listings[folder]:
-                folded, *stem = _keys(each)
-                names[folded].append(each)
-                for key in stem:
-                    names[f"{key}/"].append(each)  # no file's name ends so
-            self._names[folder] = names
-        same = self._names[folder].get(_fold(name)) or self._names[folder].get(f"{_fold(name)}/") or ()
+                folded, *stems = _keys(each)
+                keyed[folded].append(each)
+                for stem in stems:
+                    keyed[f"{stem}/"].append(each)  # no file's name ends so
+            self._names[folder] = dict(keyed)
+        names, key = self._names[folder], _fold(name)
+        same = names.get(key) or names.get(f"{key}/") or ()
         return same[0] if len(same) == 1 else ""
 
 
 def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def _search(root: pathlib.Path, ids: Sequence[str], absent: np.ndarray, found: np.ndarray) -> None:
