@@ -114,7 +114,16 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "crops, whose features are computed at every step",
         flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_integer("stage2_epochs", 10, "epochs of the whole network", lower_bound=1, flag_values=fv)
+    flags.DEFINE_enum(
+        "stage1_solver", "sgd", choices.STAGE1_SOLVERS,
+        "how stage 1 finds the head; logistic: the optimum of an L2-regularised logistic regression, the strength "
+        "chosen by cross-validation between training patients, in place of --stage1_epochs; with --flip of both forms",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "stage2_epochs", 10, "epochs of the whole network; 0: the head alone (linear probe)", lower_bound=0,
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_float(
         "learning_rate", None, "of stage 2; default: the variant's (0.001 or 0.0001)", lower_bound=1e-9, flag_values=fv
     )

@@ -159,6 +159,9 @@ POSITIVES = ("image", "patient")
 # What the baseline's first stage sees of the images: their centre, so that features are computed once, or random crops.
 STAGE1_CROPS = ("centre", "random")
 
+# How its first stage finds the head: by steps of SGD, or as the optimum of a logistic regression.
+STAGE1_SOLVERS = ("sgd", "logistic")
+
 # What else --weights may name.
 WEIGHT_FORMS = (
     "an .h5, .weights.h5 or .keras file, a SavedModel, a PyTorch .pth file (se_resnet50, efficientnet_lite0) or a run "

@@ -178,6 +178,38 @@ def test_random_crops_of_stage_1_are_others_each_time(records, run_dir, head_run
     assert rows[0]["validation/loss"] == pytest.approx(others[0]["validation/loss"], abs=0.2)
 
 
+PROBE = ["--stage1_solver=logistic", "--stage2_epochs=0", "--flip"]
+
+
+def test_a_linear_probe_changes_the_head_alone_and_resumes(records, run_dir, synthetic, tmp_path, monkeypatch, capsys):
+    flags = [f"--init_from={run_dir}", *PROBE, f"--extra_records={synthetic}"]
+    assert train(records, tmp_path / "whole", *flags) == 0
+    # 40 images and as many extra ones, each also mirrored.
+    assert "head: logistic regression of 160 feature vectors, C " in capsys.readouterr().out
+    rows = json.loads((tmp_path / "whole/history.json").read_text())
+    assert [(row["phase"], row["step"]) for row in rows] == [("head", 1)]
+    assert rows[0]["train/accuracy"] >= 0.5
+    before, after = weights_of(run_dir), weights_of(tmp_path / "whole")
+    changed = {name for name, value in after.items() if not np.array_equal(before[name], value)}
+    assert changed and all("head" in name for name in changed)
+    with monkeypatch.context() as patch:
+        stopping.stop_after(patch, 1)
+        assert train(records, tmp_path / "stopped", *flags) == 143
+    assert train(records, tmp_path / "stopped", *flags) == 0
+    for name, value in weights_of(tmp_path / "stopped").items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+def test_a_linear_probe_of_labels(records, run_dir, tmp_path, capsys):
+    flags = [f"--init_from={run_dir}", *PROBE, "--multilabel", "--class_weights"]
+    assert train(records, tmp_path / "run", *flags) == 0
+    assert (
+        "head: logistic regression of 80 feature vectors, C No Finding 1e-05, Pneumothorax " in capsys.readouterr().out
+    )
+    (row,) = json.loads((tmp_path / "run/history.json").read_text())
+    assert row["validation/roc_auc"] == pytest.approx(1)
+
+
 def test_damage_met_while_the_head_is_trained_is_one_line(records, run_dir, tmp_path, capsys):
     folder = fakes.make_records(tmp_path / "set", resolution=16, per_class=20)
     for path in folder.glob("*train*tfrecord-*"):
@@ -229,6 +261,8 @@ def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
     (["--backbone=densenet121"], "--image_size=16: densenet121 needs at least 32 px"),
     (["--init_from=nowhere"], "is not a run folder"),
     (["--variant=best"], "variant"),
+    (["--stage2_epochs=0"], "--stage2_epochs=0: trains the head alone, which needs"),
+    (["--stage1_solver=logistic", "--stage1_crops=random"], "--stage1_solver=logistic: is for features that are"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(records, tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))

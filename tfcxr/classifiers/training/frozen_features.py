@@ -67,6 +67,10 @@ class FrozenFeatures:
         self._done += len(rows)
         return self._done < len(self._drawn)
 
+    def all(self) -> np.ndarray:
+        """The features of each draw, float32 [D, F], when all have been computed."""
+        return self._features[self._places]
+
     def batches(self, draws: np.ndarray, labels: Mapping[str, np.ndarray]) -> tf.data.Dataset:
         """Batches of draws, when all features have been computed.
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfcxr import metrics
 from tfcxr.classifiers import inference
-from tfcxr.classifiers.training import loop, losses
+from tfcxr.classifiers.training import linear_head, loop, losses
 
 Curves = Sequence[tuple[str, str]]  # (number of a history row, its name in the picture)
 
@@ -41,6 +41,19 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def measure_row(self, outputs: inference.Outputs) -> dict[str, float | None]:
         """What an evaluation on the validation fold adds to the history; "select/source" chooses the weights."""
+
+    @abc.abstractmethod
+    def fit_head(
+        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """The best linear head, see linear_head: kernel, bias, and the inverse strength of its penalty in words.
+
+        Args:
+            features: float32 [N, F].
+            labels: "class" int64 [N] and "vector" [N, L].
+            groups: of images of one patient, [N].
+            balanced: whether classes, or the values of a label, count alike.
+        """
 
     @abc.abstractmethod
     def describe(self, row: Mapping[str, Any]) -> str:
@@ -82,6 +95,15 @@ class Classes(Objective):
             **loop.recalls_by_name(outputs, self.names, "validation"),
             "select/source": metrics.finite(accuracy),
         }
+
+    def fit_head(
+        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """Multinomial logistic regression."""
+        kernel, bias, strength = linear_head.fit_classes(
+            features, labels["class"], groups, num_classes=len(self.names), balanced=balanced
+        )
+        return kernel, bias, f"{strength:g}"
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Balanced accuracy and recalls."""
@@ -141,6 +163,14 @@ class Labels(Objective):
             **{f"validation/roc_auc/{name}": metrics.finite(each) for name, each in zip(self.names, auc, strict=True)},
             "select/source": float(auc[both].mean()),
         }
+
+    def fit_head(
+        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """A logistic regression for each label."""
+        members = labels["vector"][:, self._columns] > 0.5
+        kernel, bias, strengths = linear_head.fit_labels(features, members, groups, balanced=balanced)
+        return kernel, bias, ", ".join(f"{name} {c:g}" for name, c in zip(self.names, strengths, strict=True))
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Mean and single ROC-AUCs."""

@@ -1,10 +1,10 @@
 """The baseline ("No Alignment"): a classifier fine-tuned on labelled records in two stages.
 
-Stage 1 trains the head on frozen features, computed once unless random crops are asked for; stage 2 trains the whole
-network. The four variants differ in the learning rate of the layers and its schedule. The records may be cut down to a
-few images of each class, to fine-tune a classifier of synthetic images, or mixed with others, such as synthetic ones.
-Of records without classes (label version multilabel), or where that is wanted, the network learns which of the
-labels an image has.
+Stage 1 trains the head on frozen features, computed once unless random crops are asked for, by SGD or to the optimum of
+a logistic regression; stage 2 trains the whole network. The four variants differ in the learning rate of the layers and
+its schedule. The records may be cut down to a few images of each class, to fine-tune a classifier of synthetic images,
+or mixed with others, such as synthetic ones. Of records without classes (label version multilabel), or where that is
+wanted, the network learns which of the labels an image has.
 """
 
 import dataclasses
@@ -47,7 +47,8 @@ class BaselineConfig:
         batch_size: images per step.
         stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
         stage1_crops: one of choices.STAGE1_CROPS: what of the images stage 1 sees.
-        stage2_epochs: of the whole network.
+        stage1_solver: one of choices.STAGE1_SOLVERS: logistic takes one step, to the optimum, whatever stage1_epochs.
+        stage2_epochs: of the whole network; 0 for a linear probe.
         optimizer: of stage 2, one of choices.OPTIMIZERS. Adam has the variant's rates and schedule, and no decay.
         learning_rate: of stage 2; None for the variant's.
         samples_per_epoch: an epoch has no more images than so many; None for all.
@@ -79,6 +80,7 @@ class BaselineConfig:
     batch_size: int = 32
     stage1_epochs: int = 2
     stage1_crops: str = "centre"
+    stage1_solver: str = "sgd"
     stage2_epochs: int = 10
     optimizer: str = "sgd"
     learning_rate: float | None = None
@@ -103,6 +105,11 @@ def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
         raise InputError("--labelled_fraction: chooses the images in another way than --labelled_per_class; give one")
     if config.duplicate_control and not extra_records:
         raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
+    begins_at_random = config.weights == "none" and not config.init_from
+    if config.stage2_epochs == 0 and (begins_at_random or (config.stage1_solver == "sgd" and not config.stage1_epochs)):
+        raise InputError("--stage2_epochs=0: trains the head alone, which needs --stage1_epochs and first weights")
+    if config.stage1_solver == "logistic" and config.stage1_crops != "centre":
+        raise InputError("--stage1_solver=logistic: is for features that are computed once; leave out --stage1_crops")
 
 
 class Baseline:
@@ -212,7 +219,9 @@ class Baseline:
 
     @property
     def _stage1_steps(self) -> int:
-        return 0 if self._skips_stage1 else self.config.stage1_epochs * self._steps_per_epoch
+        if self._skips_stage1:
+            return 0
+        return 1 if self.config.stage1_solver == "logistic" else self.config.stage1_epochs * self._steps_per_epoch
 
     def _stage1(self) -> loop.Phase:
         steps = self._stage1_steps
@@ -224,6 +233,8 @@ class Baseline:
             weight_decay=_STAGE1_DECAY,
         )
         phase = self._phase("head", steps, optimizer, train_backbone=False, seed=self.config.seed)
+        if self.config.stage1_solver == "logistic":
+            return self._as_logistic_regression(phase)
         return self._on_frozen_features(phase) if self.config.stage1_crops == "centre" else phase
 
     def _stage2(self) -> loop.Phase:
@@ -321,6 +332,62 @@ class Baseline:
             return features.batches((firsts[:, None, None] + shares).reshape(-1, shares.shape[1]), labels)
 
         return dataclasses.replace(phase, stream=stream, prepare=lambda: make()[0].compute_part())
+
+    def _as_logistic_regression(self, phase: loop.Phase) -> loop.Phase:
+        """Stage 1 as one step, whose preparation sets the head: what it logs is of the images it was fitted to."""
+        sets = [self.record_set, *([self._extra.record_set] if self._extra else [])]
+        number = sum(self._images_per_epoch.values())
+
+        @functools.cache
+        def make() -> tuple[frozen_features.FrozenFeatures, np.ndarray]:
+            rows = data.training_rows(
+                self.record_set,
+                number=number,
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                only=self._only,
+                extra=self._extra,
+            )
+            flips = (False, True) if self.config.flip else (False,)
+            flipped = np.repeat(flips, len(rows))
+            rows = np.tile(rows, len(flips))
+            return frozen_features.FrozenFeatures(self.classifier, sets, rows, flipped), rows
+
+        def labels() -> dict[str, np.ndarray]:
+            rows = make()[1]
+            found = {name: [each.labels("train")[name] for each in sets] for name in ("class", "vector")}
+            return {name: np.concatenate(values)[rows] for name, values in found.items()}
+
+        def prepare() -> bool:
+            features, rows = make()
+            if features.compute_part():
+                return True
+            patients = [
+                np.where(names == "", [f"{k} {i}" for i in range(len(names))], names)
+                for k, names in enumerate(each.patients("train") for each in sets)
+            ]
+            balanced = self.config.balanced or self.config.class_weights
+            kernel, bias, strength = self._objective.fit_head(
+                features.all(), labels(), np.concatenate(patients)[rows], balanced=balanced
+            )
+            print(f"head: logistic regression of {len(rows)} feature vectors, C {strength}", flush=True)
+            for variable, value in zip(self.classifier.head.trainable_variables, (kernel, bias), strict=True):
+                variable.assign(value)
+            return False
+
+        def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+            del first  # there is one batch
+            draws = np.arange(len(make()[1]))[np.newaxis]
+            own = list(strategies.own_shares(context))
+            shares = np.array_split(draws, context.num_replicas_in_sync, axis=1)
+            batches = [make()[0].batches(shares[share], labels()) for share in own]
+            return functools.reduce(lambda a, b: a.concatenate(b), batches)
+
+        def step(batch):
+            logits = self.classifier.classify(batch["features"], "source")
+            return {"loss": self._objective.loss(logits, batch), "accuracy": self._objective.accuracy(logits, batch)}
+
+        return dataclasses.replace(phase, stream=stream, step=step, prepare=prepare, eval_every=1)
 
     def _validate(self, run: inference.SplitRunner, step: int) -> inference.Outputs:
         """Outputs for the validation images after a step; in stage 1, of features that are computed once."""
