@@ -123,6 +123,15 @@ def make_folder_set(
     return root
 
 
+def make_kermany(folder: pathlib.Path, *, num_patients: int = 15, size: int = 24) -> pathlib.Path:
+    """Writes a folder for each class, with names as Kermany's; so many patients of each; returns `folder`."""
+    root = pathlib.Path(folder)
+    for patient in range(num_patients):
+        _save(root / f"NORMAL/IM-{patient:04}-0001.png", draw(("No Finding",), size, patient))
+        _save(root / f"PNEUMONIA/person{patient}_virus_1.png", draw(("Pneumonia",), size, 100 + patient))
+    return root
+
+
 def make_records(
     folder: pathlib.Path,
     *,

@@ -37,14 +37,27 @@ def _summarise(compared: Mapping[Cell, Compared]) -> list[str]:
     gains = [row.gain for cell, row in compared.items() if row.gain and cell.method not in UNADAPTED]
     helped = [row.gain for cell, row in compared.items() if row.gain and cell.method == NONE]
     return [
-        *_tally(leads, "classifier trained otherwise", "the one trained on the target's own images"),
-        *_tally(helped, "pretrained or mixed classifier", "the one of the last set's images alone"),
-        *_tally(gains, "adapted classifier", "the one without adaptation"),
+        *_tally(
+            leads,
+            "classifier trained otherwise",
+            "classifiers trained otherwise",
+            "the one trained on the target's own images",
+        ),
+        *_tally(
+            helped,
+            "pretrained or mixed classifier",
+            "pretrained or mixed classifiers",
+            "the one of the last set's images alone",
+        ),
+        *_tally(gains, "adapted classifier", "adapted classifiers", "the one without adaptation"),
     ]
 
 
-def _tally(differences: Sequence[Estimate], name: str, other: str) -> list[str]:
-    """How many of the classifiers called `name` differ from the `other` one; no sentence if there are none."""
+def _tally(differences: Sequence[Estimate], name: str, names: str, other: str) -> list[str]:
+    """How many of the classifiers called `names`, one alone `name`, differ from the `other` one.
+
+    No sentence if there are none.
+    """
     better = sum(each.shown and each.value > 0 for each in differences)
     worse = sum(each.shown and each.value < 0 for each in differences)
     if not differences:
@@ -52,7 +65,7 @@ def _tally(differences: Sequence[Estimate], name: str, other: str) -> list[str]:
     if len(differences) > 1:
         verb = "is" if better == 1 else "are"
         return [
-            f"In short: of the {len(differences)} {name}s, {better} {verb} better than {other} and {worse} worse, by "
+            f"In short: of the {len(differences)} {names}, {better} {verb} better than {other} and {worse} worse, by "
             f"more than chance explains; for {len(differences) - better - worse} the difference may be chance."
         ]
     if better or worse:
@@ -81,7 +94,11 @@ def _tell_target(
         lead = compared[cell].lead if cell in compared else None
         told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
         gain = compared[cell].gain if cell in compared else None
-        told += _tell_difference(gain, "the one of the last set's images alone") if gain else ""
+        told += (
+            _tell_difference(gain, "the one of the last set's images alone").replace("; that", "; it", 1)
+            if gain
+            else ""
+        )
         said.append(
             f"the classifier trained on {where}{variant} has a {name_score(rows[cell])} of "
             f"{_accuracy(cell, known, compared)}{_tell_labels(rows[cell])}{told}."

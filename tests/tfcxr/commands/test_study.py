@@ -275,8 +275,10 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
         assert app.run(digits.main, digits.define_flags, ["digits", f"--output_dir={folder}"]) == 0
         data, more = [f"{name}:{folder / name}" for name in ("source", "target")], [f"{folder}/versions.json"]
         capsys.readouterr()
+    if preset == "kermany":
+        data = [f"kermany:{fakes.make_kermany(tmp_path / 'kermany')}"]
     for name in re.findall(r"^--records=(\S+):", text, re.MULTILINE):
-        if f"--phantom={name}:" not in text and preset != "digits":
+        if f"--phantom={name}:" not in text and preset not in ("digits", "kermany"):
             layouts[name.split("-")[0]](tmp_path / name, num_patients=5)
             data.append(f"{name}:{tmp_path / name}")
             if name.endswith("-ap"):
@@ -288,8 +290,8 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     jobs, cells = (int(number) for number in re.search(r"(\d+) jobs: .* (\d+) cells", out).groups())
     expected = {
-        "phantom": (17, 6), "digits": (28, 13), "phantom_adaptation": (64, 30), "nih_small": (47, 18),
-        "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
+        "phantom": (17, 6), "digits": (28, 13), "kermany": (108, 51), "phantom_adaptation": (64, 30),
+        "nih_small": (47, 18), "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
         "thesis_5_9": (37, 24), "thesis_5_10": (28, 12), "thesis_5_11": (12, 4), "thesis_5_12": (12, 4),
         "thesis_5_13": (20, 8), "thesis_5_14": (12, 4),
     }  # fmt: skip
