@@ -22,7 +22,7 @@ from tfcxr.gan import loading
 from tfcxr.gan.training import fidelity_measurement, state
 from tfcxr.gan.training import train_gan as train_gan_lib
 from tfcxr.training import checkpoints, controller
-from tfrecords_builder import files
+from tfrecords_builder import files, labels
 
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--tick_kimg=0.1", "--mirror", "--ema_rampup=0.5"]
 DECAY = "--lr_decay_kimg=0.1"
@@ -402,7 +402,7 @@ def test_presets_hold_valid_settings(preset, tmp_path):
     train_gan.define_flags(fv)
     fv(["train-gan", f"--flagfile={app.PRESETS / preset}", f"--records={tmp_path}", f"--run_dir={tmp_path}"])
     assert fv.resolution is not None
-    config = train_gan._config(fv, fv.resolution)
+    config = train_gan._config(fv, fv.resolution, labels.DEFAULT)
     reference = preset.startswith("reference/")
     assert (config.step.loss, config.network.init) == (
         ("wgan_gp", "reference") if reference else ("logistic_r1", "calm")

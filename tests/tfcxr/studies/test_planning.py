@@ -138,7 +138,8 @@ def test_files_count_by_their_content_wherever_they_lie(tmp_path):
 # Flags of free text that are no paths. A flag that names a file or folder is made by the functions of flags.common,
 # by which a study knows that its content counts; it does not belong here.
 TEXTS = {
-    "uncertain", "label_version", "dataset_name", "beam_options", "labels", "batch_sizes", "learning_rates", "augment",
+    "uncertain", "label_version", "dataset_name", "patient_pattern", "beam_options", "labels", "batch_sizes",
+    "learning_rates", "augment",
 }  # fmt: skip
 
 
