@@ -24,8 +24,14 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "image_size", 224, "side in pixels of what the network sees; images are resized to 8/7 of it, then cropped",
+        "image_size", 224, "side in pixels of what the network sees; see --framing",
         lower_bound=8, upper_bound=1024, flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "framing", "crop", choices.FRAMINGS,
+        "what the network sees of an image: crop: the centre, 7/8 of width and height (at random while training); "
+        "whole: all of it, which keeps the margins of the lungs, and has no random shift while training",
+        flag_values=fv,
     )  # fmt: skip
     common.define_path(
         fv, "weights",

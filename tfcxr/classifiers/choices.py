@@ -156,6 +156,9 @@ PRETRAINING_OPTIMIZERS = {
 # Of what the two views of a pair are made.
 POSITIVES = ("image", "patient")
 
+# What a classifier sees of an image: the part that is left by a crop, of the centre or at random, or all of it.
+FRAMINGS = ("crop", "whole")
+
 # What the baseline's first stage sees of the images: their centre, so that features are computed once, or random crops.
 STAGE1_CROPS = ("centre", "random")
 

@@ -39,7 +39,7 @@ def compute(
         features = compute_features(classifier, images, path=path)
         return features, classifier.classify(features, path=path)
     crops = preprocessing.NUM_CROPS
-    features = classifier.features(preprocessing.ten_crops(images, size), path=path)
+    features = classifier.features(preprocessing.ten_crops(images, size, classifier.config.framing), path=path)
     logits = classifier.classify(features, path=path)
 
     def log_mean(logarithms: tf.Tensor) -> tf.Tensor:
@@ -54,8 +54,9 @@ def compute(
 
 
 def compute_features(encoder: models.Encoder, images: tf.Tensor, *, path: str = "target") -> tf.Tensor:
-    """Features float32 [N, F] of the centre of images, as `compute` gives them."""
-    return encoder.features(preprocessing.frame(images, encoder.config.image_size), path=path)
+    """Features float32 [N, F] of images as evaluation frames them, as `compute` gives them."""
+    config = encoder.config
+    return encoder.features(preprocessing.frame(images, config.image_size, config.framing), path=path)
 
 
 class ImageModel(tf.keras.Model):

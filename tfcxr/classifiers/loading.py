@@ -26,7 +26,7 @@ KINDS = ("baseline", "dcan")
 ENCODER_KINDS = (*KINDS, "pretrain")
 
 # What was taken for granted before runs recorded it.
-_EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False}
+_EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False, "framing": "crop"}
 
 
 def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:
@@ -232,6 +232,7 @@ def _model_config(
         label_version=info.label_version,
         resolution=info.resolution,
         image_size=settings.image_size,
+        framing=settings.framing,
         backbone=settings.backbone,
         stem=settings.stem,
         dtype=settings.dtype,
@@ -295,7 +296,7 @@ def _load_start(path: str | os.PathLike, flag: str, config: models.ModelConfig) 
         network = load_encoder_network(path)
     except InputError as error:
         raise InputError(f"{flag}={error}") from error
-    for name in ("image_size", "stem"):
+    for name in ("image_size", "framing", "stem"):
         was, now = getattr(network.config, name), getattr(config, name)
         if was != now:
             print(f"note: {flag}={path}: was trained with --{name}={was}, here it is {now}", flush=True)

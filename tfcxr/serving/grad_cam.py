@@ -60,7 +60,8 @@ def make_explainer(classifier: models.Classifier, path: str = "target") -> Calla
 
     @tf.function
     def explain(images: tf.Tensor, class_id: tf.Tensor) -> tf.Tensor:
-        normalised = classifier.normalise(preprocessing.frame(images, classifier.config.image_size))
+        config = classifier.config
+        normalised = classifier.normalise(preprocessing.frame(images, config.image_size, config.framing))
         maps = attended(normalised, path=path) if is_attended else body(normalised, training=False)
 
         def classify(maps: tf.Tensor) -> tf.Tensor:
@@ -71,9 +72,11 @@ def make_explainer(classifier: models.Classifier, path: str = "target") -> Calla
     return explain
 
 
-def cropped_part(image_size: int, shown: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """What the centre crop of evaluation leaves of `shown`: left, right, top and bottom, in the same unit."""
-    side = preprocessing.framed_size(image_size)
+def cropped_part(
+    image_size: int, framing: str, shown: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """What evaluation's framing leaves of `shown`: left, right, top and bottom, in the same unit."""
+    side = preprocessing.framed_size(image_size, framing)
     start = (side - image_size) // 2
     low, high = start / side, (start + image_size) / side
     left, right, top, bottom = shown

@@ -101,9 +101,9 @@ def check_same(file: pathlib.Path, classifier: models.Classifier) -> float:
     return difference
 
 
-def framing_matrix(resolution: int, image_size: int) -> np.ndarray:
+def framing_matrix(resolution: int, image_size: int, framing: str) -> np.ndarray:
     """float32 [S, R] such that matrix @ image @ transposed matrix is preprocessing.frame of a square image [R, R]."""
-    side = preprocessing.framed_size(image_size)
+    side = preprocessing.framed_size(image_size, framing)
     start = (side - image_size) // 2
     columns = image_ops.resize(tf.eye(resolution)[..., tf.newaxis], side, resolution)[..., 0]
     return columns[start : start + image_size].numpy()
@@ -111,7 +111,8 @@ def framing_matrix(resolution: int, image_size: int) -> np.ndarray:
 
 def _at_one_size(classifier: models.Classifier):
     """The signature image_tensor for images of the records' resolution, of operations that ONNX has."""
-    constants = framing_matrix(classifier.config.resolution, classifier.config.image_size)
+    config = classifier.config
+    constants = framing_matrix(config.resolution, config.image_size, config.framing)
 
     def image_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
         matrix = tf.constant(constants)  # made outside, it would become an input of the graph

@@ -174,7 +174,7 @@ class _Overlays:
     ):
         self._explain = grad_cam.make_explainer(loading.load_network(model_path))
         self._shown, self._thresholds = list(shown), export_classifier.find_thresholds(model_path, config)
-        self._image_size, self._aspect = config["image_size"], aspect
+        self._image_size, self._framing, self._aspect = config["image_size"], config["framing"], aspect
         self._classes, self._folder = config["classes"], folder
 
     def draw(
@@ -197,7 +197,9 @@ class _Overlays:
                 self._folder / names[-1],
                 grey,
                 {f"{self._classes[k]}, {values[k]:.3f}": one for k, one in zip(columns.tolist(), maps, strict=True)},
-                grad_cam.cropped_part(self._image_size, pictures.shown_part(height, width, self._aspect)),
+                grad_cam.cropped_part(
+                    self._image_size, self._framing, pictures.shown_part(height, width, self._aspect)
+                ),
                 "/".join(path.parts[-3:])[-100:],
             )
         return names

@@ -18,7 +18,7 @@ def test_ten_crops_average_probabilities(tmp_path):
     kernel, bias = classifier.head.get_weights()
     classifier.head.set_weights([kernel * 100, bias])
     images = np.stack([r["image"] for r in records.dataset("validation").as_numpy_iterator()])
-    crops = preprocessing.ten_crops(pixel_ranges.uint8_to_unit(images), 16)
+    crops = preprocessing.ten_crops(pixel_ranges.uint8_to_unit(images), 16, "crop")
     by_crop = tf.nn.softmax(classifier(crops)).numpy().reshape(12, 10, 2)
     arguments = {"path": "source", "batch_size": 50}
     outputs = inference.SplitRunner(classifier, records, "validation", ten_crop=True, **arguments)()

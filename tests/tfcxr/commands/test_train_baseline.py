@@ -7,7 +7,9 @@ import pathlib
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import tfcxr
 from flags import app
 from tests import fakes, stopping
 from tfcxr.commands import train_baseline
@@ -28,8 +30,6 @@ def train(records, run_dir, *flags):
 
 def weights_of(run_dir):
     """All weights of the last checkpoint, by name."""
-    import tensorflow as tf
-
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run_dir / "checkpoints")))
     names = [n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n and "save_counter" not in n]
     return {name: reader.get_tensor(name) for name in names}
@@ -201,13 +201,18 @@ def test_a_linear_probe_changes_the_head_alone_and_resumes(records, run_dir, syn
 
 
 def test_a_linear_probe_of_labels(records, run_dir, tmp_path, capsys):
-    flags = [f"--init_from={run_dir}", *PROBE, "--multilabel", "--class_weights"]
+    flags = [f"--init_from={run_dir}", *PROBE, "--multilabel", "--class_weights", "--framing=whole"]
     assert train(records, tmp_path / "run", *flags) == 0
     assert (
         "head: logistic regression of 80 feature vectors, C No Finding 1e-05, Pneumothorax " in capsys.readouterr().out
     )
     (row,) = json.loads((tmp_path / "run/history.json").read_text())
     assert row["validation/roc_auc"] == pytest.approx(1)
+    model, images = tfcxr.load_classifier(tmp_path / "run"), np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
+    network = model.classifier
+    assert network.config.framing == "whole"
+    expected = tf.sigmoid(network(tf.constant(images), path="target", training=False))
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
 
 
 def test_damage_met_while_the_head_is_trained_is_one_line(records, run_dir, tmp_path, capsys):
@@ -274,8 +279,6 @@ def test_bad_input_is_one_line(records, tmp_path, capsys, monkeypatch, flags, me
 
 
 def test_weights_of_another_architecture_are_refused(records, tmp_path, capsys):
-    import tensorflow as tf
-
     path = tmp_path / "other.h5"
     tf.keras.Sequential([tf.keras.Input([3]), tf.keras.layers.Dense(2)]).save_weights(path)
     assert train(records, tmp_path / "run", f"--weights={path}") == 2

@@ -55,7 +55,7 @@ def test_explainer_looks_at_the_last_feature_map(is_dcan):
     assert heat.any()
 
     # The head sees the mean of the map only, so the weights are the gradient with respect to the pooled features / 16.
-    framed = preprocessing.frame(tf.constant(images), 64)
+    framed = preprocessing.frame(tf.constant(images), 64, "crop")
     features = classifier.features(framed)
     with tf.GradientTape() as tape:
         tape.watch(features)
@@ -78,7 +78,8 @@ def test_overlay_is_hot_where_the_map_is(tmp_path):
     picture = np.full((60, 90), 0.5)
     heat = np.zeros([4, 4])
     heat[0, 0] = 1
-    part = grad_cam.cropped_part(32, (0, 90, -15, 75))  # of the picture padded to a square
+    assert grad_cam.cropped_part(32, "whole", (0, 90, -15, 75)) == (0, 90, -15, 75)
+    part = grad_cam.cropped_part(32, "crop", (0, 90, -15, 75))  # of the picture padded to a square
     np.testing.assert_allclose(part, (90 * 2 / 37, 90 * 34 / 37, -15 + 90 * 2 / 37, -15 + 90 * 34 / 37))
     grad_cam.draw_overlay(tmp_path / "a.png", picture, {"A, 0.9": heat}, part, "a $ name")
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)

@@ -8,10 +8,11 @@ from tfcxr.classifiers.networks import preprocessing
 from tfcxr.serving import onnx_export
 
 
+@pytest.mark.parametrize("framing", ["crop", "whole"])
 @pytest.mark.parametrize(("resolution", "image_size"), [(64, 32), (16, 32), (37, 32)])
-def test_framing_matrix_is_the_framing_of_evaluation(resolution, image_size):
-    matrix = onnx_export.framing_matrix(resolution, image_size)
+def test_framing_matrix_is_the_framing_of_evaluation(resolution, image_size, framing):
+    matrix = onnx_export.framing_matrix(resolution, image_size, framing)
     assert matrix.shape == (image_size, resolution)
     image = np.random.default_rng(0).random((resolution, resolution), np.float32)
-    framed = preprocessing.frame(tf.constant(image[None, ..., None]), image_size)[0, ..., 0]
+    framed = preprocessing.frame(tf.constant(image[None, ..., None]), image_size, framing)[0, ..., 0]
     np.testing.assert_allclose(matrix @ image @ matrix.T, framed, atol=1e-6)

@@ -61,7 +61,7 @@ class AdaptationConfig:
         target_prior: class shares of the target: source (taken to be those of the source), estimate (see
             target_prior.estimate), or a JSON file of them. Source images are drawn in these shares, and weighed in the
             classification loss so that classes count as they would without.
-        backbone, stem, image_size, reduction, dtype: see models.ModelConfig.
+        backbone, stem, image_size, framing, reduction, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
         batch_size: source images per step, and as many target images.
@@ -87,6 +87,7 @@ class AdaptationConfig:
     backbone: str = "resnet50"
     stem: str = "imagenet"
     image_size: int = 224
+    framing: str = "crop"
     reduction: int = 16
     dtype: str = "float32"
     weights: str = "imagenet"
@@ -406,6 +407,7 @@ class Adaptation:
                 record_set,
                 batch_size=self.config.batch_size,
                 image_size=self.config.image_size,
+                framing=self.config.framing,
                 balanced=balanced,
                 class_counts=class_counts,
                 flip=self.config.flip,
@@ -451,7 +453,8 @@ class Adaptation:
         for path, records in (("source", self.source), ("target", self.target)):
             count = min(_ATTENTION_IMAGES, records.num_examples("validation"))
             batch = next(iter(data.training_stream(records, "validation", batch_size=count, seed=self.config.seed)))
-            found[path] = preprocessing.frame(pixel_ranges.uint8_to_unit(batch["image"]), self.config.image_size)
+            images = pixel_ranges.uint8_to_unit(batch["image"])
+            found[path] = preprocessing.frame(images, self.config.image_size, self.config.framing)
         return found
 
     def _show_features(

@@ -39,6 +39,7 @@ class ModelConfig:
         multilabel: whether each output is a label with a probability of its own (sigmoid), or the outputs are classes
             whose probabilities sum to 1 (softmax).
         image_size: side of what the backbone sees.
+        framing: one of choices.FRAMINGS: what part of an image that is.
         backbone: one of choices.BACKBONES.
         stem: one of choices.STEMS.
         attention: whether blocks end in domain conditioned channel attention. Without, those of an SE backbone have
@@ -61,10 +62,13 @@ class ModelConfig:
     aspect: str = ""
     contrast: str = ""
     multilabel: bool = False
+    framing: str = "crop"
 
     def __post_init__(self):
         """Raises InputError naming a value that cannot be used."""
         choices.check_backbone(self.backbone, self.image_size, attention=self.attention)
+        if self.framing not in choices.FRAMINGS:
+            raise InputError(f"--framing={self.framing}: must be one of {', '.join(choices.FRAMINGS)}")
         if self.dtype not in choices.DTYPES:
             raise InputError(f"--dtype={self.dtype}: must be one of {', '.join(choices.DTYPES)}")
 

@@ -1,7 +1,7 @@
 """From grey images to what a backbone takes; one framing for training, evaluation and exports.
 
 Training resizes to round(8/7 S) and crops S at random (256 and 224 in the reference); evaluation crops the centre of
-the same size, so that anatomy has one scale in both.
+the same size, so that anatomy has one scale in both. With the framing "whole" both resize to S, and nothing is lost.
 """
 
 from collections.abc import Sequence
@@ -21,28 +21,29 @@ _TORCH_STD = (0.229, 0.224, 0.225)
 _LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
-def framed_size(image_size: int) -> int:
-    """Side to resize to before a crop of `image_size`: round(8/7 S)."""
-    return round(image_size * 8 / 7)
+def framed_size(image_size: int, framing: str) -> int:
+    """Side to resize to before a crop of `image_size`, S: round(8/7 S), or S if the `framing` is whole."""
+    return image_size if framing == "whole" else round(image_size * 8 / 7)
 
 
-def frame(images: tf.Tensor, image_size: int) -> tf.Tensor:
+def frame(images: tf.Tensor, image_size: int, framing: str) -> tf.Tensor:
     """Evaluation framing: resize, then crop the centre.
 
     Args:
         images: floating [N, H, W, 1] in any range.
         image_size: S.
+        framing: one of choices.FRAMINGS.
 
     Returns:
         float32 [N, S, S, 1] in the same range.
     """
-    side = framed_size(image_size)
+    side = framed_size(image_size, framing)
     start = (side - image_size) // 2
     resized = image_ops.resize(images, side, side)
     return resized[:, start : start + image_size, start : start + image_size]
 
 
-def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
+def ten_crops(images: tf.Tensor, image_size: int, framing: str) -> tf.Tensor:
     """Framing of 10-crop evaluation: resize, then crop the four corners and the centre, and mirror each of them.
 
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012, section 4.1.
@@ -50,12 +51,13 @@ def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
     Args:
         images: floating [N, H, W, 1] in any range.
         image_size: S.
+        framing: one of choices.FRAMINGS; five of the crops of the whole image are the same.
 
     Returns:
         float32 [10 N, S, S, 1] in the same range; the ten of an image follow each other: top left, top right, bottom
         left, bottom right, centre, then the mirrored five.
     """
-    side = framed_size(image_size)
+    side = framed_size(image_size, framing)
     resized = image_ops.resize(images, side, side)
     last, middle = side - image_size, (side - image_size) // 2
     starts = ((0, 0), (0, last), (last, 0), (last, last), (middle, middle))
@@ -64,7 +66,7 @@ def ten_crops(images: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.reshape(tf.stack(crops, axis=1), [-1, image_size, image_size, 1])
 
 
-def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, flip: bool) -> tf.Tensor:
+def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, framing: str, seed: int, flip: bool) -> tf.Tensor:
     """Training framing: resize, crop at random, flip left-right half of the images if asked to.
 
     A function of (seed, index) alone, so that a resumed run sees what an unbroken one would.
@@ -73,13 +75,14 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, seed: int, 
         images: floating [N, H, W, 1] in any range.
         index: int64 [N], number of each image's draw.
         image_size: S.
+        framing: one of choices.FRAMINGS.
         seed: of all draws.
         flip: whether to flip.
 
     Returns:
         float32 [N, S, S, 1] in the same range.
     """
-    side = framed_size(image_size)
+    side = framed_size(image_size, framing)
     resized = image_ops.resize(images, side, side)
 
     drawn = draw_uniform(index, seed, [3])

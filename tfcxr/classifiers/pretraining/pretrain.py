@@ -32,7 +32,7 @@ class PretrainingConfig:
         method: one of choices.PRETRAINING_METHODS.
         splits: whose images are trained on.
         positives: image: both views are of one image; patient: of two images of one patient, where there are two.
-        backbone, stem, image_size, dtype: see models.ModelConfig.
+        backbone, stem, image_size, framing, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         projection: length of the vectors that the loss compares; None for the method's.
         temperature: of NT-Xent.
@@ -57,6 +57,7 @@ class PretrainingConfig:
     backbone: str = "resnet50"
     stem: str = "imagenet"
     image_size: int = 224
+    framing: str = "crop"
     dtype: str = "float32"
     weights: str = "none"
     init_from: str | None = None

@@ -42,7 +42,7 @@ class BaselineConfig:
         multilabel: learn the labels of records that have classes, too; of multilabel records always.
         labels: of labels the ones to learn; none for all that have both values in the training images.
         loss: of labels, one of choices.LOSSES.
-        backbone, stem, image_size, dtype: see models.ModelConfig.
+        backbone, stem, image_size, framing, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         batch_size: images per step.
         stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
@@ -74,6 +74,7 @@ class BaselineConfig:
     backbone: str = "resnet50"
     stem: str = "imagenet"
     image_size: int = 224
+    framing: str = "crop"
     dtype: str = "float32"
     weights: str = "imagenet"
     init_from: str | None = None
@@ -282,6 +283,7 @@ class Baseline:
                 self.record_set,
                 batch_size=self.config.batch_size,
                 image_size=self.config.image_size,
+                framing=self.config.framing,
                 balanced=self.config.balanced,
                 flip=self.config.flip,
                 seed=seed,
@@ -437,6 +439,7 @@ def training_batches(
     *,
     batch_size: int,
     image_size: int,
+    framing: str,
     balanced: bool,
     flip: bool,
     seed: int,
@@ -472,7 +475,9 @@ def training_batches(
 
     def convert(batch):
         images = pixel_ranges.uint8_to_unit(batch["image"])
-        framed = preprocessing.augment(images, batch["index"], image_size=image_size, seed=seed, flip=flip)
+        framed = preprocessing.augment(
+            images, batch["index"], image_size=image_size, framing=framing, seed=seed, flip=flip
+        )
         return {"image": framed, "class": batch["class"], "vector": batch["vector"]}
 
     return stream.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)

@@ -8,17 +8,29 @@ from tfcxr.classifiers.networks import preprocessing
 
 
 def test_the_published_sizes():
-    assert [preprocessing.framed_size(s) for s in (224, 64, 32)] == [256, 73, 37]
+    assert [preprocessing.framed_size(s, "crop") for s in (224, 64, 32)] == [256, 73, 37]
+    assert [preprocessing.framed_size(s, "whole") for s in (224, 64, 32)] == [224, 64, 32]
 
 
 def test_evaluation_is_the_centre_of_the_resized_image():
     image = tf.reshape(tf.range(16.0 * 16), [1, 16, 16, 1])  # 16 is what a crop of 14 is resized to
-    np.testing.assert_allclose(preprocessing.frame(image, 14), image[:, 1:15, 1:15])
+    np.testing.assert_allclose(preprocessing.frame(image, 14, "crop"), image[:, 1:15, 1:15])
+
+
+def test_the_whole_image_is_resized_and_only_mirrored():
+    images = tf.random.stateless_uniform([6, 14, 14, 1], [0, 5])
+    np.testing.assert_allclose(preprocessing.frame(images, 14, "whole"), images, atol=1e-6)
+    index = tf.range(6, dtype=tf.int64)
+    seen = preprocessing.augment(images, index, image_size=14, framing="whole", seed=3, flip=True).numpy()
+    for image, shown in zip(images.numpy(), seen, strict=True):
+        assert min(np.abs(shown - image).max(), np.abs(shown - image[:, ::-1]).max()) < 1e-6
+    larger = tf.random.stateless_uniform([1, 28, 28, 1], [0, 6])
+    assert preprocessing.ten_crops(larger, 14, "whole").shape == [10, 14, 14, 1]
 
 
 def test_ten_crops_are_corners_centre_and_their_mirrors():
     images = tf.random.stateless_uniform([2, 16, 16, 1], [0, 0])  # 16 is what a crop of 14 is resized to
-    crops = preprocessing.ten_crops(images, 14).numpy().reshape(2, 10, 14, 14, 1)
+    crops = preprocessing.ten_crops(images, 14, "crop").numpy().reshape(2, 10, 14, 14, 1)
     for image, of_image in zip(images.numpy(), crops, strict=True):
         five = [image[y : y + 14, x : x + 14] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
         for crop, expected in zip(of_image, [*five, *(part[:, ::-1] for part in five)], strict=True):
@@ -29,22 +41,24 @@ def test_crops_lie_inside_and_depend_on_seed_and_index_only():
     images = tf.reshape(tf.range(16.0 * 16), [1, 16, 16, 1])
     many = tf.repeat(images, 40, axis=0)
     index = tf.range(40, dtype=tf.int64)
-    crops = preprocessing.augment(many, index, image_size=14, seed=3, flip=False).numpy()
+    crops = preprocessing.augment(many, index, image_size=14, framing="crop", seed=3, flip=False).numpy()
     corners = {tuple(np.argwhere(images[0, :, :, 0] == crop[0, 0, 0])[0]) for crop in crops}
     assert corners == {(y, x) for y in range(3) for x in range(3)}
     for crop in crops:
         y, x = np.argwhere(images[0, :, :, 0] == crop[0, 0, 0])[0]
         np.testing.assert_array_equal(crop, images[0, y : y + 14, x : x + 14])
-    again = preprocessing.augment(many[:5], index[20:25], image_size=14, seed=3, flip=False)
+    again = preprocessing.augment(many[:5], index[20:25], image_size=14, framing="crop", seed=3, flip=False)
     np.testing.assert_array_equal(again, crops[20:25])
-    assert not np.array_equal(preprocessing.augment(many, index, image_size=14, seed=4, flip=False), crops)
+    assert not np.array_equal(
+        preprocessing.augment(many, index, image_size=14, framing="crop", seed=4, flip=False), crops
+    )
 
 
 def test_flip_mirrors_about_half_of_the_same_crops():
     images = tf.random.stateless_uniform([40, 16, 16, 1], [1, 2])
     index = tf.range(40, dtype=tf.int64)
-    plain = preprocessing.augment(images, index, image_size=14, seed=0, flip=False).numpy()
-    flipped = preprocessing.augment(images, index, image_size=14, seed=0, flip=True).numpy()
+    plain = preprocessing.augment(images, index, image_size=14, framing="crop", seed=0, flip=False).numpy()
+    flipped = preprocessing.augment(images, index, image_size=14, framing="crop", seed=0, flip=True).numpy()
     mirrored = [np.array_equal(f, p[:, ::-1]) for f, p in zip(flipped, plain, strict=True)]
     assert all(m or np.array_equal(f, p) for m, f, p in zip(mirrored, flipped, plain, strict=True))
     assert 8 < sum(mirrored) < 32

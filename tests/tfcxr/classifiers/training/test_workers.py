@@ -63,7 +63,15 @@ def assert_same_run(a, b):
 def test_shares_of_a_batch_make_the_batch(sets):
     """Four devices, two at each worker."""
     record_set = data.RecordSet(sets[0])
-    settings = {"batch_size": 8, "image_size": 16, "balanced": True, "flip": True, "seed": 3, "start_step": 2}
+    settings = {
+        "batch_size": 8,
+        "image_size": 16,
+        "framing": "crop",
+        "balanced": True,
+        "flip": True,
+        "seed": 3,
+        "start_step": 2,
+    }
     whole = next(iter(train_baseline.training_batches(record_set, **settings)))
     parts = []
     for worker in range(2):
