@@ -19,6 +19,11 @@ def define_features(fv: flags.FlagValues) -> None:
         default=feature_names.PIXELS_PCA,
         words=feature_names.WITHOUT_PATH,
     )
+    define_features_weights(fv)
+
+
+def define_features_weights(fv: flags.FlagValues) -> None:
+    """--features_weights."""
     common.define_path(
         fv,
         "features_weights",

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from flags import common
+from flags import common, fidelity
 from tfcxr.classifiers import choices
 from tfcxr.fidelity import feature_names
 
@@ -29,13 +29,7 @@ def define_features(fv: flags.FlagValues) -> None:
         default=feature_names.PIXELS,
         words=feature_names.WITHOUT_FIT,
     )
-    common.define_path(
-        fv,
-        "features_weights",
-        f"of --features={feature_names.INCEPTION}: imagenet (default; from the Keras cache, nothing is downloaded) or "
-        "an .h5 file",
-        words=("imagenet",),
-    )
+    fidelity.define_features_weights(fv)
 
 
 def define_feature_spaces(fv: flags.FlagValues) -> None:

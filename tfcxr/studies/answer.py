@@ -94,11 +94,7 @@ def _tell_target(
         lead = compared[cell].lead if cell in compared else None
         told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
         gain = compared[cell].gain if cell in compared else None
-        told += (
-            _tell_difference(gain, "the one of the last set's images alone").replace("; that", "; it", 1)
-            if gain
-            else ""
-        )
+        told += _tell_difference(gain, "the one of the last set's images alone", subject="it") if gain else ""
         said.append(
             f"the classifier trained on {where}{variant} has a {name_score(rows[cell])} of "
             f"{_accuracy(cell, known, compared)}{_tell_labels(rows[cell])}{told}."
@@ -119,9 +115,9 @@ def _tell_labels(seeds: Sequence[Filled]) -> str:
     return f" over {len(scores)} labels, from {percent(scores[low])}% ({low}) to {percent(scores[high])}% ({high})"
 
 
-def _tell_difference(difference: Estimate, other: str) -> str:
+def _tell_difference(difference: Estimate, other: str, *, subject: str = "that") -> str:
     points = f"{percent(abs(difference.value))} points {'more' if difference.value >= 0 else 'less'}"
-    text = f"that is {points} than {other} (interval of the difference: {interval(difference.ci95)})"
+    text = f"{subject} is {points} than {other} (interval of the difference: {interval(difference.ci95)})"
     return f"; {text}" if difference.shown else f"; {text}, which may be chance"
 
 

@@ -25,6 +25,7 @@ from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.labels import label_sets
+from tfrecords_builder.splits import policies
 
 _LOGS = ("loss", "accuracy")
 _EVALUATION_BATCH = 64
@@ -306,25 +307,12 @@ class Baseline:
     def _on_frozen_features(self, phase: loop.Phase) -> loop.Phase:
         """Stage 1 with features that are computed once, before its first step."""
         batch_size = self.config.batch_size
-        sets = [self.record_set, *([self._extra.record_set] if self._extra else [])]
 
         @functools.cache  # the draws of a stage that is skipped are not looked at
         def make() -> tuple[frozen_features.FrozenFeatures, dict[str, np.ndarray]]:
-            rows = data.training_rows(
-                self.record_set,
-                number=phase.steps * batch_size,
-                batch_size=batch_size,
-                seed=self.config.seed,
-                balanced=self.config.balanced,
-                only=self._only,
-                extra=self._extra,
-            )
+            rows = self._draw_rows(phase.steps * batch_size, balanced=self.config.balanced)
             flipped = np.random.default_rng(self.config.seed).random(len(rows)) < (0.5 if self.config.flip else 0.0)
-            labels = {
-                name: np.concatenate([record_set.labels("train")[name] for record_set in sets])[rows]
-                for name in ("class", "vector")
-            }
-            return frozen_features.FrozenFeatures(self.classifier, sets, rows, flipped), labels
+            return frozen_features.FrozenFeatures(self.classifier, self._sets, rows, flipped), self._find_labels(rows)
 
         def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
             features, labels = make()
@@ -337,40 +325,23 @@ class Baseline:
 
     def _as_logistic_regression(self, phase: loop.Phase) -> loop.Phase:
         """Stage 1 as one step, whose preparation sets the head: what it logs is of the images it was fitted to."""
-        sets = [self.record_set, *([self._extra.record_set] if self._extra else [])]
-        number = sum(self._images_per_epoch.values())
 
         @functools.cache
         def make() -> tuple[frozen_features.FrozenFeatures, np.ndarray]:
-            rows = data.training_rows(
-                self.record_set,
-                number=number,
-                batch_size=self.config.batch_size,
-                seed=self.config.seed,
-                only=self._only,
-                extra=self._extra,
-            )
+            rows = self._draw_rows(sum(self._images_per_epoch.values()))
             flips = (False, True) if self.config.flip else (False,)
             flipped = np.repeat(flips, len(rows))
             rows = np.tile(rows, len(flips))
-            return frozen_features.FrozenFeatures(self.classifier, sets, rows, flipped), rows
-
-        def labels() -> dict[str, np.ndarray]:
-            rows = make()[1]
-            found = {name: [each.labels("train")[name] for each in sets] for name in ("class", "vector")}
-            return {name: np.concatenate(values)[rows] for name, values in found.items()}
+            return frozen_features.FrozenFeatures(self.classifier, self._sets, rows, flipped), rows
 
         def prepare() -> bool:
             features, rows = make()
             if features.compute_part():
                 return True
-            patients = [
-                np.where(names == "", [f"{k} {i}" for i in range(len(names))], names)
-                for k, names in enumerate(each.patients("train") for each in sets)
-            ]
+            patients = policies.number_patients(np.concatenate([each.patients("train") for each in self._sets]))
             balanced = self.config.balanced or self.config.class_weights
             kernel, bias, strength = self._objective.fit_head(
-                features.all(), labels(), np.concatenate(patients)[rows], balanced=balanced
+                features.all(), self._find_labels(rows), patients[rows], balanced=balanced
             )
             print(f"head: logistic regression of {len(rows)} feature vectors, C {strength}", flush=True)
             for variable, value in zip(self.classifier.head.trainable_variables, (kernel, bias), strict=True):
@@ -379,10 +350,10 @@ class Baseline:
 
         def stream(first: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
             del first  # there is one batch
-            draws = np.arange(len(make()[1]))[np.newaxis]
-            own = list(strategies.own_shares(context))
-            shares = np.array_split(draws, context.num_replicas_in_sync, axis=1)
-            batches = [make()[0].batches(shares[share], labels()) for share in own]
+            features, rows = make()
+            labels = self._find_labels(rows)
+            shares = np.array_split(np.arange(len(rows))[np.newaxis], context.num_replicas_in_sync, axis=1)
+            batches = [features.batches(shares[share], labels) for share in strategies.own_shares(context)]
             return functools.reduce(lambda a, b: a.concatenate(b), batches)
 
         def step(batch):
@@ -390,6 +361,30 @@ class Baseline:
             return {"loss": self._objective.loss(logits, batch), "accuracy": self._objective.accuracy(logits, batch)}
 
         return dataclasses.replace(phase, stream=stream, step=step, prepare=prepare, eval_every=1)
+
+    @property
+    def _sets(self) -> list[data.RecordSet]:
+        """Of all training images."""
+        return [self.record_set, *([self._extra.record_set] if self._extra else [])]
+
+    def _draw_rows(self, number: int, *, balanced: bool = False) -> np.ndarray:
+        """Which training images the first draws are, see data.training_rows."""
+        return data.training_rows(
+            self.record_set,
+            number=number,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            balanced=balanced,
+            only=self._only,
+            extra=self._extra,
+        )
+
+    def _find_labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The class and vector of each of the `rows` of `_draw_rows`."""
+        return {
+            name: np.concatenate([each.labels("train")[name] for each in self._sets])[rows]
+            for name in ("class", "vector")
+        }
 
     def _validate(self, run: inference.SplitRunner, step: int) -> inference.Outputs:
         """Outputs for the validation images after a step; in stage 1, of features that are computed once."""
