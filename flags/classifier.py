@@ -30,7 +30,7 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
     flags.DEFINE_enum(
         "framing", "crop", choices.FRAMINGS,
         "what the network sees of an image: crop: the centre, 7/8 of width and height (at random while training); "
-        "whole: all of it, which keeps the margins of the lungs, and has no random shift while training",
+        "whole: all of it, which keeps the margins of the lungs (shifted at random by up to 1/14 while training)",
         flag_values=fv,
     )  # fmt: skip
     common.define_path(

@@ -24,6 +24,9 @@ EXPORTED_GENERATOR = "assets/generator.json"
 # Settings that the records decide, and their digest says whether those are the same; earlier runs do not hold them.
 _OF_RECORDS = ("aspect", "contrast")
 
+# What runs did before it was a setting; earlier ones without it may go on.
+EARLIER = {"framing": "crop"}
+
 # Values of settings that have a new name; runs written before hold the old one.
 _RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}
 
@@ -268,7 +271,7 @@ def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any], ex
         raise InputError(f"--run_dir={path}: holds a run of kind {old['kind']}; {_ADVICE}")
     extended = False
     for key in sorted(old["config"].keys() | new["config"].keys()):
-        was, now = old["config"].get(key), new["config"].get(key)
+        was, now = (values["config"].get(key, EARLIER.get(key)) for values in (old, new))
         if was == now or (key in _OF_RECORDS and key not in old["config"]):
             continue
         if key in extendable and was is not None and now is not None and now > was:

@@ -6,14 +6,18 @@ import pathlib
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import tfcxr
 from flags import app
 from tests import fakes, stopping
+from tfcxr import data
 from tfcxr.classifiers import loading
-from tfcxr.commands import train_baseline
+from tfcxr.commands import evaluate, export_model, predict, train_baseline
+from tfrecords_builder.images import image_ops
 
 SMALL = ["--backbone=resnet_tiny", "--weights=none", "--image_size=16", "--batch_size=8", "--learning_rate=0.003"]
 
@@ -98,7 +102,6 @@ def test_a_stopped_run_ends_like_an_unbroken_one(records, run_dir, tmp_path, mon
 
 
 def test_a_backbone_comes_from_a_run_or_its_weights_file(run_dir):
-    from tfcxr.classifiers import loading
     from tfcxr.classifiers.networks import models
     from tfrecords_builder.errors import InputError
 
@@ -217,6 +220,34 @@ def test_a_linear_probe_of_labels(records, run_dir, tmp_path, capsys):
     np.testing.assert_allclose(model(images), expected, atol=1e-5)
 
 
+def test_the_whole_image_in_training_evaluation_exports_and_prediction(tmp_path):
+    records = fakes.make_records(tmp_path / "records", resolution=16, per_class=4, aspect="stretch", contrast="none")
+    run, export, images = tmp_path / "run", tmp_path / "export", tmp_path / "images"
+    assert train(records, run, "--framing=whole", "--stage2_epochs=1", "--image_size=14") == 0
+
+    def call(command, *arguments):
+        return app.run(command.main, command.define_flags, [command.__name__, *arguments])
+
+    arguments = [f"--records={records}", f"--output_dir={tmp_path / 'evaluation'}", "--resamples=20"]
+    assert call(evaluate, f"--model={run}", *arguments) == 0
+    record_set = data.RecordSet(records)
+    columns = [f"probability {name}" for name in record_set.info.classes]
+    evaluated = pd.read_csv(tmp_path / "evaluation/predictions.csv")[columns]
+
+    tested = np.stack([record["image"] for record in record_set.dataset("test").as_numpy_iterator()])
+    images.mkdir()
+    for number, image in enumerate(tested):
+        Image.fromarray(image[..., 0]).save(images / f"{number:03d}.png")
+    assert call(export_model, f"--run_dir={run}", f"--output_dir={export}") == 0
+    assert call(predict, f"--model={export}", f"--images={images}", f"--output={tmp_path / 'predicted.csv'}") == 0
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "predicted.csv")[columns], evaluated, atol=1e-5)
+
+    # By hand: resized, not cropped.
+    network = loading.load_network(run)
+    framed = image_ops.resize(tf.constant(tested / np.float32(255)), 14, 14)
+    np.testing.assert_allclose(network.probabilities(network(framed)), evaluated, atol=1e-5)
+
+
 def test_damage_met_while_the_head_is_trained_is_one_line(records, run_dir, tmp_path, capsys):
     folder = fakes.make_records(tmp_path / "set", resolution=16, per_class=20)
     for path in folder.glob("*train*tfrecord-*"):
@@ -288,7 +319,6 @@ def test_weights_of_another_architecture_are_refused(records, tmp_path, capsys):
 
 
 def test_an_empty_class_is_named(records, tmp_path, capsys, monkeypatch):
-    from tfcxr import data
 
     labels = {"vector": np.zeros([4, 14], np.float32), "class": np.zeros([4], np.int64)}
     monkeypatch.setattr(data.RecordSet, "labels", lambda self, split: labels)

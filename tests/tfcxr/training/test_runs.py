@@ -72,6 +72,14 @@ def test_other_settings_records_or_kind_are_refused_by_name(tmp_path):
         assert not run.resumed
 
 
+def test_a_run_from_before_framing_was_a_setting_goes_on_with_the_crop(tmp_path):
+    with open_run(tmp_path, kind="baseline"):
+        pass
+    assert "framing=crop, not whole" in refused(tmp_path, kind="baseline", framing="whole")
+    with open_run(tmp_path, kind="baseline", framing="crop") as run:
+        assert run.resumed
+
+
 def test_a_run_from_before_aspect_and_contrast_were_recorded_goes_on(tmp_path):
     with open_run(tmp_path, kind="baseline"):
         pass

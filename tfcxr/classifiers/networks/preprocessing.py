@@ -1,7 +1,8 @@
 """From grey images to what a backbone takes; one framing for training, evaluation and exports.
 
 Training resizes to round(8/7 S) and crops S at random (256 and 224 in the reference); evaluation crops the centre of
-the same size, so that anatomy has one scale in both. With the framing "whole" both resize to S, and nothing is lost.
+the same size, so that anatomy has one scale in both. With the framing "whole" both resize to S, and evaluation loses
+nothing; training shifts the image at random by as much as the random crops do.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ def ten_crops(images: tf.Tensor, image_size: int, framing: str) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, framing: str, seed: int, flip: bool) -> tf.Tensor:
-    """Training framing: resize, crop at random, flip left-right half of the images if asked to.
+    """Training framing: resize, crop or shift at random, flip left-right half of the images if asked to.
+
+    The whole image is shifted by up to round(S / 14) pixels in each direction; its edge is repeated to fill the gap.
 
     A function of (seed, index) alone, so that a resumed run sees what an unbroken one would.
 
@@ -86,12 +89,13 @@ def augment(images: tf.Tensor, index: tf.Tensor, *, image_size: int, framing: st
     resized = image_ops.resize(images, side, side)
 
     drawn = draw_uniform(index, seed, [3])
-    start = tf.cast(drawn[:, :2] * float(side - image_size + 1), tf.int32)
+    margin = round(image_size / 14) if framing == "whole" else 0
+    start = tf.cast(drawn[:, :2] * float(side + 2 * margin - image_size + 1), tf.int32) - margin
     window = tf.range(image_size)
-    columns = start[:, 1, tf.newaxis] + window
+    rows, columns = (tf.clip_by_value(start[:, i, tf.newaxis] + window, 0, side - 1) for i in range(2))
     if flip:
         columns = tf.where(drawn[:, 2, tf.newaxis] < 0.5, tf.reverse(columns, axis=[1]), columns)
-    cropped = tf.gather(resized, start[:, 0, tf.newaxis] + window, axis=1, batch_dims=1)
+    cropped = tf.gather(resized, rows, axis=1, batch_dims=1)
     cropped = tf.transpose(tf.gather(tf.transpose(cropped, (0, 2, 1, 3)), columns, axis=1, batch_dims=1), (0, 2, 1, 3))
     return tf.ensure_shape(cropped, [None, image_size, image_size, 1])
 

@@ -75,6 +75,7 @@ def make_view(images: tf.Tensor, drawn: tf.Tensor, *, image_size: int, augmentat
         """The next numbers, in [-1, 1)."""
         return 2 * next(numbers) - 1
 
+    # Crops are of any part of the image, whatever the framing; the larger side keeps details of small ones.
     side = preprocessing.framed_size(image_size, "crop")
     images = image_ops.resize(images, side, side)
     images = addons.rotate(images, spread() * math.radians(augmentation.rotation))

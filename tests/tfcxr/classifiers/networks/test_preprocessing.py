@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcxr.classifiers.networks import preprocessing
+from tfrecords_builder.images import image_ops
 
 
 def test_the_published_sizes():
@@ -17,15 +18,37 @@ def test_evaluation_is_the_centre_of_the_resized_image():
     np.testing.assert_allclose(preprocessing.frame(image, 14, "crop"), image[:, 1:15, 1:15])
 
 
-def test_the_whole_image_is_resized_and_only_mirrored():
+def test_evaluation_of_the_whole_image_is_a_plain_resize():
     images = tf.random.stateless_uniform([6, 14, 14, 1], [0, 5])
     np.testing.assert_allclose(preprocessing.frame(images, 14, "whole"), images, atol=1e-6)
-    index = tf.range(6, dtype=tf.int64)
-    seen = preprocessing.augment(images, index, image_size=14, framing="whole", seed=3, flip=True).numpy()
-    for image, shown in zip(images.numpy(), seen, strict=True):
-        assert min(np.abs(shown - image).max(), np.abs(shown - image[:, ::-1]).max()) < 1e-6
-    larger = tf.random.stateless_uniform([1, 28, 28, 1], [0, 6])
-    assert preprocessing.ten_crops(larger, 14, "whole").shape == [10, 14, 14, 1]
+    larger = tf.random.stateless_uniform([2, 28, 28, 1], [0, 6])
+    resized = preprocessing.frame(larger, 14, "whole")
+    np.testing.assert_allclose(resized, image_ops.resize(larger, 14, 14))
+    assert resized.shape == [2, 14, 14, 1]
+
+
+def test_ten_crops_of_the_whole_image_are_it_and_its_mirror_image():
+    images = tf.random.stateless_uniform([1, 14, 14, 1], [0, 5])
+    crops = preprocessing.ten_crops(images, 14, "whole")
+    np.testing.assert_allclose(crops, tf.concat([images] * 5 + [images[:, :, ::-1]] * 5, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_training_shifts_the_whole_image_and_repeats_its_edge(flip):
+    """Of a side of 28 by up to 2 pixels each way, as by hand with NumPy."""
+    image = np.arange(28.0 * 28, dtype=np.float32).reshape(28, 28)
+    padded = np.pad(image, 2, mode="edge")
+    possible = {(y, x, 1): padded[y : y + 28, x : x + 28] for y in range(5) for x in range(5)}
+    if flip:
+        possible |= {(y, x, -1): part[:, ::-1] for (y, x, _), part in possible.items()}
+    many, index = tf.repeat(image[None, ..., None], 400, axis=0), tf.range(400, dtype=tf.int64)
+    settings = {"image_size": 28, "framing": "whole", "seed": 3, "flip": flip}
+    seen = preprocessing.augment(many, index, **settings).numpy()
+    found = [[k for k, part in possible.items() if np.abs(part - one[..., 0]).max() < 1e-3] for one in seen]
+    assert all(len(keys) == 1 for keys in found)
+    assert {keys[0] for keys in found} == possible.keys()
+    again = preprocessing.augment(many[:5], index[20:25], **settings)
+    np.testing.assert_array_equal(again, seen[20:25])
 
 
 def test_ten_crops_are_corners_centre_and_their_mirrors():
