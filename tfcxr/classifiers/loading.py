@@ -26,7 +26,7 @@ KINDS = ("baseline", "dcan")
 ENCODER_KINDS = (*KINDS, "pretrain")
 
 # What was taken for granted before runs recorded it.
-_EARLIER = {"aspect": "stretch", "contrast": "none", "multilabel": False, **runs.EARLIER}
+_EARLIER = {"aspect": "stretch", "contrast": "none", **runs.EARLIER}
 
 
 def files_of(path: str | os.PathLike) -> dict[str, pathlib.Path]:

@@ -24,8 +24,15 @@ EXPORTED_GENERATOR = "assets/generator.json"
 # Settings that the records decide, and their digest says whether those are the same; earlier runs do not hold them.
 _OF_RECORDS = ("aspect", "contrast")
 
-# What runs did before it was a setting; earlier ones without it may go on.
-EARLIER = {"framing": "crop"}
+# What classifiers did before it was a setting; earlier runs without it may go on.
+EARLIER = {
+    "framing": "crop",
+    "labels": [],
+    "loss": "cross_entropy",
+    "multilabel": False,
+    "stage1_crops": "random",
+    "stage1_solver": "sgd",
+}
 
 # Values of settings that have a new name; runs written before hold the old one.
 _RENAMED_VALUES = {("alignment", "ours"): "dcan_noreg"}

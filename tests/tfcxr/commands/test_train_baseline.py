@@ -319,7 +319,6 @@ def test_weights_of_another_architecture_are_refused(records, tmp_path, capsys):
 
 
 def test_an_empty_class_is_named(records, tmp_path, capsys, monkeypatch):
-
     labels = {"vector": np.zeros([4, 14], np.float32), "class": np.zeros([4], np.int64)}
     monkeypatch.setattr(data.RecordSet, "labels", lambda self, split: labels)
     assert train(records, tmp_path / "run") == 2

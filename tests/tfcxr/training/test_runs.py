@@ -72,11 +72,15 @@ def test_other_settings_records_or_kind_are_refused_by_name(tmp_path):
         assert not run.resumed
 
 
-def test_a_run_from_before_framing_was_a_setting_goes_on_with_the_crop(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "was", "other"),
+    [("framing", "crop", "whole"), ("stage1_solver", "sgd", "logistic"), ("stage1_crops", "random", "centre")],
+)
+def test_a_run_from_before_a_setting_goes_on_with_what_was_done_then(tmp_path, setting, was, other):
     with open_run(tmp_path, kind="baseline"):
         pass
-    assert "framing=crop, not whole" in refused(tmp_path, kind="baseline", framing="whole")
-    with open_run(tmp_path, kind="baseline", framing="crop") as run:
+    assert f"{setting}={was}, not {other}" in refused(tmp_path, kind="baseline", **{setting: other})
+    with open_run(tmp_path, kind="baseline", **{setting: was}) as run:
         assert run.resumed
 
 
