@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "neighbours": ("tfcxr.commands.neighbours", "the real images nearest to synthetic ones: table and pictures"),
     "audit-privacy": ("tfcxr.commands.audit_privacy", "whether a synthetic set gives away training images"),
+    "reader-study": ("tfcxr.commands.reader_study", "a page for readers: real or synthetic? And its scores"),
     "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.commands.predict", "class probabilities of image files"),
     "study": ("tfcxr.commands.study", "a whole table of results from one flagfile, resumable"),

@@ -1,0 +1,1 @@
+"""Can readers tell synthetic images from real ones?"""
