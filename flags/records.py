@@ -24,7 +24,7 @@ def define_build(fv: flags.FlagValues) -> None:
 
 
 def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --class_values, --patient_pattern."""
+    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --no_finding, --class_values, --patient_pattern."""
     flags.DEFINE_enum(
         "dataset",
         None,
@@ -49,7 +49,16 @@ def define_data_set(fv: flags.FlagValues) -> None:
         [],
         "--dataset=folder: what is in which column, such as path:file,patient:pid,class:finding or "
         "path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, view, sex, age, split, or a finding. "
-        "Default: path, patient, and columns named as the labels",
+        "Default: path, patient, and columns named as the labels, or by other words for them (Effusion, "
+        "Lung_Opacity)",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "no_finding",
+        "column",
+        choices.NO_FINDING,
+        "--dataset=folder: which images count as No Finding: those of which a column says so; those without a positive "
+        "or uncertain finding (no_positive: blanks are negative); or those of which every finding is 0 (all_negative)",
         flag_values=fv,
     )
     flags.DEFINE_list(

@@ -9,6 +9,9 @@ DATASETS = {
     "records": "record_set",
 }
 FOLDERS = ("folder", "imagefolder")  # those of which a user says what names mean
+# By what an image of a folder's table counts as one in which nothing was found: a column; that no finding is positive
+# or uncertain; that all findings are negative.
+NO_FINDING = ("column", "no_positive", "all_negative")
 VIEWS = ("PA", "AP", "any")
 SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
 SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test

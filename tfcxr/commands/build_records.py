@@ -157,7 +157,9 @@ def _columns(fv: flags.FlagValues, label_set: "labels.LabelSet") -> "readers.Fol
 
     unlabelled = fv.unlabelled_images == "keep"
     given = (fv.columns, fv.class_values, fv.patient_pattern)
-    return readers.choose_columns(fv.dataset, *given, unlabelled=unlabelled, label_set=label_set)
+    return readers.choose_columns(
+        fv.dataset, *given, unlabelled=unlabelled, label_set=label_set, no_finding=fv.no_finding
+    )
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:
@@ -172,6 +174,8 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     ):
         if fv[name].value and idle:
             raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
+    if fv.no_finding != "column" and fv.dataset != "folder":
+        raise InputError(f"--no_finding={fv.no_finding}: does nothing without --dataset=folder; give both or neither")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
         if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
             return root
         (name,) = folders
-        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.find(name):
+        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.match(name):
             return root
         if not finding.list_folder(root / name)[0]:  # it is a class
             return root
@@ -141,7 +141,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
 
 
 def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:
-    known_label = columns.label_set.find
+    known_label = columns.label_set.match
     unknown = [name for name in classes if name and name not in columns.class_values and not known_label(name)]
     if unknown:
         known = f" beside {', '.join(columns.class_values)}" if columns.class_values else ""
