@@ -135,7 +135,7 @@ def _choose_columns(
     if official and not columns.split:
         raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
     patient = columns.patient or ("patient" if "patient" in header and not columns.patient_pattern else None)
-    label_columns = {name: (column,) for name, column in columns.labels.items()}
+    label_columns: dict[str, tuple[str, ...]] = {name: (column,) for name, column in columns.labels.items()}
     if not label_columns and not columns.class_column:
         label_columns = _find_labels(path, header, columns)
     _refuse_second_rule(
