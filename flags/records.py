@@ -30,7 +30,8 @@ def define_data_set(fv: flags.FlagValues) -> None:
         None,
         list(choices.DATASETS),
         "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, one with a folder "
-        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed), or a record set",
+        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed; or with metadata.csv), or a "
+        "record set",
         flag_values=fv,
     )
     common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")
@@ -47,8 +48,9 @@ def define_data_set(fv: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "columns",
         [],
-        "--dataset=folder: what is in which column, such as path:file,patient:pid,class:finding or "
-        "path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, view, sex, age, split, or a finding. "
+        "--dataset=folder, imagefolder with metadata.csv: what is in which column, such as "
+        "path:file,patient:pid,class:finding or path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, "
+        "view, sex, age, split, or a finding. "
         "Default: path, patient, and columns named as the labels, or by other words for them (Effusion, "
         "Lung_Opacity)",
         flag_values=fv,
@@ -57,8 +59,9 @@ def define_data_set(fv: flags.FlagValues) -> None:
         "no_finding",
         "column",
         choices.NO_FINDING,
-        "--dataset=folder: which images count as No Finding: those of which a column says so; those without a positive "
-        "or uncertain finding (no_positive: blanks are negative); or those of which every finding is 0 (all_negative)",
+        "--dataset=folder, imagefolder: which images count as No Finding: those of which a column says so; those "
+        "without a positive or uncertain finding (no_positive: blanks are negative); or those of which every finding "
+        "is 0 (all_negative)",
         flag_values=fv,
     )
     flags.DEFINE_list(

@@ -40,10 +40,11 @@ def read(
         label_set: the labels that there are, unless `columns` says so.
     """
     columns = columns or FolderColumns(label_set=label_set)
-    path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
+    path = labels_csv or _find_table(data_dir)
+    used, label_columns, patient = choose_columns(path, csv_files.read_header(path), official, columns)
     raw = csv_files.read_table(path, used)
     made = make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
-    return dataclasses.replace(made, warnings=(*made.warnings, *_suspect_unused(path, used)))
+    return dataclasses.replace(made, warnings=(*made.warnings, *suspect_unused(path, used)))
 
 
 def make_table(
@@ -123,31 +124,33 @@ def check_header(
     label_set: LabelSet = DEFAULT,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
-    _choose_columns(data_dir, labels_csv, official, columns or FolderColumns(label_set=label_set))
-
-
-def _choose_columns(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
-) -> tuple[pathlib.Path, list[str], dict[str, tuple[str, ...]], str | None]:
-    """The table, all columns to read, label or extra finding -> its columns, and the column of patients."""
     path = labels_csv or _find_table(data_dir)
-    header = csv_files.read_header(path)
+    choose_columns(path, csv_files.read_header(path), official, columns or FolderColumns(label_set=label_set))
+
+
+def choose_columns(
+    path: pathlib.Path, header: Sequence[str], official: bool, columns: FolderColumns
+) -> tuple[list[str], dict[str, tuple[str, ...]], str | None]:
+    """All columns of a table to read, label or extra finding -> its columns, and the column of patients.
+
+    Raises InputError, as `read`, for a column that is absent.
+    """
     if official and not columns.split:
         raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
     patient = columns.patient or ("patient" if "patient" in header and not columns.patient_pattern else None)
     label_columns: dict[str, tuple[str, ...]] = {name: (column,) for name, column in columns.labels.items()}
     if not label_columns and not columns.class_column:
-        label_columns = _find_labels(path, header, columns)
+        label_columns = find_labels(path, header, columns)
     _refuse_second_rule(
         path, columns, label_columns or {name for names in columns.class_values.values() for name in names}
     )
     named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
     used = list(dict.fromkeys([*filter(None, named), *itertools.chain(*label_columns.values())]))
     table.check_columns(path, header, used, "folder")
-    return path, used, label_columns, patient
+    return used, label_columns, patient
 
 
-def _suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
+def suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
     """A warning of columns of 0 and 1 that nothing reads: an image with such a finding would count as without it."""
     header = csv_files.read_header(path)
     others = [name for name in header if name and name not in used and header.count(name) == 1]
@@ -207,7 +210,7 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, tuple[str, ...]]:
+def find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, tuple[str, ...]]:
     """Label -> the columns whose names mean it."""
     found: dict[str, tuple[str, ...]] = {}
     for column in header:
@@ -249,7 +252,7 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
         if text in values:  # one that holds "|" can be given as a whole
             return tuple(values[text])
         found: list[str] = []
-        for name in [name.strip() for name in text.split("|")] if text else []:
+        for name in table.to_list(text):
             if name in values:
                 found += values[name]
             elif (label := columns.label_set.match(name)) and fold_word(name) not in folded:

@@ -10,6 +10,8 @@ from tfrecords_builder.csv_files import shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 
+# The class that is no column: the folder in which an image lies.
+FOLDER_CLASS = "class"
 _RESERVED = {"path": "path", "patient": "patient", "class": "class_column"} | {
     name: name for name in ("view", "sex", "age", "split")
 }
@@ -91,8 +93,9 @@ def choose_columns(
     """What `parse_columns` makes of the flags; None for a data set that they are not for."""
     if dataset not in choices.FOLDERS:
         return None
-    if dataset == "imagefolder":  # has no table, and so no choice of columns
-        items = ["class:class"]
+    keys = {item.partition(":")[0].strip().casefold() for item in items}
+    if dataset == "imagefolder" and keys <= set(_RESERVED) - {"class"}:
+        items = [*items, f"class:{FOLDER_CLASS}"]
     parsed = parse_columns(items, class_values, patient_pattern, label_set or DEFAULT)
     return dataclasses.replace(parsed, unlabelled=unlabelled, no_finding=no_finding)
 

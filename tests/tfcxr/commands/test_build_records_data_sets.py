@@ -47,3 +47,19 @@ def test_no_finding_of_a_folder(tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "build_report.json").read_text())["skipped"] == {"no label": 1}
     assert _run(tmp_path / "no", tmp_path / "set", dataset="chexpert", no_finding="all_negative") == 2
     assert "--no_finding=all_negative: does nothing without --dataset=folder" in capsys.readouterr().err
+
+
+def test_imagefolder_with_metadata(tmp_path):
+    rows = ["file_name,labels,patient"]
+    for split, count in (("train", 4), ("test", 2)):
+        for i in range(count):
+            _image(tmp_path / "set" / split / f"{i}.png")
+            rows.append(f"{split}/{i}.png,{('Effusion|Mass', 'Normal')[i % 2]},{split}{i}")
+    (tmp_path / "set" / "metadata.csv").write_text("\n".join(rows))
+    values = {"dataset": "imagefolder", "split_policy": "official", "class_values": "Mass:Mass"}
+    assert _run(tmp_path / "out", tmp_path / "set", **values) == 0
+    info = records.load_info(tmp_path / "out")
+    assert info.splits["train"].class_counts == {"No Finding": 2, "Finding": 2}
+    assert info.splits["test"].class_counts == {"No Finding": 1, "Finding": 1}
+    rows = _manifest(tmp_path / "out")
+    assert rows["test/0.png"]["patient"] == "test0" and rows["test/0.png"]["split"] == "test"
