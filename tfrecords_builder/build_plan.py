@@ -103,8 +103,7 @@ def make_plan(options: Options) -> Plan:
     Raises:
         InputError: a bad argument, table or value, an image that is not there, a class without images.
     """
-    setting = benchmark_settings.SETTINGS.get(options.label_version)
-    _, uncertain = _find_version(options)  # first: it is quicker than a table
+    _, setting, uncertain = _find_version(options)  # first: it is quicker than a table
     table = _read(options)
     frame = table.frame
     frame["path"] = readers.locate(table)
@@ -182,7 +181,7 @@ def check_classes(options: Options) -> None:
     Raises:
         InputError: a bad argument, table or value, or a class of which the table has no row that may be used.
     """
-    version, _ = _find_version(options)
+    version, _, _ = _find_version(options)
     if version is None or version.multilabel or options.unlabelled_images == "keep":
         return  # the classes of a setting are found in the data
     table = _read(options)
@@ -211,10 +210,12 @@ def read_salt(path: str | os.PathLike | None) -> bytes:
     return salt
 
 
-def _find_version(options: Options) -> tuple[labels.LabelVersion | None, str]:
-    """The label version, None for a benchmark setting, and the policy for uncertain labels; both are checked."""
+def _find_version(
+    options: Options,
+) -> tuple[labels.LabelVersion | None, benchmark_settings.Setting | None, str]:
+    """The label version or else the benchmark setting, and the policy for uncertain labels; both are checked."""
     label_set = options.label_set or readers.choose_label_set(options.dataset, options.data_dir)
-    setting = benchmark_settings.SETTINGS.get(options.label_version)
+    setting = benchmark_settings.settings_of(label_set).get(options.label_version)
     if options.unlabelled_images == "keep" and (setting or options.label_version == "multilabel"):
         raise InputError(
             f"--unlabelled_images=keep: --label_version={options.label_version} has no classes of its own; choose that "
@@ -223,7 +224,7 @@ def _find_version(options: Options) -> tuple[labels.LabelVersion | None, str]:
     version = None if setting else labels.get_label_version(options.label_version, options.label_versions, label_set)
     uncertain = options.uncertain or (setting.uncertain if setting else "zeros")
     labels.parse_uncertain(uncertain, label_set)
-    return version, uncertain
+    return version, setting, uncertain
 
 
 def _read(options: Options) -> readers.Table:
@@ -243,7 +244,7 @@ def _read(options: Options) -> readers.Table:
 
 def _classify(table: readers.Table, options: Options) -> tuple[labels.LabelVersion, np.ndarray, np.ndarray, np.ndarray]:
     """Of all rows: the version, the label vectors [N, L], whether a row is certain [N], and the class [N]."""
-    version, uncertain = _find_version(options)
+    version, _, uncertain = _find_version(options)
     extra = table.frame["extra"].to_numpy(object)
     values = table.frame[list(table.label_set.labels)].to_numpy()
     if version:

@@ -40,7 +40,8 @@ def main(fv: flags.FlagValues) -> None:
     _check_flags(fv, ())
     files.refuse_source(fv.output_dir, fv.data_dir)
     options = _options(fv)
-    picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=fv.contrast)
+    contrast = "brain" if fv.dataset == "rsna_brain" and not fv["contrast"].present else fv.contrast
+    picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=contrast)
     runner = None
     if fv.runner == "beam":
         from tfrecords_builder.records import beam_runner
@@ -103,7 +104,7 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
         build_plan.read_salt(fv.salt_file)
     label_set = readers.find_label_set(fv.label_set, fv.dataset, None if "data_dir" in pending else fv.data_dir)
     own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
-    if fv.label_version not in benchmark_settings.SETTINGS:
+    if fv.label_version not in benchmark_settings.settings_of(label_set):
         labels.get_label_version(fv.label_version, own, label_set)
     labels.parse_uncertain(fv.uncertain or "zeros", label_set)
     columns = _columns(fv, label_set)
@@ -157,16 +158,14 @@ def _columns(fv: flags.FlagValues, label_set: "labels.LabelSet") -> "readers.Fol
 
     unlabelled = fv.unlabelled_images == "keep"
     given = (fv.columns, fv.class_values, fv.patient_pattern)
-    return readers.choose_columns(
-        fv.dataset, *given, unlabelled=unlabelled, label_set=label_set, no_finding=fv.no_finding
-    )
+    return readers.choose_columns(fv.dataset, *given, unlabelled=unlabelled, label_set=label_set)
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:
     """Raises InputError for a flag that would do nothing: who gives it expects something of it."""
     for name, idle, needed in (
         ("salt_file", not fv.hash_patient_ids, "--hash_patient_ids"),
-        ("columns", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
+        ("columns", fv.dataset != "folder", "--dataset=folder"),
         ("class_values", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("patient_pattern", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("fold", fv.split_policy != "kfold", "--split_policy=kfold"),
@@ -174,10 +173,6 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     ):
         if fv[name].value and idle:
             raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
-    if fv.no_finding != "column" and fv.dataset not in choices.FOLDERS:
-        raise InputError(
-            f"--no_finding={fv.no_finding}: does nothing without --dataset=folder or imagefolder; give both or neither"
-        )
 
 
 if __name__ == "__main__":

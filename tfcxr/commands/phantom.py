@@ -4,6 +4,9 @@ Hospital a writes CheXpert's layout (train.csv, valid.csv, JPEG), hospital b NIH
 (Data_Entry_2017_v2020.csv, split lists, PNG). They differ in exposure, contrast, noise, borders, views and prevalence.
 Patients have one to five studies each. Nobody in these pictures exists.
 
+--body=head draws axial CT slices of heads instead, with the five kinds of haemorrhage, as DICOM files and a table in
+the layout of the RSNA's set (build-records --dataset=rsna_brain).
+
 Example:
   tfcxr phantom --hospital=a --num_patients=600 --resolution=128 --output_dir=workspace/data/phantom-a
 """
@@ -22,8 +25,16 @@ def define_flags(fv: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "hospital", "a", choices.HOSPITALS, "a: CheXpert layout; b: NIH ChestX-ray14 layout", flag_values=fv
     )
+    flags.DEFINE_enum(
+        "body", "chest", choices.BODIES, "chest radiographs of --hospital, or CT slices of heads", flag_values=fv
+    )
     flags.DEFINE_integer(
-        "num_patients", 600, "patients, about 2 images each", lower_bound=1, upper_bound=99_999, flag_values=fv
+        "num_patients",
+        600,
+        "patients, about 2 images each, of heads 6",
+        lower_bound=1,
+        upper_bound=99_999,
+        flag_values=fv,
     )
     common.define_resolution(fv, default=128, low=16)
     common.define_seed(fv)
@@ -33,17 +44,16 @@ def define_flags(fv: flags.FlagValues) -> None:
 def main(fv: flags.FlagValues) -> None:
     """Simulates the hospital that the flags describe."""
     from tfrecords_builder import files
-    from tfrecords_builder.simulator import simulate_hospital
+    from tfrecords_builder.simulator import head, simulate_hospital
 
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
-        result = simulate_hospital.simulate_hospital(
-            folder,
-            hospital=fv.hospital,
-            num_patients=fv.num_patients,
-            resolution=fv.resolution,
-            seed=fv.seed,
-            workers=common.num_workers(fv),
-        )
+        what = {"num_patients": fv.num_patients, "resolution": fv.resolution, "seed": fv.seed}
+        if fv.body == "head":
+            result = head.simulate_heads(folder, **what)
+        else:
+            result = simulate_hospital.simulate_hospital(
+                folder, hospital=fv.hospital, workers=common.num_workers(fv), **what
+            )
         files.write_json(folder / "result.json", result)
         app.write_flags(fv, folder)
     print(

@@ -99,7 +99,7 @@ def make_study(
         loader=jinja2.PackageLoader("tfcxr"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("reader_study.html.j2").render(
-        study=name_study(key), images=images, finding=finding or ""
+        study=name_study(key), images=images, what=label_set.images, finding=finding or ""
     )
     files.write_text(output_dir / PAGE_FILE, page)
     files.write_json(output_dir / KEY_FILE, key)

@@ -121,7 +121,7 @@ def predict_files(
     classify = export_classifier.load_image_tensor(model_path)
     picture = export_classifier.picture_options(config)
     encoder = pictures.PictureEncoder(picture)
-    overlays = _Overlays(model_path, config, picture.aspect, heatmaps, shown) if heatmaps else None
+    overlays = _Overlays(model_path, config, picture, heatmaps, shown) if heatmaps else None
     paths: list[pathlib.Path] = []
     probabilities: list[np.ndarray] = []
     drawn: list[str] = []
@@ -168,13 +168,13 @@ class _Overlays:
         self,
         model_path: str | os.PathLike,
         config: dict[str, Any],
-        aspect: str,
+        picture: pictures.PictureOptions,
         folder: pathlib.Path,
         shown: Sequence[int],
     ):
         self._explain = grad_cam.make_explainer(loading.load_network(model_path))
         self._shown, self._thresholds = list(shown), export_classifier.find_thresholds(model_path, config)
-        self._image_size, self._framing, self._aspect = config["image_size"], config["framing"], aspect
+        self._image_size, self._framing, self._picture = config["image_size"], config["framing"], picture
         self._classes, self._folder = config["classes"], folder
 
     def draw(
@@ -191,14 +191,14 @@ class _Overlays:
         for number, (path, values, columns, maps) in enumerate(drawn, first):
             stem = re.sub(r"[^\w.-]", "_", path.stem)[:100]
             names.append(f"{number:06d}_{stem}.png")
-            grey = pictures.read_grey(path.read_bytes())
+            grey = pictures.read_grey(path.read_bytes(), self._picture.contrast)
             height, width = grey.shape
             grad_cam.draw_overlay(
                 self._folder / names[-1],
                 grey,
                 {f"{self._classes[k]}, {values[k]:.3f}": one for k, one in zip(columns.tolist(), maps, strict=True)},
                 grad_cam.cropped_part(
-                    self._image_size, self._framing, pictures.shown_part(height, width, self._aspect)
+                    self._image_size, self._framing, pictures.shown_part(height, width, self._picture.aspect)
                 ),
                 "/".join(path.parts[-3:])[-100:],
             )

@@ -36,11 +36,13 @@ _MAX_SIGNED = 2**15 - 1
 _GROUPED = frozenset({"RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"})
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, window: tuple[float, float] | None = None) -> np.ndarray:
     """Decodes a radiograph.
 
     Args:
         data: the bytes of a DICOM file of one frame.
+        window: centre and width in the units of the rescaled values (of CT Hounsfield's), instead of the file's own
+            tables, windows and inversion. Colour has no units, and stays as it is.
 
     Returns:
         float32 [H, W] in [0, 1]. A constant image without a window is 0 throughout (1 if it is inverted).
@@ -57,7 +59,7 @@ def decode(data: bytes) -> np.ndarray:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)  # without a preamble as well
         _complete(dataset)
         _check(dataset)
-        return _grey(dataset)
+        return _grey(dataset, window)
     except BadImage:
         raise
     except Exception as error:  # Damaged files make pydicom and its plugins raise almost anything.
@@ -133,7 +135,7 @@ def _check_frame(frame: bytes, dataset: Any) -> None:
         )
 
 
-def _grey(dataset: Any) -> np.ndarray:
+def _grey(dataset: Any, window: tuple[float, float] | None) -> np.ndarray:
     kind = dataset.PhotometricInterpretation
     if dataset.file_meta.TransferSyntaxUID == _pydicom().uid.RLELossless:
         # Eight times slower than pylibjpeg-rle, which ends the program (a panic in Rust) where a file is damaged.
@@ -147,10 +149,16 @@ def _grey(dataset: Any) -> np.ndarray:
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise BadImage(f"is DICOM with the photometric interpretation {kind}, which is not read")
     padding = _find_padding(pixels, dataset)
-    grey = _view(_modality(pixels, dataset), dataset, padding)
+    values = _modality(pixels, dataset)
+    if window:
+        centre, width = window
+        grey = np.clip((values - np.float32(centre)) / np.float32(width) + np.float32(0.5), 0, 1)
+    else:
+        grey = _view(values, dataset, padding)
     if not np.isfinite(grey).all():
         raise BadImage("is damaged DICOM: its rescale or window gives no finite numbers")
-    if kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+    # How a viewer shows the file does not matter to a window of its units, in which more is always whiter.
+    if not window and (kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"):
         grey = 1 - grey
     if padding is not None:
         grey[padding] = 0

@@ -9,6 +9,8 @@ Contrast is set on the whole image at the file's size:
 
 - none: as stored; white is 255 of 8 bits, 65535 of 16 bits, the upper end of the window of DICOM.
 - max: divided by the image's maximum, so that the brightest pixel becomes white; a black image stays black.
+- brain, subdural, bone: of CT in DICOM, the window of that name (`choices.CT_WINDOWS`) of Hounsfield units, linear and
+  clipped outside, whatever window the file proposes. PNG and JPEG have lost these units: as stored, windowed already.
 - percentile: the 0.5th percentile becomes 0 and the 99.5th white, linearly between them, clipped outside. An image
   whose two percentiles are equal, as those of a constant image are, stays as it is.
 
@@ -101,7 +103,7 @@ class PictureEncoder:
         if header and header.bits <= 8 and header.orientation == 1:
             with _refusing(kind):
                 return self._direct(kind, header.grey)(tf.constant(data)).numpy()
-        grey, white = _decode(data, kind, header)
+        grey, white = _decode(data, kind, header, self._options.contrast)
         return self._from_float()(tf.constant(grey / np.float32(white))).numpy()
 
     def _direct(self, kind: str, grey: bool) -> Callable[..., tf.Tensor]:
@@ -205,11 +207,12 @@ def _percentiles(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return between(-tf.math.top_k(-values, ends[0]).values, low), between(tf.math.top_k(values, ends[1]).values, high)
 
 
-def read_grey(data: bytes) -> np.ndarray:
+def read_grey(data: bytes, contrast: str = "none") -> np.ndarray:
     """Decodes a radiograph's file to grey at its own size.
 
     Args:
         data: the bytes of a PNG, JPEG or DICOM file.
+        contrast: one of `choices.CONTRASTS`, of which only windows of CT are applied here: they need the file's units.
 
     Returns:
         float32 [H, W] in [0, 1].
@@ -217,7 +220,7 @@ def read_grey(data: bytes) -> np.ndarray:
     Raises:
         BadImage: the bytes are no usable radiograph.
     """
-    grey, white = _decode(data, *_read_header(data))
+    grey, white = _decode(data, *_read_header(data), contrast)
     return grey[..., 0] / np.float32(white)
 
 
@@ -251,10 +254,10 @@ def _read_header(data: bytes) -> tuple[str, headers.Header | None]:
     return kind, headers.read_png(data) if kind == "png" else headers.read_jpeg(data)
 
 
-def _decode(data: bytes, kind: str, header: headers.Header | None) -> tuple[np.ndarray, float]:
+def _decode(data: bytes, kind: str, header: headers.Header | None, contrast: str) -> tuple[np.ndarray, float]:
     """Grey [H, W, 1], uint8 or float32, and the value of white."""
     if header is None:
-        return dicom.decode(data)[..., np.newaxis], 1.0
+        return dicom.decode(data, choices.CT_WINDOWS.get(contrast))[..., np.newaxis], 1.0
     with _refusing(kind):
         if header.bits <= 8:
             grey = _DECODERS[kind, header.grey](tf.constant(data))

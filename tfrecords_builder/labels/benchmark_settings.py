@@ -4,7 +4,9 @@ A class is a combination of labels. A setting takes the most frequent combinatio
 more than a number of images or a given number of them, and as many images of each as it says.
 
 Source: Schütte et al. 2021 (npj Digital Medicine), whose settings look at CheXpert with uncertain labels taken as
-positive, split by patient 80/10/10.
+positive, split by patient 80/10/10; and, of the label set brain_benchmark, at the RSNA's brain CTs. There they use at
+most 107,365 slices without a finding, which --images_per_class does for settings with numbers; the resolution setting
+here has all.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ import numpy as np
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
-from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
+from tfrecords_builder.labels.label_sets import BRAIN6, BRAIN_BENCHMARK, DEFAULT, LabelSet
 from tfrecords_builder.labels.versions import LabelVersion, make_label_version
 
 
@@ -48,13 +50,33 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+# Of the label set brain_benchmark.
+BRAIN_SETTINGS: dict[str, Setting] = {
+    "resolution": Setting(None, more_than=110, uncertain="zeros"),
+    **{
+        f"classes-{number}": Setting(number, images_per_class=(train, 300, 200), uncertain="zeros")
+        for number, train in ((10, 2500), (8, 3120), (6, 4170), (4, 6250), (2, 12500))
+    },
+    **{
+        f"samples-{train}": Setting(6, images_per_class=(train, 500, 500), uncertain="zeros")
+        for train in (5400, 4500, 3000, 1500, 1000, 500, 300, 100)
+    },
+}
+NAMES = tuple(dict.fromkeys([*SETTINGS, *BRAIN_SETTINGS]))
+
+
+def settings_of(label_set: LabelSet) -> dict[str, Setting]:
+    """The settings for a label set: those of the brain CTs for their labels, else those of chest radiographs."""
+    return BRAIN_SETTINGS if label_set in (BRAIN6, BRAIN_BENCHMARK) else SETTINGS
+
+
 def make_version(
     name: str, vectors: np.ndarray, extra: np.ndarray | None = None, label_set: LabelSet = DEFAULT
 ) -> LabelVersion:
     """Makes a setting's label version: its classes are label combinations of the data, the most frequent first.
 
     Args:
-        name: a key of SETTINGS.
+        name: of a setting of the label set.
         vectors: [N, L] in {0, 1}: the label vectors of the rows that may be used.
         extra: object[N] of str, their findings outside the label set (None: no row has any). A row with such a finding,
             or without any label, is in no class.
@@ -67,7 +89,7 @@ def make_version(
     Raises:
         InputError: the data have fewer combinations than the setting needs.
     """
-    setting = SETTINGS[name]
+    setting = settings_of(label_set)[name]
     positive = np.asarray(vectors) > 0.5
     counted = positive.any(axis=1)
     if extra is not None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.benchmark_settings import SETTINGS
+from tfrecords_builder.labels.benchmark_settings import NAMES, settings_of
 from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 from tfrecords_builder.labels.versions import LABEL_VERSIONS, LabelVersion, built_in_versions, make_label_version
 
@@ -25,15 +25,16 @@ def get_label_version(
     before the data are known: `benchmark_settings.make_version`.
     """
     known = {**built_in_versions(label_set), **(user_versions or {})}
-    if name in SETTINGS:
+    settings = settings_of(label_set)
+    if name in settings:
         raise InputError(f"--label_version={name}: its classes are found in a label table, which build-records reads")
     if name not in known:
         if name in LABEL_VERSIONS:
             raise InputError(
                 f"--label_version={name}: needs labels that the label set {label_set.name} has not; choose one of "
-                f"{', '.join((*known, *SETTINGS))}"
+                f"{', '.join((*known, *settings))}"
             )
-        raise InputError(f"--label_version={name}: unknown; choose one of {', '.join((*known, *SETTINGS))}")
+        raise InputError(f"--label_version={name}: unknown; choose one of {', '.join((*known, *settings))}")
     return known[name]
 
 
@@ -89,7 +90,7 @@ def _make_user_version(name: str, table: Any, label_set: LabelSet) -> LabelVersi
         raise InputError(
             f"label version {name!r}: a name holds letters, digits, _, - and . only, and begins with a letter or digit"
         )
-    if name in LABEL_VERSIONS or name in SETTINGS:
+    if name in LABEL_VERSIONS or name in NAMES:
         raise InputError(f"label version {name}: the name is taken by a built-in one; choose another name")
     if not isinstance(table, dict):
         raise InputError(f"label version {name}: must be an object of classes, by name, not {table!r}")

@@ -5,7 +5,7 @@ order is that of label vectors. A set may name a label that stands for "nothing 
 says which labels are kinds of others.
 
 Built in are CheXpert's 14 labels (the default), NIH's 14 findings with No Finding, and the six of the RSNA's brain
-haemorrhages. Others come from a user's file; docs/guides/data.md describes it.
+haemorrhages, also as the benchmark uses them. Others come from a user's file; docs/guides/data.md describes it.
 
 Sources: Irvin et al. 2019 (CheXpert, https://arxiv.org/abs/1901.07031); Wang et al. 2017 (ChestX-ray14,
 https://arxiv.org/abs/1705.02315); Flanders et al. 2020 (https://doi.org/10.1148/ryai.2020190211).
@@ -29,7 +29,8 @@ EXTRA_SEPARATOR = "|"
 MAX_LABELS = 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_KEYS = ("name", "labels", "no_finding", "parents", "synonyms")
+_KEYS = ("name", "labels", "no_finding", "parents", "synonyms", "images")
+_IMAGES = "chest radiographs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +42,16 @@ class LabelSet:
         labels: their names, in the order of label vectors.
         no_finding: the label that says that nothing was found; empty: the set has none.
         parents: label -> the labels that it implies.
-        synonyms: other word -> label. Case and what is no letter or digit do not matter. They are for reading tables:
-            sets that differ in them alone are equal.
+        synonyms: other word -> label. Case and what is no letter or digit do not matter.
+        images: what they are labels of, in descriptions of record sets.
     """
 
     name: str
     labels: tuple[str, ...]
     no_finding: str = ""
     parents: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: str = _IMAGES
 
     def __hash__(self) -> int:
         return hash((self.name, self.labels))
@@ -62,14 +64,22 @@ class LabelSet:
         """Label -> its place in label vectors."""
         return {label: i for i, label in enumerate(self.labels)}
 
+    def find(self, name: str) -> str | None:
+        """The label of that name, whatever the case."""
+        return self._folded.get(name.casefold())
+
     def match(self, word: str) -> str | None:
-        """The label that a column or a word means: by its name or a synonym, `Pleural_Effusion` and `edema` as well."""
-        return self._words.get(fold_word(word))
+        """The label that a column or a word of a table means: by its name or a synonym, `Pleural_Effusion` as well."""
+        return self._words.get(_fold(word))
+
+    @functools.cached_property
+    def _folded(self) -> dict[str, str]:
+        return {label.casefold(): label for label in self.labels}
 
     @functools.cached_property
     def _words(self) -> dict[str, str]:
-        return {fold_word(word): label for word, label in self.synonyms.items()} | {
-            fold_word(name): name for name in self.labels
+        return {_fold(word): label for word, label in self.synonyms.items()} | {
+            _fold(name): name for name in self.labels
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +90,7 @@ class LabelSet:
             "no_finding": self.no_finding,
             "parents": {child: list(parents) for child, parents in self.parents.items()},
             "synonyms": dict(self.synonyms),
+            **({} if self.images == _IMAGES else {"images": self.images}),
         }
 
     def same_labels(self, other: "LabelSet") -> bool:
@@ -127,7 +138,7 @@ def make_label_set(table: Any) -> LabelSet:
             raise InputError(
                 f"labels: {label!r} is no name of a label; give a printable text without {EXTRA_SEPARATOR!r}"
             )
-    folded = [fold_word(label) for label in labels]
+    folded = [_fold(label) for label in labels]
     twice = [label for i, label in enumerate(labels) if folded[i] in folded[:i]]
     if twice:
         raise InputError(f"labels: {twice[0]!r} is given twice (case and signs do not count); give each label once")
@@ -151,9 +162,12 @@ def make_label_set(table: Any) -> LabelSet:
     for word, label in synonyms.items():
         if label not in labels:
             raise InputError(f"synonyms: {label!r}, which {word!r} stands for, is none of the labels")
-        if fold_word(word) in folded and labels[folded.index(fold_word(word))] != label:
+        if _fold(word) in folded and labels[folded.index(_fold(word))] != label:
             raise InputError(f"synonyms: {word!r} is a label itself and cannot stand for {label!r}")
-    return LabelSet(name, labels, no_finding, parents, dict(synonyms))
+    images = table.get("images", _IMAGES)
+    if not isinstance(images, str) or not images.isprintable():
+        raise InputError(f"images must be a text such as {_IMAGES!r}, not {images!r}")
+    return LabelSet(name, labels, no_finding, parents, dict(synonyms), images)
 
 
 def get_label_set(text: str) -> LabelSet:
@@ -230,16 +244,16 @@ def _mapping(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _is_name(label: Any) -> bool:
     return (
         isinstance(label, str)
-        and bool(fold_word(label))
+        and bool(_fold(label))
         and label == label.strip()
         and label.isprintable()
         and (EXTRA_SEPARATOR not in label)
     )
 
 
-def fold_word(word: str) -> str:
-    """Without case and without what is no letter or digit: `Pleural_Effusion ` and `PleuralEffusion` are one word."""
-    return re.sub(r"[\W_]+", "", str(word)).casefold()
+def _fold(word: str) -> str:
+    """Without case, and with one blank for signs between words."""
+    return " ".join(re.sub(r"[\W_]+", " ", str(word)).casefold().split())
 
 
 CHEXPERT14 = make_label_set(
@@ -272,20 +286,11 @@ CHEXPERT14 = make_label_set(
         },
         "synonyms": {
             "Normal": "No Finding",
-            "No Findings": "No Finding",
             "Airspace Opacity": "Lung Opacity",
-            "Lung Opacities": "Lung Opacity",
-            "Lung Lesions": "Lung Lesion",
             "Effusion": "Pleural Effusion",
-            "Pleural Effusions": "Pleural Effusion",
             "Enlarged Cardiom.": "Enlarged Cardiomediastinum",
             "Fractures": "Fracture",
             "Oedema": "Edema",
-            "Pulmonary Edema": "Edema",
-            "Pulmonary Oedema": "Edema",
-            "Atelectases": "Atelectasis",
-            "Consolidations": "Consolidation",
-            "Support Device": "Support Devices",
         },
     }
 )
@@ -312,27 +317,31 @@ NIH14 = make_label_set(
         "no_finding": "No Finding",
         "synonyms": {
             "Normal": "No Finding",
-            "No Findings": "No Finding",
             "Pleural Effusion": "Effusion",
-            "Pleural Effusions": "Effusion",
             "Infiltrate": "Infiltration",
-            "Infiltrates": "Infiltration",
             "Oedema": "Edema",
-            "Pulmonary Edema": "Edema",
-            "Pulmonary Oedema": "Edema",
-            "Pulmonary Emphysema": "Emphysema",
-            "Pulmonary Fibrosis": "Fibrosis",
-            "Pulmonary Mass": "Mass",
-            "Pulmonary Nodule": "Nodule",
-            "Atelectases": "Atelectasis",
-            "Consolidations": "Consolidation",
             "Hiatal Hernia": "Hernia",
         },
     }
 )
 _BLEEDS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 BRAIN6 = make_label_set(
-    {"name": "brain6", "labels": ["any", *_BLEEDS], "parents": {bleed: ["any"] for bleed in _BLEEDS}}
+    {
+        "name": "brain6",
+        "labels": ["any", *_BLEEDS],
+        "parents": {bleed: ["any"] for bleed in _BLEEDS},
+        "images": "CT slices of heads",
+    }
 )
-LABEL_SETS: dict[str, LabelSet] = {label_set.name: label_set for label_set in (CHEXPERT14, NIH14, BRAIN6)}
+# The labels of synthetic-medical-benchmark's brain CTs: "no finding" where none of the five is there, and not `any`.
+BRAIN_BENCHMARK = make_label_set(
+    {
+        "name": "brain_benchmark",
+        "labels": [*_BLEEDS, "no finding"],
+        "no_finding": "no finding",
+        "images": "CT slices of heads",
+    }
+)
+_ALL = (CHEXPERT14, NIH14, BRAIN6, BRAIN_BENCHMARK)
+LABEL_SETS: dict[str, LabelSet] = {label_set.name: label_set for label_set in _ALL}
 DEFAULT = CHEXPERT14

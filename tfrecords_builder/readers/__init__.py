@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet, get_label_set
+from tfrecords_builder.labels.label_sets import BRAIN6, DEFAULT, EXTRA_SEPARATOR, LabelSet, get_label_set
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -111,6 +111,8 @@ def check_header(
 
 def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
     """The label set of a data set where the user names none: of records theirs. Raises InputError as `load_info`."""
+    if dataset == "rsna_brain":
+        return BRAIN6
     if dataset != "records":
         return DEFAULT
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need

@@ -114,7 +114,7 @@ def _describe_set(info: records.RecordSetInfo, source: sources.Source) -> str:
     count = sum(split.num_examples for split in info.splits.values())
     parts = ", ".join(f"{split.num_examples} {name}" for name, split in info.splits.items())
     return (
-        f"{count} chest radiographs ({parts}) of {info.resolution} x {info.resolution} pixels, 8-bit grey, as "
+        f"{count} {info.label_set.images} ({parts}) of {info.resolution} x {info.resolution} pixels, 8-bit grey, as "
         f"TFRecords with {len(info.labels)} labels; label version {info.label_version}. Source: {source.name}. "
         f"{source.collection} {source.labelling} Digest of the records: {info.digest}."
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from tfrecords_builder import labels, records
+from tfrecords_builder import choices, labels, records
 from tfrecords_builder.records import sources
 
 _UNCERTAIN = {
@@ -35,6 +35,10 @@ ASPECTS = {
 CONTRASTS = {
     "none": "not changed",
     "max": "divided, image by image, by the greatest value, so that the brightest pixel is white",
+    **{
+        name: f"the {name} window of Hounsfield units (centre {centre:g}, width {width:g})"
+        for name, (centre, width) in choices.CT_WINDOWS.items()
+    },
     "percentile": "stretched, image by image, so that the 0.5th percentile is black and the 99.5th white",
 }
 _DUPLICATES = {

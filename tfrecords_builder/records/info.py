@@ -148,11 +148,12 @@ def write_info(info: RecordSetInfo) -> None:
     del value["folder"]
     value |= {"label_set": info.label_set.to_dict(), "labels": list(info.labels)}
     files.write_json(info.folder / INFO_FILE, value)
+    images = info.label_set.images
     described = tfds_format.describe_set(
         info.name,
         version=f"{SCHEMA_VERSION}.0.0",
-        description=f"Chest radiographs ({info.source}), label version {info.label_version}, {info.resolution} px. "
-        f"Written by tfcxr; see {INFO_FILE}.",
+        description=f"{images[:1].upper()}{images[1:]} ({info.source}), label version {info.label_version}, "
+        f"{info.resolution} px. Written by tfcxr; see {INFO_FILE}.",
         splits={name: (split.num_bytes, split.shard_lengths) for name, split in info.splits.items()},
     )
     described_features = tfds_format.describe_features(

@@ -56,6 +56,30 @@ _SOURCES: dict[str, Source] = {
   doi       = {10.1609/aaai.v33i01.3301590}
 }""",
     ),
+    "rsna_brain": Source(
+        name="RSNA Intracranial Hemorrhage Detection (2019)",
+        creator="Radiological Society of North America",
+        url="https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection",
+        collection="Slices of computed tomography of heads, from hospitals of several countries.",
+        labelling="Neuroradiologists marked on each slice which of five kinds of haemorrhage it shows.",
+        license="Terms of the competition: non-commercial and academic research",
+        terms=(
+            "The data are given for the use that the rules of the competition allow, non-commercial and academic "
+            "research; read the rules there and cite Flanders et al."
+        ),
+        citation="""\
+@article{flanders2020hemorrhage,
+  title   = {Construction of a Machine Learning Dataset through Collaboration: The {RSNA} 2019 Brain {CT}
+             Hemorrhage Challenge},
+  author  = {Flanders, Adam E. and Prevedello, Luciano M. and Shih, George and others},
+  journal = {Radiology: Artificial Intelligence},
+  volume  = {2},
+  number  = {3},
+  pages   = {e190211},
+  year    = {2020},
+  doi     = {10.1148/ryai.2020190211}
+}""",
+    ),
     "chestxray": Source(
         name="NIH ChestX-ray14 (ChestX-ray8)",
         creator="NIH Clinical Center",

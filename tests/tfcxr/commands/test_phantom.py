@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from flags import app
-from tfcxr.commands import phantom
+from tfcxr.commands import build_records, phantom
 from tfrecords_builder.labels import LABELS
+from tfrecords_builder.records import load_info
 from tfrecords_builder.simulator import hospital
 
 NIH_NAMES = {"Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"}
@@ -162,3 +163,22 @@ def test_prevalence_serves_small_sets():
         for label, share in least.items():
             assert combinations.count([label]) / len(combinations) > share
     assert 1.8 < len(exact) / 600 < 3
+
+
+def test_heads_become_records_of_the_benchmarks_brain_half(tmp_path, capsys):
+    pytest.importorskip("pydicom")
+    data, records = tmp_path / "heads", tmp_path / "records"
+    assert run(f"--output_dir={data}", "--body=head", "--num_patients=40", "--resolution=32") == 0
+    arguments = ["--dataset=rsna_brain", f"--data_dir={data}", "--resolution=16", f"--output_dir={records}"]
+    arguments += ["--label_set=brain_benchmark", "--label_version=classes-2", "--images_per_class=10,2,1"]
+    assert app.run(build_records.main, build_records.define_flags, ["build-records", *arguments]) == 0
+    info = load_info(records)
+    assert (info.contrast, info.source) == ("brain", "phantom-head")
+    assert {name: split.num_examples for name, split in info.splits.items()} == {
+        "train": 20,
+        "validation": 4,
+        "test": 2,
+    }
+    assert "no finding" in info.classes
+    assert "any" not in info.labels
+    assert "CT slices of heads" in (records / "croissant.json").read_text()

@@ -331,3 +331,26 @@ def test_liberties_with_slopes_and_tables():
     signed = np.array([[-2, -1, 0, 1]], np.int16)
     data = _file(signed, bits=16, VOILUTSequence=_table([0, 100, 200, 255], first=2**16 - 2))
     _expect(data, np.array([[0, 100, 200, 255]]) / 255)
+
+
+def test_a_window_of_units_replaces_what_the_file_says():
+    stored = np.array([[1024, 1044], [1064, 1104], [1144, 3000]], np.int16)
+    tags = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": 600, "WindowWidth": 2800}
+    # Units 0, 20, 40, 80, 120, 1976; the brain window is from 0 to 80.
+    expected = [[0, 0.25], [0.5, 1], [1, 1]]
+    for file in (_file(stored, 16, **tags), _file(stored, 16, PhotometricInterpretation="MONOCHROME1", **tags)):
+        np.testing.assert_allclose(dicom.decode(file, (40.0, 80.0)), expected, atol=1e-6)
+    assert dicom.decode(_file(stored, 16, **tags))[1, 1] < 0.4  # by its own window
+    padded = _file(stored, 16, PixelPaddingValue=3000, **tags)
+    assert dicom.decode(padded, (40.0, 80.0))[2, 1] == 0
+
+
+def test_contrast_of_ct_is_a_window_of_dicom_and_nothing_to_pictures():
+    stored = np.full((4, 4), 1064, np.int16)  # 40 units: the middle of the brain window
+    file = _file(stored, 16, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=600, WindowWidth=2800)
+    encoder = pictures.PictureEncoder(pictures.PictureOptions(2, contrast="brain"))
+    assert np.array(Image.open(io.BytesIO(encoder.encode(file)))).tolist() == [[128, 128]] * 2
+    assert pictures.read_grey(file, "subdural")[0, 0] == pytest.approx((40 - (80 - 100)) / 200)
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 77, np.uint8)).save(stream, "png")
+    assert np.array(Image.open(io.BytesIO(encoder.encode(stream.getvalue())))).tolist() == [[77, 77]] * 2

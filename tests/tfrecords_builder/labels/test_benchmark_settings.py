@@ -27,6 +27,28 @@ def test_the_settings_are_those_of_the_benchmark():
     assert {s.uncertain for s in benchmark_settings.SETTINGS.values()} == {"ones"}
 
 
+def test_the_settings_of_the_brain_are_those_of_the_benchmark():
+    settings = benchmark_settings.settings_of(labels.get_label_set("brain_benchmark"))
+    assert settings is benchmark_settings.settings_of(labels.get_label_set("brain6"))
+    assert benchmark_settings.settings_of(labels.get_label_set("nih14")) is benchmark_settings.SETTINGS
+    numbers = {name: (s.combinations, s.images_per_class) for name, s in settings.items()}
+    classes = [(10, 2500), (8, 3120), (6, 4170), (4, 6250), (2, 12500)]
+    samples = (5400, 4500, 3000, 1500, 1000, 500, 300, 100)
+    assert numbers == {
+        "resolution": (None, None),
+        **{f"classes-{number}": (number, (train, 300, 200)) for number, train in classes},
+        **{f"samples-{train}": (6, (train, 500, 500)) for train in samples},
+    }
+    assert settings["resolution"].more_than == 110
+    brain = labels.get_label_set("brain_benchmark")
+    vectors = np.zeros([9, 6], np.float32)
+    vectors[:4, 5] = 1  # no finding
+    vectors[4:7, 4] = 1  # subdural
+    vectors[7:, [0, 4]] = 1  # both
+    version = benchmark_settings.make_version("classes-2", vectors, None, brain)
+    assert version.class_names == ("no finding", "subdural")
+
+
 def test_most_frequent_combinations_in_order():
     # Fracture and Edema are equally frequent: label order decides; so do Edema_Fracture and Edema.
     vectors = _vectors(Pneumonia=2, Fracture=3, Edema=3, Edema_Fracture=3, Cardiomegaly_Edema=5)
