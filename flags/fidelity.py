@@ -13,6 +13,7 @@ def define_features(fv: flags.FlagValues) -> None:
         fv,
         "features",
         f"what is compared: {feature_names.PIXELS_PCA} (64 principal components of the pixels; offline), "
+        f"{feature_names.TEXTURE} (co-occurrence, local patterns, gradients, power spectrum; offline), "
         f"{feature_names.INCEPTION}, {choices.EFFICIENTNET_LITE0} (ImageNet weights from a package), a run folder of a "
         "classifier or of pretrain, an export of a classifier, or a Keras model of images in [0, 1]. Part of every "
         "metric's name",
@@ -30,6 +31,17 @@ def define_features_weights(fv: flags.FlagValues) -> None:
         f"of --features={feature_names.INCEPTION}: imagenet (default; from the Keras cache, nothing is downloaded) or "
         "an .h5 file",
         words=("imagenet",),
+    )
+
+
+def define_classifier(fv: flags.FlagValues) -> None:
+    """--classifier."""
+    common.define_folder(
+        fv,
+        "classifier",
+        "run folder or export of a classifier of real images, best of other patients than the generator's: how often "
+        "it sees the label that was asked for; default: not measured",
+        required=False,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 
 from setuptools.config import setupcfg
 
-_DEVELOPING = ("test", "docs")
+_DEVELOPING = ("test", "docs", "peers")
 
 
 def main(folder: str) -> None:

@@ -1,5 +1,7 @@
-"""Compares synthetic images with real ones: FID, KID, precision, recall, density, coverage.
+"""Compares synthetic images with real ones: fidelity, diversity, label agreement, as a whole and class by class.
 
+FID (with FID-infinity, free of the bias of few images), KID, precision, recall, density, coverage; MS-SSIM and near
+duplicates within a class; with --classifier, how often it sees the label that was asked for. Start with report.html.
 The features are part of every metric's name: figures of other features, or of another number of images, are not
 comparable. --holdout adds real images that the generator has not seen, measured in the same way: what a perfect
 generator would reach, if that fold was drawn as the real one was (official test folds often were not: see what
@@ -25,11 +27,20 @@ def define_flags(fv: flags.FlagValues) -> None:
         "holdout_split", "test", ["train", "validation", "test"], "which fold of --holdout to read", flag_values=fv
     )
     fidelity.define_features(fv)
+    fidelity.define_classifier(fv)
     fidelity.define_cache_dir(fv)
     flags.DEFINE_integer(
         "num_images", None, "images of each set, drawn at random; default: all of the smallest, at most 10000",
         lower_bound=6, flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "resamples",
+        100,
+        "bootstrap resamples for the intervals of FID and KID; 0: no intervals. With features of a network, which are "
+        "many, each takes a second or more",
+        lower_bound=0,
+        flag_values=fv,
+    )
     common.define_batch_size(fv, 64)
     common.define_seed(fv)
     common.define_output_dir(fv)
@@ -50,14 +61,16 @@ def main(fv: flags.FlagValues) -> None:
             holdout_split=fv.holdout_split,
             features_name=fv.features,
             features_weights=fv.features_weights,
+            classifier=fv.classifier,
             num_images=fv.num_images,
+            resamples=fv.resamples,
             batch_size=fv.batch_size,
             seed=fv.seed,
             cache_dir=fv.cache_dir,
             output_dir=folder,
         )
     print(compare_sets.to_markdown(result))
-    print(f"Written to {fv.output_dir}")
+    print(f"Written to {fv.output_dir}: start with report.html")
 
 
 if __name__ == "__main__":

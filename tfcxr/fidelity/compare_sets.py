@@ -4,6 +4,7 @@ Figures depend on the number of images, so all sets are cut to one number, and t
 generator would reach with it, as far as they were drawn from the same patients' distribution.
 """
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -12,15 +13,26 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from tfcxr import data, plotting
-from tfcxr.fidelity import distances, feature_names, feature_statistics, features
+from tfcxr.fidelity import (
+    by_class,
+    distances,
+    diversity,
+    feature_names,
+    feature_statistics,
+    features,
+    label_agreement,
+    report,
+    sample_size,
+)
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import combinations
+from tfrecords_builder.splits import policies
 
 SCHEMA_VERSION = 1
 MAX_IMAGES = 10_000  # of each set, where the caller names no number: that of the benchmark's FID
 
 _LEAST_IMAGES = distances.NEIGHBOURS + 1
-_DIRECTIONS = {"fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "density": "near 1"}
 _PLOTTED = 1000
 _FEW_FOR_PCA = 640  # ten for each component
 
@@ -34,13 +46,15 @@ def compare_sets(
     holdout_split: str = "test",
     features_name: str = feature_names.PIXELS_PCA,
     features_weights: str | None = None,
+    classifier: str | None = None,
     num_images: int | None = None,
+    resamples: int = sample_size.RESAMPLES,
     batch_size: int = 64,
     seed: int = 0,
     cache_dir: str | os.PathLike | None = None,
     output_dir: pathlib.Path,
 ) -> dict[str, Any]:
-    """Compares record sets and writes result.json, result.md and features.png.
+    """Compares record sets; writes result.json, result.md, tables, pictures and the report (see report.write).
 
     Sets of another resolution than the real one are refused: a resize would itself be measured.
 
@@ -52,7 +66,9 @@ def compare_sets(
         split: fold of `real` and `synthetic`.
         holdout_split: fold of `holdout`.
         features_name, features_weights: see features.make_extractor.
+        classifier: run folder or export of a classifier whose agreement with the labels is measured; None: without.
         num_images: of each set, drawn by `seed`; None: as many as the smallest set has, at most MAX_IMAGES.
+        resamples: of the bootstrap; 0: no intervals.
         batch_size: images per step.
         seed: of all draws.
         cache_dir: see statistics.of_reals.
@@ -62,7 +78,7 @@ def compare_sets(
         What result.json holds.
 
     Raises:
-        InputError: sets, features or numbers that cannot be used.
+        InputError: sets, features, a classifier or numbers that cannot be used.
         RunError: damaged records, features that are not finite.
     """
     real_set = data.RecordSet(real, flag="--real")
@@ -77,52 +93,75 @@ def compare_sets(
             raise InputError(f"--holdout={holdout}: its {holdout_split} split is the real set; give another split")
         sets["holdout"] = (held_out, holdout_split)
     number = _number_of_images(sets, num_images)
+    agreement = None if classifier is None else label_agreement.Agreement(classifier, real_set)
+    if agreement is not None:
+        for name, (record_set, _) in sets.items():
+            agreement.refuse_other_classes(record_set, f"--{name}")
     extractor = features.make_extractor(features_name, resolution=resolution, weights=features_weights)
     drawn: dict[str, Any] = {"num_images": number, "seed": seed, "batch_size": batch_size}
-    reference = feature_statistics.of_reals(extractor, real_set, split, **drawn, cache_dir=cache_dir)
-    others = {
-        name: feature_statistics.of_records(extractor, *where, **drawn)
-        for name, where in sets.items()
-        if name != "real"
-    }
-    width = reference.features.shape[1]
+    measured = {"real": feature_statistics.of_reals(extractor, real_set, split, **drawn, cache_dir=cache_dir)}
+    for name, where in sets.items():
+        if name != "real":
+            measured[name] = feature_statistics.of_records(extractor, *where, **drawn)
+    labelled = {name: _add_labels(*sets[name], one, seed) for name, one in measured.items()}
+    width = measured["real"].features.shape[1]
+    metrics, intervals, by_number = {}, {}, {}
+    for name, one in measured.items():
+        if name == "real":
+            continue
+        metrics[name] = feature_statistics.compare(measured["real"], one, seed=seed)
+        by_number[name] = dataclasses.asdict(
+            sample_size.frechet_by_number(measured["real"].features, one.features, seed=seed)
+        )
+        if resamples:
+            intervals[name] = _intervals(labelled["real"], labelled[name], metrics[name], resamples, seed)
+    groups, left_out = by_class.find_groups(labelled, _shared_classes(sets), real_set.info.labels, seed)
     result = {
         "schema_version": SCHEMA_VERSION,
         "features": {"name": extractor.name, "width": width},
         "num_images": number,
         "neighbours": distances.NEIGHBOURS,
         "seed": seed,
-        "metrics": {name: feature_statistics.compare(reference, other, seed=seed) for name, other in others.items()},
+        "metrics": metrics,
+        "intervals": {"resamples": resamples, **intervals},
+        "fid_by_number": by_number,
+        "groups": [
+            {**by_class.measure(group, labelled, seed), "ms_ssim": _ms_ssim(group, sets, labelled, seed)}
+            for group in groups
+        ],
+        "groups_left_out": left_out,
+        "ms_ssim_scales": diversity.ms_ssim_scales(resolution),
+        "label_agreement": None
+        if agreement is None
+        else {
+            "classifier": classifier,
+            "classifier_digest": agreement.digest,
+            **{name: agreement.measure(*where) for name, where in sets.items() if name != "real" or not holdout},
+        },
         "sets": {
             name: {"path": str(s.path), "split": fold, "source": s.info.source, "digest": s.info.digest}
             for name, (s, fold) in sets.items()
         },
-        "warnings": _warnings(number, width, extractor.name),
+        "warnings": _warnings(number, width, extractor.name)
+        + ([] if agreement is None else agreement.warn({n: w for n, w in sets.items() if n != "real" or not holdout})),
     }
     files.write_json(output_dir / "result.json", result)
     files.write_text(output_dir / "result.md", to_markdown(result))
-    plot_features({"real": reference, **others}, output_dir / "features.png")
+    plot_features(measured, output_dir / "features.png")
+    report.write(output_dir, result)
     return result
 
 
 def to_markdown(result: dict[str, Any]) -> str:
     """A result as a short Markdown table; held-out real images, if any, in a column of their own."""
     columns = list(result["metrics"])
-    name = result["features"]["name"]
     lines = [
-        f"{result['num_images']} images of each set, features {name}, k = {result['neighbours']}",
+        f"{result['num_images']} images of each set, features {result['features']['name']}, k = {result['neighbours']}",
         "",
-        f"| | {' | '.join('held-out real' if c == 'holdout' else c for c in columns)} | better |",
+        f"| | {' | '.join(report.COLUMNS.get(c, c) for c in columns)} | better |",
         "|---|" + "---|" * (len(columns) + 1),
+        *(f"| {' | '.join(row)} |" for row in report.figure_rows(result)),
     ]
-    for measure in feature_names.METRICS:
-        metric = feature_names.metric_name(measure, name)
-        cells = []
-        for column in columns:
-            values = result["metrics"][column]
-            spread = f" ± {values[feature_names.metric_name('kid_std', name)]:.2g}" if measure == "kid" else ""
-            cells.append(f"{values[metric]:.4g}{spread}")
-        lines.append(f"| {metric} | {' | '.join(cells)} | {_DIRECTIONS.get(measure, 'higher')} |")
     lines += [f"\nWarning: {warning}." for warning in result["warnings"]]
     return "\n".join(lines) + "\n"
 
@@ -141,6 +180,59 @@ def plot_features(sets: dict[str, feature_statistics.Statistics], path: pathlib.
     axes.set_ylabel("second")
     axes.legend()
     plotting.save(figure, path, 120)
+
+
+def _add_labels(
+    record_set: data.RecordSet, split: str, statistics: feature_statistics.Statistics, seed: int
+) -> by_class.LabelledSet:
+    """What is known of the images that `feature_statistics.of_records` has drawn by the same seed."""
+    positions = feature_statistics.positions(record_set, split, num_images=len(statistics.features), seed=seed)
+    labels = record_set.labels(split)
+    return by_class.LabelledSet(
+        statistics=statistics,
+        positions=positions,
+        classes=labels["class"][positions],
+        codes=combinations.encode(labels["vector"][positions]),
+        patients=policies.number_patients(record_set.patients(split)[positions]),
+    )
+
+
+def _shared_classes(sets: dict[str, tuple[data.RecordSet, str]]) -> tuple[str, ...]:
+    """The names of the classes if all sets have the same ones, else none."""
+    names = {record_set.info.classes for record_set, _ in sets.values()}
+    return names.pop() if len(names) == 1 else ()
+
+
+def _intervals(
+    real: by_class.LabelledSet, other: by_class.LabelledSet, metrics: dict[str, float], resamples: int, seed: int
+) -> dict[str, list[float]]:
+    name = real.statistics.name
+    fid, kid = (feature_names.metric_name(measure, name) for measure in ("fid", "kid"))
+    found = sample_size.bootstrap(
+        real.statistics.features,
+        other.statistics.features,
+        real_groups=real.patients,
+        other_groups=other.patients,
+        fid=metrics[fid],
+        kid=metrics[kid],
+        resamples=resamples,
+        seed=seed,
+    )
+    return {fid: list(found.fid), kid: list(found.kid)}
+
+
+def _ms_ssim(
+    group: by_class.Group,
+    sets: dict[str, tuple[data.RecordSet, str]],
+    labelled: dict[str, by_class.LabelledSet],
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        name: diversity.mean_ms_ssim(
+            *sets[name], labelled[name].positions[rows], labelled[name].patients[rows], seed=seed
+        )
+        for name, rows in group.rows.items()
+    }
 
 
 def _number_of_images(sets: dict[str, tuple[data.RecordSet, str]], wanted: int | None) -> int:

@@ -183,6 +183,24 @@ def manifold_measures(real: np.ndarray, synthetic: np.ndarray, *, neighbours: in
     )
 
 
+def nearest_others(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Euclidean distance of each row to the nearest row of another group, such as another patient; float64 [N].
+
+    Equal rows are at distance 0. Infinite where there is no other group.
+
+    Args:
+        features: [N, D].
+        groups: int [N].
+    """
+    features = _checked(features, "features", 1)
+    features = features - features.mean(axis=0)
+    nearest = np.empty(len(features))
+    for part, squares in _distance_blocks(features, features):
+        squares[groups[part, None] == groups] = np.inf
+        nearest[part] = squares.min(axis=1)
+    return np.sqrt(nearest)
+
+
 def _squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     """Squared distance to each row's k-th nearest other row, widened by the tolerance; [N]."""
     radii = np.empty(len(features))

@@ -4,8 +4,9 @@ from tfcxr.classifiers import choices
 
 PIXELS = "pixels"  # of nearest neighbours only: too many for a covariance
 PIXELS_PCA = "pixels_pca64"
+TEXTURE = "texture"
 INCEPTION = "inception"
-WITHOUT_PATH = (PIXELS_PCA, INCEPTION, choices.EFFICIENTNET_LITE0)
+WITHOUT_PATH = (PIXELS_PCA, TEXTURE, INCEPTION, choices.EFFICIENTNET_LITE0)
 WITHOUT_FIT = (PIXELS, INCEPTION, choices.EFFICIENTNET_LITE0)  # what nearest neighbours are looked for in
 
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")

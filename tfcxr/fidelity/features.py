@@ -3,6 +3,7 @@
 An extractor's name says what its features are and of which weights, and ends every metric's name:
 
     pixels_pca64          64 principal components of the reals' pixels: offline, sees smooth structure only
+    texture               co-occurrence, local patterns, gradients, spectrum: no network (texture.py)
     inception             Inception v3 of Keras with its ImageNet weights, pooled, 2048 features (feature_networks.py)
     efficientnet_lite0    EfficientNet-Lite0 with its ImageNet weights (a package), pooled, 1280 features
     inception-1a2b3c4d    the same network with other weights, whose SHA-256 begins so
@@ -19,9 +20,9 @@ import tensorflow as tf
 
 from tfcxr import data
 from tfcxr.classifiers import choices
-from tfcxr.fidelity import feature_networks
+from tfcxr.fidelity import feature_networks, texture
 from tfcxr.fidelity.extractor import Extractor
-from tfcxr.fidelity.feature_names import INCEPTION, PIXELS_PCA, WITHOUT_PATH
+from tfcxr.fidelity.feature_names import INCEPTION, PIXELS_PCA, TEXTURE, WITHOUT_PATH
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pixel_ranges
 from tfrecords_builder.progress import progress
@@ -84,8 +85,9 @@ def make_extractor(features: str, *, resolution: int, weights: str | None = None
     """Makes the extractor that --features names.
 
     Args:
-        features: pixels_pca64, inception, efficientnet_lite0, a run folder or export of a classifier, or a Keras model
-            (.keras, .h5 or SavedModel) of images in [0, 1]. Keras models may hold code: load only those you trust.
+        features: pixels_pca64, texture, inception, efficientnet_lite0, a run folder or export of a classifier, or a
+            Keras model (.keras, .h5 or SavedModel) of images in [0, 1]. Keras models may hold code: load only those
+            you trust.
         resolution: side of the images in pixels.
         weights: of inception: imagenet (default) or an .h5 file.
 
@@ -98,6 +100,8 @@ def make_extractor(features: str, *, resolution: int, weights: str | None = None
         raise InputError(f"--features_weights={weights}: is for --features=inception; leave it out")
     if features == PIXELS_PCA:
         return PixelPca(resolution)
+    if features == TEXTURE:
+        return texture.Texture()
     if features == choices.EFFICIENTNET_LITE0:
         return feature_networks.make_efficientnet_lite0(resolution)
     path = pathlib.Path(features)

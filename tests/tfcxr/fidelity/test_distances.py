@@ -1,5 +1,7 @@
 """The distances against plain loops written from the papers, and cases worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -154,3 +156,13 @@ def test_a_mode_that_is_missing_lowers_recall_and_coverage_only():
 def test_what_cannot_be_measured_is_named(call, words):
     with pytest.raises(ValueError, match=words), np.errstate(invalid="ignore"):
         call(sets(9)[0])
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("seed", [0, 1])
+def test_manifold_measures_equal_those_of_the_program_of_naeem_et_al(seed):
+    prdc = pytest.importorskip("prdc", reason="needs the extra `peers`")
+    real, fake = sets(seed, n=900, m=700, width=12)
+    expected = prdc.compute_prdc(real, fake, nearest_k=5)
+    got = dataclasses.asdict(distances.manifold_measures(real, fake, neighbours=5))
+    assert got == pytest.approx({name: float(value) for name, value in expected.items()})

@@ -180,7 +180,7 @@ def test_keras_models_that_give_no_features_are_refused(tmp_path):
         ("map.keras", r"its features have shape \(None, 6, 6, 4\)"),
         ("vector.keras", r"takes inputs of shape \[None, 5\]"),
         ("two.keras", r"takes inputs of shape \[None, 8, 8, 2\]"),
-        ("nothing", "must be pixels_pca64, inception, efficientnet_lite0, or the path of a classifier"),
+        ("nothing", "must be pixels_pca64, texture, inception, efficientnet_lite0, or the path of a classifier"),
     ]:
         with pytest.raises(InputError, match=words) as caught:
             features.make_extractor(str(tmp_path / name), resolution=8)
