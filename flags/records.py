@@ -24,14 +24,14 @@ def define_build(fv: flags.FlagValues) -> None:
 
 
 def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --class_values, --patient_pattern."""
+    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --no_finding, --class_values, --patient_pattern."""
     flags.DEFINE_enum(
         "dataset",
         None,
         list(choices.DATASETS),
         "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, one with a folder "
-        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed), a record set, or the "
-        "RSNA's brain CTs with haemorrhages",
+        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed; or with metadata.csv), a "
+        "record set, or the RSNA's brain CTs with haemorrhages",
         flag_values=fv,
     )
     common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")
@@ -48,9 +48,20 @@ def define_data_set(fv: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "columns",
         [],
-        "--dataset=folder: what is in which column, such as path:file,patient:pid,class:finding or "
-        "path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, view, sex, age, split, or a finding. "
-        "Default: path, patient, and columns named as the labels",
+        "--dataset=folder, imagefolder with metadata.csv: what is in which column, such as "
+        "path:file,patient:pid,class:finding or path:file,Pneumonia:pneu,Edema:edema; keys: path, patient, class, "
+        "view, sex, age, split, or a finding. "
+        "Default: path, patient, and columns named as the labels, or by other words for them (Effusion, "
+        "Lung_Opacity)",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "no_finding",
+        "column",
+        choices.NO_FINDING,
+        "--dataset=folder, imagefolder: which images count as No Finding: those of which a column says so; those "
+        "without a positive or uncertain finding (no_positive: blanks are negative); or those of which every finding "
+        "is 0 (all_negative)",
         flag_values=fv,
     )
     flags.DEFINE_list(

@@ -87,6 +87,7 @@ def build(
         paths = _write_rows(folder, plan, split, num_shards, options.seed)
         shards[split] = [functools.partial(encode_rows, str(path), picture, source, skip) for path in paths]
         keys[split] = [_key(path, split, picture, source, version.definition()) for path in paths]
+    no_finding = options.columns.no_finding if options.columns else "column"
     total = len(plan.frame)
     del plan  # its tables; the shards have their rows in files
     info = writing.write_record_set(
@@ -109,6 +110,7 @@ def build(
             **_split_settings(options),
             "limit": options.limit,
             **({"unlabelled_images": "keep"} if options.unlabelled_images == "keep" else {}),
+            **({"no_finding": no_finding} if no_finding != "column" else {}),
         },
         report=report,
         keys=keys,

@@ -10,6 +10,9 @@ DATASETS = {
     "rsna_brain": "rsna_brain",
 }
 FOLDERS = ("folder", "imagefolder")  # those of which a user says what names mean
+# By what an image of a folder's table counts as one in which nothing was found: a column; that no finding is positive
+# or uncertain; that all findings are negative.
+NO_FINDING = ("column", "no_positive", "all_negative")
 VIEWS = ("PA", "AP", "any")
 SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
 SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test

@@ -248,6 +248,24 @@ def _recognise(data: bytes) -> str:
     return ""
 
 
+def read_numbered_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """Yields number, from 1, and stripped text of the lines of a UTF-8 file, plain or gzipped, without blank ones.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        with _open(path) as stream:
+            for number, data in enumerate(stream, 1):
+                try:
+                    text = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}: line {number}: is not UTF-8 text") from error
+                if text:
+                    yield number, text
+    except _READ_ERRORS as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
 def read_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a UTF-8 file, stripped, without blank ones. Raises InputError if it cannot be read."""
     try:

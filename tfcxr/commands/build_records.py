@@ -158,14 +158,16 @@ def _columns(fv: flags.FlagValues, label_set: "labels.LabelSet") -> "readers.Fol
 
     unlabelled = fv.unlabelled_images == "keep"
     given = (fv.columns, fv.class_values, fv.patient_pattern)
-    return readers.choose_columns(fv.dataset, *given, unlabelled=unlabelled, label_set=label_set)
+    return readers.choose_columns(
+        fv.dataset, *given, unlabelled=unlabelled, label_set=label_set, no_finding=fv.no_finding
+    )
 
 
 def _refuse_idle(fv: flags.FlagValues) -> None:
     """Raises InputError for a flag that would do nothing: who gives it expects something of it."""
     for name, idle, needed in (
         ("salt_file", not fv.hash_patient_ids, "--hash_patient_ids"),
-        ("columns", fv.dataset != "folder", "--dataset=folder"),
+        ("columns", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("class_values", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("patient_pattern", fv.dataset not in choices.FOLDERS, "--dataset=folder or imagefolder"),
         ("fold", fv.split_policy != "kfold", "--split_policy=kfold"),
@@ -173,6 +175,10 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     ):
         if fv[name].value and idle:
             raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
+    if fv.no_finding != "column" and fv.dataset not in choices.FOLDERS:
+        raise InputError(
+            f"--no_finding={fv.no_finding}: does nothing without --dataset=folder or imagefolder; give both or neither"
+        )
 
 
 if __name__ == "__main__":

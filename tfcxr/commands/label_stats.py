@@ -9,10 +9,14 @@ Example:
 import sys
 import time
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from flags import app, stats
+
+if TYPE_CHECKING:
+    from tfrecords_builder import labels, readers
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -37,9 +41,7 @@ def main(fv: flags.FlagValues) -> None:
             fv.data_dir,
             labels_csv=fv.labels_csv,
             official=fv.split_policy == "official",
-            columns=readers.choose_columns(
-                fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, label_set=label_set
-            ),
+            columns=_columns(fv, label_set),
             frontal_only=fv.frontal_only,
             label_set=label_set,
         )
@@ -86,7 +88,7 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
     label_set = readers.find_label_set(fv.label_set, fv.dataset, None if "data_dir" in pending else fv.data_dir)
     own = labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
     counting.get_versions(fv.label_versions, own, label_set)
-    columns = readers.choose_columns(fv.dataset, fv.columns, fv.class_values, fv.patient_pattern, label_set=label_set)
+    columns = _columns(fv, label_set)
     if "data_dir" not in pending:
         official = fv.split_policy == "official"
         readers.check_header(
@@ -97,6 +99,13 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
             columns=columns,
             label_set=label_set,
         )
+
+
+def _columns(fv: flags.FlagValues, label_set: "labels.LabelSet") -> "readers.FolderColumns | None":
+    from tfrecords_builder import readers
+
+    given = (fv.columns, fv.class_values, fv.patient_pattern)
+    return readers.choose_columns(fv.dataset, *given, label_set=label_set, no_finding=fv.no_finding)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class LabelSet:
         labels: their names, in the order of label vectors.
         no_finding: the label that says that nothing was found; empty: the set has none.
         parents: label -> the labels that it implies.
-        synonyms: other word -> label. Case and what is no letter or digit do not matter.
+        synonyms: other word -> label. Case and what is no letter or digit do not matter. They are for reading tables:
+            sets that differ in them alone are equal.
         images: what they are labels of, in descriptions of record sets.
     """
 
@@ -50,7 +51,7 @@ class LabelSet:
     labels: tuple[str, ...]
     no_finding: str = ""
     parents: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     images: str = _IMAGES
 
     def __hash__(self) -> int:
@@ -64,22 +65,14 @@ class LabelSet:
         """Label -> its place in label vectors."""
         return {label: i for i, label in enumerate(self.labels)}
 
-    def find(self, name: str) -> str | None:
-        """The label of that name, whatever the case."""
-        return self._folded.get(name.casefold())
-
     def match(self, word: str) -> str | None:
-        """The label that a column or a word of a table means: by its name or a synonym, `Pleural_Effusion` as well."""
-        return self._words.get(_fold(word))
-
-    @functools.cached_property
-    def _folded(self) -> dict[str, str]:
-        return {label.casefold(): label for label in self.labels}
+        """The label that a column or a word means: by its name or a synonym, `Pleural_Effusion` and `edema` as well."""
+        return self._words.get(fold_word(word))
 
     @functools.cached_property
     def _words(self) -> dict[str, str]:
-        return {_fold(word): label for word, label in self.synonyms.items()} | {
-            _fold(name): name for name in self.labels
+        return {fold_word(word): label for word, label in self.synonyms.items()} | {
+            fold_word(name): name for name in self.labels
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def make_label_set(table: Any) -> LabelSet:
             raise InputError(
                 f"labels: {label!r} is no name of a label; give a printable text without {EXTRA_SEPARATOR!r}"
             )
-    folded = [_fold(label) for label in labels]
+    folded = [fold_word(label) for label in labels]
     twice = [label for i, label in enumerate(labels) if folded[i] in folded[:i]]
     if twice:
         raise InputError(f"labels: {twice[0]!r} is given twice (case and signs do not count); give each label once")
@@ -162,7 +155,7 @@ def make_label_set(table: Any) -> LabelSet:
     for word, label in synonyms.items():
         if label not in labels:
             raise InputError(f"synonyms: {label!r}, which {word!r} stands for, is none of the labels")
-        if _fold(word) in folded and labels[folded.index(_fold(word))] != label:
+        if fold_word(word) in folded and labels[folded.index(fold_word(word))] != label:
             raise InputError(f"synonyms: {word!r} is a label itself and cannot stand for {label!r}")
     images = table.get("images", _IMAGES)
     if not isinstance(images, str) or not images.isprintable():
@@ -244,16 +237,16 @@ def _mapping(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _is_name(label: Any) -> bool:
     return (
         isinstance(label, str)
-        and bool(_fold(label))
+        and bool(fold_word(label))
         and label == label.strip()
         and label.isprintable()
         and (EXTRA_SEPARATOR not in label)
     )
 
 
-def _fold(word: str) -> str:
-    """Without case, and with one blank for signs between words."""
-    return " ".join(re.sub(r"[\W_]+", " ", str(word)).casefold().split())
+def fold_word(word: str) -> str:
+    """Without case and without what is no letter or digit: `Pleural_Effusion ` and `PleuralEffusion` are one word."""
+    return re.sub(r"[\W_]+", "", str(word)).casefold()
 
 
 CHEXPERT14 = make_label_set(
@@ -286,11 +279,20 @@ CHEXPERT14 = make_label_set(
         },
         "synonyms": {
             "Normal": "No Finding",
+            "No Findings": "No Finding",
             "Airspace Opacity": "Lung Opacity",
+            "Lung Opacities": "Lung Opacity",
+            "Lung Lesions": "Lung Lesion",
             "Effusion": "Pleural Effusion",
+            "Pleural Effusions": "Pleural Effusion",
             "Enlarged Cardiom.": "Enlarged Cardiomediastinum",
             "Fractures": "Fracture",
             "Oedema": "Edema",
+            "Pulmonary Edema": "Edema",
+            "Pulmonary Oedema": "Edema",
+            "Atelectases": "Atelectasis",
+            "Consolidations": "Consolidation",
+            "Support Device": "Support Devices",
         },
     }
 )
@@ -317,9 +319,20 @@ NIH14 = make_label_set(
         "no_finding": "No Finding",
         "synonyms": {
             "Normal": "No Finding",
+            "No Findings": "No Finding",
             "Pleural Effusion": "Effusion",
+            "Pleural Effusions": "Effusion",
             "Infiltrate": "Infiltration",
+            "Infiltrates": "Infiltration",
             "Oedema": "Edema",
+            "Pulmonary Edema": "Edema",
+            "Pulmonary Oedema": "Edema",
+            "Pulmonary Emphysema": "Emphysema",
+            "Pulmonary Fibrosis": "Fibrosis",
+            "Pulmonary Mass": "Mass",
+            "Pulmonary Nodule": "Nodule",
+            "Atelectases": "Atelectasis",
+            "Consolidations": "Consolidation",
             "Hiatal Hernia": "Hernia",
         },
     }

@@ -3,9 +3,10 @@
 import collections
 import dataclasses
 import difflib
+import itertools
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR
-from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
+from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet, fold_word
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
@@ -39,10 +40,11 @@ def read(
         label_set: the labels that there are, unless `columns` says so.
     """
     columns = columns or FolderColumns(label_set=label_set)
-    path, used, label_columns, patient = _choose_columns(data_dir, labels_csv, official, columns)
+    path = labels_csv or _find_table(data_dir)
+    used, label_columns, patient = choose_columns(path, csv_files.read_header(path), official, columns)
     raw = csv_files.read_table(path, used)
     made = make_table("folder", raw, columns, data_dir, patient=patient, label_columns=label_columns)
-    return dataclasses.replace(made, warnings=(*made.warnings, *_suspect_unused(path, used)))
+    return dataclasses.replace(made, warnings=(*made.warnings, *suspect_unused(path, used)))
 
 
 def make_table(
@@ -52,7 +54,7 @@ def make_table(
     data_dir: pathlib.Path,
     *,
     patient: str | None = None,
-    label_columns: Mapping[str, str] | None = None,
+    label_columns: Mapping[str, Sequence[str]] | None = None,
 ) -> table.Table:
     """Makes the table of a user's own images.
 
@@ -62,7 +64,7 @@ def make_table(
         columns: what its columns mean.
         data_dir: folder of the images, at any depth.
         patient: its column of patients, if it has one.
-        label_columns: label or extra finding -> column, where there is no column of classes.
+        label_columns: label or extra finding -> its columns, where there is no column of classes.
     """
     warnings: list[str] = []
     labels = columns.label_set.labels
@@ -88,9 +90,10 @@ def make_table(
         frame["fold"] = table.to_texts(raw.convert(columns.split, _to_fold), len(frame))
     if columns.class_column:
         findings = _add_classes(frame, raw, columns)
-        warnings += _suspect_typos(columns)
     else:
         findings = _add_label_columns(frame, raw, label_columns or {}, warnings, labels)
+    warnings += _suspect_typos(columns)
+    findings = _derive_no_finding(frame, raw, columns, label_columns or {}, findings, warnings)
     _warn_of_contradictions(frame, warnings, columns.label_set)
     beside = raw.path if raw.path.is_dir() else raw.path.parent
     source, dataset_name = table.find_source(
@@ -121,26 +124,33 @@ def check_header(
     label_set: LabelSet = DEFAULT,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at its first line only."""
-    _choose_columns(data_dir, labels_csv, official, columns or FolderColumns(label_set=label_set))
-
-
-def _choose_columns(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, columns: FolderColumns
-) -> tuple[pathlib.Path, list[str], dict[str, str], str | None]:
-    """The table, all columns to read, label or extra finding -> column, and the column of patients."""
     path = labels_csv or _find_table(data_dir)
-    header = csv_files.read_header(path)
+    choose_columns(path, csv_files.read_header(path), official, columns or FolderColumns(label_set=label_set))
+
+
+def choose_columns(
+    path: pathlib.Path, header: Sequence[str], official: bool, columns: FolderColumns
+) -> tuple[list[str], dict[str, tuple[str, ...]], str | None]:
+    """All columns of a table to read, label or extra finding -> its columns, and the column of patients.
+
+    Raises InputError, as `read`, for a column that is absent.
+    """
     if official and not columns.split:
         raise InputError("--split_policy=official: give the column of the splits by --columns=split:COLUMN")
     patient = columns.patient or ("patient" if "patient" in header and not columns.patient_pattern else None)
-    label_columns = dict(columns.labels) or ({} if columns.class_column else _find_labels(path, header, columns))
+    label_columns: dict[str, tuple[str, ...]] = {name: (column,) for name, column in columns.labels.items()}
+    if not label_columns and not columns.class_column:
+        label_columns = find_labels(path, header, columns)
+    _refuse_second_rule(
+        path, columns, label_columns or {name for names in columns.class_values.values() for name in names}
+    )
     named = [columns.path, patient, columns.class_column, columns.view, columns.sex, columns.age, columns.split]
-    used = list(dict.fromkeys([*filter(None, named), *label_columns.values()]))
+    used = list(dict.fromkeys([*filter(None, named), *itertools.chain(*label_columns.values())]))
     table.check_columns(path, header, used, "folder")
-    return path, used, label_columns, patient
+    return used, label_columns, patient
 
 
-def _suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
+def suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
     """A warning of columns of 0 and 1 that nothing reads: an image with such a finding would count as without it."""
     header = csv_files.read_header(path)
     others = [name for name in header if name and name not in used and header.count(name) == 1]
@@ -156,8 +166,8 @@ def _suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
     if not found:
         return []
     return [
-        f"{path.name}: the columns {csv_files.shorten(', '.join(found))} hold 0 and 1 and are not used; an image with "
-        "such a finding counts as without it: name those that are findings by --columns=FINDING:COLUMN"
+        f"{path.name}: the columns {', '.join(map(csv_files.shorten, found))} hold 0 and 1 and are not used; an image "
+        "with such a finding counts as without it: name those that are findings by --columns=FINDING:COLUMN"
     ]
 
 
@@ -200,15 +210,13 @@ def _find_table(data_dir: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, str]:
-    """Label -> the column that is named so."""
-    found: dict[str, str] = {}
+def find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColumns) -> dict[str, tuple[str, ...]]:
+    """Label -> the columns whose names mean it."""
+    found: dict[str, tuple[str, ...]] = {}
     for column in header:
-        label = columns.label_set.find(column)
-        if label and label in found:
-            raise InputError(f"{path}: columns {found[label]!r} and {column!r} are both {label!r}; choose by --columns")
+        label = columns.label_set.match(column)
         if label:
-            found[label] = column
+            found[label] = (*found.get(label, ()), column)
     if not found and not columns.unlabelled:
         hint = table.guess_dataset(header, but="folder") or (
             "give --columns=class:COLUMN or --columns=Pneumonia:COLUMN, or --unlabelled_images=keep if there are no "
@@ -216,6 +224,15 @@ def _find_labels(path: pathlib.Path, header: Sequence[str], columns: FolderColum
         )
         raise InputError(f"{path}: has no column named as one of the {len(columns.label_set)} labels; {hint}")
     return found
+
+
+def _refuse_second_rule(path: pathlib.Path, columns: FolderColumns, findings: Collection[str]) -> None:
+    """Raises InputError if the table itself says of which images --no_finding is to say it."""
+    if columns.no_finding != "column" and columns.label_set.no_finding in findings:
+        raise InputError(
+            f"--no_finding={columns.no_finding}: {path} says itself which images are "
+            f"{columns.label_set.no_finding!r}; leave the flag out, or name the columns to use by --columns"
+        )
 
 
 def _to_fold(text: str) -> str:
@@ -229,15 +246,16 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
     """Adds labels and `extra` by the class column; returns all findings that it can name."""
     column, values = str(columns.class_column), columns.class_values
     labels = columns.label_set.labels
+    folded = set(map(fold_word, values))  # `normal` beside NORMAL is a slip, whatever NORMAL stands for
 
     def to_findings(text: str) -> tuple[str, ...]:
         if text in values:  # one that holds "|" can be given as a whole
             return tuple(values[text])
         found: list[str] = []
-        for name in [name.strip() for name in text.split("|")] if text else []:
+        for name in table.to_list(text):
             if name in values:
                 found += values[name]
-            elif label := columns.label_set.find(name):
+            elif (label := columns.label_set.match(name)) and fold_word(name) not in folded:
                 found.append(label)
             elif values:
                 meant = csv_files.did_you_mean(name, (*values, *labels))
@@ -260,21 +278,21 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
 
 
 def _suspect_typos(columns: FolderColumns) -> list[str]:
-    """Warnings of extra findings in --class_values that are spelled almost as a label."""
+    """Warnings of extra findings in --columns and --class_values that are spelled almost as a label."""
     found, labels = [], columns.label_set.labels
-    for name in dict.fromkeys(name for names in columns.class_values.values() for name in names if name not in labels):
-        near = difflib.get_close_matches(name, labels, n=1, cutoff=0.8)
+    classes = itertools.chain(*columns.class_values.values())
+    given = [("--columns", name) for name in columns.labels] + [("--class_values", name) for name in classes]
+    for flag, name in dict.fromkeys(given):
+        near = () if name in labels else difflib.get_close_matches(name, labels, n=1, cutoff=0.8)
         if near:
-            found.append(
-                f"--class_values: {name!r} is a finding outside the {len(labels)} labels; did you mean {near[0]!r}?"
-            )
+            found.append(f"{flag}: {name!r} is a finding outside the {len(labels)} labels; did you mean {near[0]!r}?")
     return found
 
 
 def _add_label_columns(
     frame: pd.DataFrame,
     raw: csv_files.RawTable,
-    columns: Mapping[str, str],
+    columns: Mapping[str, Sequence[str]],
     warnings: list[str],
     labels: Sequence[str],
 ) -> list[str]:
@@ -285,7 +303,9 @@ def _add_label_columns(
         if name not in columns:
             frame[name] = np.full(len(frame), np.nan, np.float32)
             continue
-        values = raw.choose(columns[name], table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+        values = _read_label(raw, name, columns[name])
+        if len(columns[name]) > 1:
+            warnings.append(f"the columns {' and '.join(map(repr, columns[name]))} mean {name!r} and are used as one")
         if name in labels:
             frame[name] = values
             continue
@@ -300,6 +320,68 @@ def _add_label_columns(
         if count
     )
     return list(columns)
+
+
+def _read_label(raw: csv_files.RawTable, label: str, columns: Sequence[str]) -> np.ndarray:
+    """float32 [N] of the columns of a label, NaN where all are blank. Raises InputError for a row where two differ."""
+    first, *others = columns
+    values = raw.choose(first, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+    for column in others:
+        other = raw.choose(column, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+        differs = ~np.isnan(values) & ~np.isnan(other) & (values != other)
+        if differs.any():
+            row = int(np.argmax(differs))
+            raw.fail(
+                row,
+                column,
+                f"is {other[row]:g}, and column {first} is {values[row]:g}; both mean {label!r}: choose by "
+                f"--columns={label}:COLUMN",
+            )
+        values = np.where(np.isnan(values), other, values)
+    return values
+
+
+def _derive_no_finding(
+    frame: pd.DataFrame,
+    raw: csv_files.RawTable,
+    columns: FolderColumns,
+    label_columns: Mapping[str, Sequence[str]],
+    findings: Sequence[str],
+    warnings: list[str],
+) -> list[str]:
+    """Adds the label of images in which nothing was found, if `columns.no_finding` derives it; returns all findings.
+
+    Devices are no finding, as in CheXpert (Irvin et al. 2019).
+    """
+    nothing, rule = columns.label_set.no_finding, columns.no_finding
+    if not nothing or not findings:
+        return list(findings)
+    _refuse_second_rule(raw.path, columns, findings)
+    if nothing in findings:
+        return list(findings)
+    if label_columns:
+        values = np.column_stack(
+            [_read_label(raw, name, label_columns[name]) for name in findings if name != SUPPORT_DEVICES]
+            or [np.full(len(frame), np.nan, np.float32)]
+        )
+    else:
+        others = [label for label in columns.label_set.labels if label not in (nothing, SUPPORT_DEVICES)]
+        extra = np.where(frame["extra"] != "", np.float32(1), np.float32(np.nan))
+        values = np.column_stack([frame[others].to_numpy(), extra])
+    positive = (values == 1).any(axis=1)
+    unclear = positive | (values == -1).any(axis=1)
+    if rule == "column":
+        blank = int((~unclear).sum())
+        if blank and label_columns:
+            warnings.append(
+                f"{blank} images without a positive finding have no label, as no column says {nothing!r}; "
+                "--no_finding=no_positive or all_negative counts them as such"
+            )
+        return list(findings)
+    normal = ~unclear if rule == "no_positive" else (values == 0).all(axis=1)
+    frame[nothing] = np.select([normal, positive], [1.0, 0.0], np.nan).astype(np.float32)
+    warnings.append(f"--no_finding={rule}: {int(normal.sum())} of {len(frame)} images count as {nothing!r}")
+    return [*findings, nothing]
 
 
 def _warn_of_contradictions(frame: pd.DataFrame, warnings: list[str], label_set: LabelSet) -> None:

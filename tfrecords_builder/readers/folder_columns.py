@@ -10,6 +10,8 @@ from tfrecords_builder.csv_files import shorten
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 
+# The class that is no column: the folder in which an image lies.
+FOLDER_CLASS = "class"
 _RESERVED = {"path": "path", "patient": "patient", "class": "class_column"} | {
     name: name for name in ("view", "sex", "age", "split")
 }
@@ -23,10 +25,10 @@ class FolderColumns:
         path: of the images, from the folder of the data set.
         patient: None: the column `patient` if there is one, else every image is its own patient.
         labels: label or extra finding -> column of 1, 0, -1 or blank. Empty, and no class column: the columns
-            named as labels, whatever the case.
+            whose names mean a label (`LabelSet.match`).
         class_column: a column that names the finding; either this or `labels`.
         class_values: value of the class column -> labels or extra findings; none: the row has no label.
-            A value that is not here is a label, whatever the case. A cell holds one value, or several
+            A value that is not here is a word for a label (`LabelSet.match`). A cell holds one value, or several
             joined by "|".
         view: PA, AP, lateral (or LL), ...
         sex: any text.
@@ -35,6 +37,7 @@ class FolderColumns:
         patient_pattern: where there is no column of patients: the patient is what this regular expression finds in the
             name of an image's file (its first group, or all if it has none), else in its path.
         unlabelled: whether there need be no labels at all.
+        no_finding: one of `choices.NO_FINDING`: by what an image counts as one in which nothing was found.
         label_set: the labels that there are.
     """
 
@@ -49,6 +52,7 @@ class FolderColumns:
     split: str | None = None
     patient_pattern: re.Pattern[str] | None = None
     unlabelled: bool = False
+    no_finding: str = "column"
     label_set: LabelSet = DEFAULT
 
     def __post_init__(self):
@@ -56,6 +60,11 @@ class FolderColumns:
             raise InputError("--columns: gives a class column and label columns; give one or the other")
         if self.class_values and not self.class_column:
             raise InputError("--class_values: there is no class column; give --columns=class:COLUMN")
+        if self.no_finding != "column" and not self.label_set.no_finding:
+            raise InputError(
+                f"--no_finding={self.no_finding}: the label set {self.label_set.name} has no label which says that "
+                "nothing was found; leave the flag out"
+            )
         if self.patient and self.patient_pattern:
             raise InputError("--patient_pattern: --columns names a column of patients; give one or the other")
 
@@ -79,14 +88,16 @@ def choose_columns(
     patient_pattern: str,
     unlabelled: bool = False,
     label_set: LabelSet | None = None,
+    no_finding: str = "column",
 ) -> FolderColumns | None:
     """What `parse_columns` makes of the flags; None for a data set that they are not for."""
     if dataset not in choices.FOLDERS:
         return None
-    if dataset == "imagefolder":  # has no table, and so no choice of columns
-        items = ["class:class"]
+    keys = {item.partition(":")[0].strip().casefold() for item in items}
+    if dataset == "imagefolder" and keys <= set(_RESERVED) - {"class"}:
+        items = [*items, f"class:{FOLDER_CLASS}"]
     parsed = parse_columns(items, class_values, patient_pattern, label_set or DEFAULT)
-    return dataclasses.replace(parsed, unlabelled=unlabelled)
+    return dataclasses.replace(parsed, unlabelled=unlabelled, no_finding=no_finding)
 
 
 def parse_columns(
@@ -98,8 +109,8 @@ def parse_columns(
     """Returns what `--columns`, `--class_values` and `--patient_pattern` say.
 
     Args:
-        items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a label, whatever
-            the case, or an extra finding.
+        items: `key:column`; the key is path, patient, class, view, sex, age, split, or else a word for a label, or an
+            extra finding.
         class_values: see `parse_class_values`.
         patient_pattern: see `FolderColumns`; empty: none.
         label_set: the labels that there are.
@@ -139,8 +150,8 @@ def parse_class_values(items: Sequence[str], label_set: LabelSet = DEFAULT) -> d
     """Returns value of the class column -> its findings.
 
     Args:
-        items: `value:finding` or `value:finding+finding`, labels, whatever the case, or extra findings;
-            `value:` stands for no label.
+        items: `value:finding` or `value:finding+finding`, words for labels, or extra findings; `value:` stands for no
+            label.
         label_set: the labels that there are.
 
     Raises:
@@ -163,9 +174,4 @@ def parse_class_values(items: Sequence[str], label_set: LabelSet = DEFAULT) -> d
 def _to_finding(name: str, flag: str, label_set: LabelSet) -> str:
     if not name or EXTRA_SEPARATOR in name:
         raise InputError(f"{flag}: {name!r} is no name of a finding")
-    label = label_set.find(name)
-    # `No_Finding` would be a finding outside the labels, and no class would have such an image.
-    meant = label_set.find(re.sub(r"[\W_]+", " ", name).strip())
-    if meant and not label:
-        raise InputError(f"{flag}: {name!r} is no label; did you mean {meant!r}?")
-    return label or name
+    return label_set.match(name) or name

@@ -1,7 +1,7 @@
-"""Images in a folder for each class, without a table: `train/NORMAL/*.jpeg`, or `NORMAL/*.jpeg`.
+"""Images in a folder for each class, without a table: `train/NORMAL/*.jpeg`, or `NORMAL/*.jpeg`; or with metadata.csv.
 
 The layout is that of torchvision's and Keras's image folders, in which Kermany's radiographs and many others are given
-away.
+away, and of Hugging Face's `imagefolder` (imagefolder_metadata.py).
 """
 
 import collections
@@ -17,8 +17,8 @@ from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
 from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
-from tfrecords_builder.readers import folder, table
-from tfrecords_builder.readers.folder_columns import FolderColumns
+from tfrecords_builder.readers import folder, imagefolder_metadata, table
+from tfrecords_builder.readers.folder_columns import FOLDER_CLASS, FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
 
 # Folders of a class in which are no radiographs.
@@ -40,20 +40,23 @@ def read(
     columns: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
 ) -> table.Table:
-    """Lists the images of a folder.
+    """Lists the images of a folder, or reads the metadata.csv or metadata.jsonl that describe them.
 
     The class is the name of the upper folder, but for one of the splits above it or below it, which is the fold. Deeper
     folders mean nothing; those of masks are left out. Folders that hold nothing but one folder are passed over.
 
     Args:
         data_dir: the folder.
-        labels_csv: must be None.
+        labels_csv: a metadata.csv or metadata.jsonl that is not called so.
         official: whether the folders must name splits; `fold` is filled wherever they do.
-        columns: for its `class_values`, `patient_pattern` and `label_set`.
+        columns: for its `class_values`, `patient_pattern` and `label_set`; the rest is for metadata.csv.
         label_set: the labels that there are, if there is no `columns`.
     """
-    columns = columns or FolderColumns(class_column="class", label_set=label_set)
-    root, rows, warnings = _list(data_dir, labels_csv, columns)
+    columns = columns or FolderColumns(class_column=FOLDER_CLASS, label_set=label_set)
+    _check_folder(data_dir)
+    if tables := imagefolder_metadata.find_tables(data_dir, labels_csv):
+        return imagefolder_metadata.read(data_dir, tables, official, columns)
+    root, rows, warnings = _list(data_dir, columns)
     if official and not any(row.fold for row in rows):
         raise InputError(
             f"--split_policy=official: {root} has no folders train, val or test; choose --split_policy=patient"
@@ -71,9 +74,18 @@ def check_header(
     columns: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
 ) -> None:
-    """Raises InputError, as `read`, for a folder without images or with unknown classes."""
-    del official
-    _list(data_dir, labels_csv, columns or FolderColumns(class_column="class", label_set=label_set))
+    """Raises InputError, as `read`, for a folder without images, with unknown classes, or a table without a column."""
+    columns = columns or FolderColumns(class_column=FOLDER_CLASS, label_set=label_set)
+    _check_folder(data_dir)
+    if tables := imagefolder_metadata.find_tables(data_dir, labels_csv):
+        imagefolder_metadata.check_header(data_dir, tables, official, columns)
+    else:
+        _list(data_dir, columns)
+
+
+def _check_folder(data_dir: pathlib.Path) -> None:
+    if not data_dir.is_dir():
+        raise InputError(f"--data_dir={data_dir}: there is no such folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +95,14 @@ class _Row:
     fold: str
 
 
-def _list(
-    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, columns: FolderColumns
-) -> tuple[pathlib.Path, list[_Row], list[str]]:
+def _list(data_dir: pathlib.Path, columns: FolderColumns) -> tuple[pathlib.Path, list[_Row], list[str]]:
     """The folder that holds splits or classes, its images, and warnings."""
-    if labels_csv:
-        raise InputError("--labels_csv: the folders are the classes; give --dataset=folder to read a table")
-    if not data_dir.is_dir():
-        raise InputError(f"--data_dir={data_dir}: there is no such folder")
+    own = ("class_column", "class_values", "patient_pattern", "unlabelled", "label_set")
+    if columns != FolderColumns(**{name: getattr(columns, name) for name in own}):
+        raise InputError(
+            f"--columns, --no_finding: {data_dir} has no metadata.csv or metadata.jsonl, and so no columns; leave them "
+            "out, or name the table by --labels_csv"
+        )
     root = _find_root(data_dir, columns)
     rows, masks, outside = [], 0, collections.Counter[str]()
     has_splits = any(name.casefold() in SPLIT_NAMES for name in finding.list_folder(root)[0])
@@ -102,10 +114,8 @@ def _list(
         if has_splits and parts[0].casefold() not in SPLIT_NAMES:
             outside[parts[0]] += 1
             continue
-        folders = list(parts[:-1])
-        place = next((i for i, name in enumerate(folders[:2]) if name.casefold() in SPLIT_NAMES), None)
-        fold = "" if place is None else SPLIT_NAMES[folders.pop(place).casefold()]
         name = "/".join(parts)
+        fold, folders = imagefolder_metadata.split_folders(name)
         if not folders and not columns.unlabelled:
             raise InputError(f"{path}: lies in no folder of a class, such as {path.parent / 'NORMAL' / path.name}")
         try:
@@ -132,7 +142,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
         if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
             return root
         (name,) = folders
-        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.find(name):
+        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.match(name):
             return root
         if not finding.list_folder(root / name)[0]:  # it is a class
             return root
@@ -141,7 +151,7 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
 
 
 def _check_classes(data_dir: pathlib.Path, classes: Sequence[str], columns: FolderColumns) -> None:
-    known_label = columns.label_set.find
+    known_label = columns.label_set.match
     unknown = [name for name in classes if name and name not in columns.class_values and not known_label(name)]
     if unknown:
         known = f" beside {', '.join(columns.class_values)}" if columns.class_values else ""

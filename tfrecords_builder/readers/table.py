@@ -1,5 +1,6 @@
 """What all readers share: `Table`, whose table a file is, and the checks of cells."""
 
+import ast
 import dataclasses
 import hashlib
 import os
@@ -160,6 +161,19 @@ def to_view(text: str) -> str:
     """A view in capitals; a lateral one as LL."""
     view = text.upper()
     return LATERAL if view in ("LATERAL", "LAT") else view
+
+
+def to_list(text: str) -> list[str]:
+    """The names in a cell: joined by "|", or a list as Python and JSON write it, `['a', 'b']`."""
+    if text[:1] == "[":
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(f"{shorten(text)} is no list such as ['a', 'b']") from error
+        names = [str(value) for value in values]
+    else:
+        names = text.split("|")
+    return [name.strip() for name in names if name.strip()]
 
 
 def to_filled(text: str) -> str:

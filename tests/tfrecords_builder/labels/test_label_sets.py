@@ -33,7 +33,15 @@ def test_built_in_sets():
     nih, chexpert = labels.get_label_set("nih14"), labels.DEFAULT
     assert nih.match("Pleural_Thickening") == "Pleural Thickening" and chexpert.match("Pleural_Thickening") is None
     assert chexpert.match("effusion") == "Pleural Effusion" and nih.match("pleural effusion") == "Effusion"
-    assert chexpert.find("effusion") is None and chexpert.find("pleural effusion") == "Pleural Effusion"
+    for word in ("PleuralEffusion", "pleural-effusion ", "PLEURAL_EFFUSION", "Pleural  Effusions"):
+        assert chexpert.match(word) == "Pleural Effusion", word
+    assert chexpert.match("Mass") is None and nih.match("Pulmonary fibrosis") == "Fibrosis"
+
+
+def test_sets_that_differ_in_words_alone_are_equal():
+    """Records hold the words of their time."""
+    earlier = labels.make_label_set({**labels.DEFAULT.to_dict(), "synonyms": {}})
+    assert earlier == labels.DEFAULT and label_sets.to_settings(earlier) == {}
 
 
 def test_a_file_is_read(tmp_path):

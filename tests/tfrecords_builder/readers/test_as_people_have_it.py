@@ -116,15 +116,15 @@ def test_absolute_paths_and_links(tmp_path):
 @pytest.mark.parametrize(
     "table",
     [
-        "\ufeffpath;patient;Edema\r\na.png;1;1,0\r\n\r\nb.png;2;0,0\r\n;;\r\n".encode(),  # a German spreadsheet
-        "path\tpatient\tEdema\r\na.png\t1\tTRUE\r\nb.png\t2\tFALSE\r\n".encode("utf-16"),  # its Unicode text
-        b'"path", "patient", "Edema"\n"a.png ",1 , 1.00\n b.png,2, 0\n',
-        b"path,patient,Edema\n.\\a.png,1,True\nb.png,2,False\n",  # pandas on Windows
+        "\ufeffpath;patient;No Finding\r\na.png;1;1,0\r\n\r\nb.png;2;0,0\r\n;;\r\n".encode(),  # a German spreadsheet
+        "path\tpatient\tNo Finding\r\na.png\t1\tTRUE\r\nb.png\t2\tFALSE\r\n".encode("utf-16"),  # its Unicode text
+        b'"path", "patient", "No Finding"\n"a.png ",1 , 1.00\n b.png,2, 0\n',
+        b"path,patient,No Finding\n.\\a.png,1,True\nb.png,2,False\n",  # pandas on Windows
     ],
 )
 def test_tables_of_spreadsheets(tmp_path, table):
     _, read = _locate("folder", _folder(tmp_path, table, "a.png", "b.png"))
-    assert read.frame[["id", "patient", "Edema"]].to_numpy().tolist() == [["a.png", "1", 1], ["b.png", "2", 0]]
+    assert read.frame[["id", "patient", "No Finding"]].to_numpy().tolist() == [["a.png", "1", 1], ["b.png", "2", 0]]
     assert read.warnings == ()
 
 
@@ -149,7 +149,7 @@ def test_blanks_of_other_programs(tmp_path):
 )
 def test_patients_that_a_spreadsheet_changed(tmp_path, patients, warning):
     one, two = patients.split(",")
-    _folder(tmp_path, f"path,patient,Edema\n00001_0.png,{one},1\n00002_0.png,{two},0\n")
+    _folder(tmp_path, f"path,patient,No Finding\n00001_0.png,{one},1\n00002_0.png,{two},0\n")
     warnings = _locate("folder", tmp_path)[1].warnings
     assert warnings == () if warning is None else warning in warnings[0] and len(warnings) == 1
 
@@ -216,12 +216,12 @@ def test_the_nearest_finding_of_nih_and_value_of_chexpert(tmp_path):
 
 def test_columns_of_findings_that_are_not_used(tmp_path):
     """They would make of an effusion beside a pneumothorax a pneumothorax alone."""
-    header = "path,patient,Pneumothorax,Rib Notching,Mass,Follow-up,Note,Bed\n"
-    _folder(tmp_path, f"{header}a.png,p1,1,1,,0,x,0\nb.png,p2,0,0,TRUE,2,1,0\n")
+    header = "path,patient,No Finding,Pneumothorax,Rib Notching,Mass,Follow-up,Note,Bed\n"
+    _folder(tmp_path, f"{header}a.png,p1,0,1,1,,0,x,0\nb.png,p2,0,0,0,TRUE,2,1,0\n")
     (warning,) = _locate("folder", tmp_path)[1].warnings
     assert warning.startswith(
-        "t.csv: the columns 'Rib Notching, Mass' hold 0 and 1 and are not used; an image with such"
+        "t.csv: the columns 'Rib Notching', 'Mass' hold 0 and 1 and are not used; an image with such"
     )
-    named = ("Pneumothorax:Pneumothorax", "Rib Notching:Rib Notching", "Mass:Mass")
+    named = ("No Finding:No Finding", "Pneumothorax:Pneumothorax", "Rib Notching:Rib Notching", "Mass:Mass")
     table = _locate("folder", tmp_path, *named)[1]
     assert table.warnings == () and table.frame["extra"].tolist() == ["Rib Notching", "Mass"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests import fakes
-from tfrecords_builder import readers
+from tfrecords_builder import labels, readers
 from tfrecords_builder.errors import InputError
 
 VALUES = ("NORMAL:No Finding", "PNEUMONIA:Pneumonia", "TB:Tuberculosis")
@@ -44,13 +44,75 @@ def test_class_values_may_stand_for_several_findings_or_none(tmp_path):
     assert frame["Edema"].dtype == np.float32
 
 
-def test_a_label_that_is_written_another_way_is_named():
-    for name, meant in (("No_Finding", "No Finding"), ("pleural-effusion", "Pleural Effusion")):
-        with pytest.raises(InputError, match=f"--class_values=x:{name}: '{name}' is no label; did you mean '{meant}'"):
-            readers.parse_columns(["class:c"], [f"x:{name}"])
-        with pytest.raises(InputError, match=f"--columns={name}:c: '{name}' is no label; did you mean '{meant}'"):
-            readers.parse_columns([f"{name}:c"])
-    assert readers.parse_class_values(["x:Lung_Cyst"]) == {"x": ("Lung_Cyst",)}
+def test_labels_are_known_by_other_words(tmp_path):
+    """In flags, cells and names of columns alike."""
+    parsed = readers.parse_columns(["Pleural_Effusion:e", "NORMAL:n"])
+    assert parsed.labels == {"Pleural Effusion": "e", "No Finding": "n"}
+    assert readers.parse_class_values(["x:No_Finding", "y:Lung_Cyst+oedema"]) == {
+        "x": ("No Finding",),
+        "y": ("Lung_Cyst", "Edema"),
+    }
+    _write(tmp_path, "path,patient,c", "a.png,1,Effusion|LungOpacity", "b.png,2,normal")
+    frame = _read(tmp_path, "class:c").frame
+    assert frame[["Pleural Effusion", "Lung Opacity", "No Finding"]].to_numpy().tolist() == [[1, 1, 0], [0, 0, 1]]
+    header = "path,patient,EFFUSION,Lung_Opacity,enlarged-cardiomediastinum,Normal"
+    _write(tmp_path, header, "a.png,1,1,,0,0", "b.png,2,0,1,1,0")
+    table = readers.read("folder", tmp_path)
+    assert table.labelled == ("No Finding", "Enlarged Cardiomediastinum", "Lung Opacity", "Pleural Effusion")
+    assert table.frame["Pleural Effusion"].tolist() == [1, 0] and table.warnings == ()
+
+
+def test_columns_of_one_label_are_one_unless_they_differ(tmp_path):
+    header = "path,patient,Effusion,Pleural Effusion,No Finding"
+    _write(tmp_path, header, "a.png,1,1,1,0", "b.png,2,,0,1", "c.png,3,-1,,")
+    table = readers.read("folder", tmp_path)
+    assert table.frame["Pleural Effusion"].tolist() == [1, 0, -1]
+    assert table.warnings == (
+        "the columns 'Effusion' and 'Pleural Effusion' mean 'Pleural Effusion' and are used as one",
+    )
+    _write(tmp_path, header, "a.png,1,1,1,0", "b.png,2,0,1,1")
+    with pytest.raises(InputError, match=r"line 3, column Pleural Effusion: is 1, and column Effusion is 0; both mean"):
+        readers.read("folder", tmp_path)
+    assert _read(tmp_path, "Pleural Effusion:Effusion").frame["Pleural Effusion"].tolist() == [1, 0]
+
+
+NO_FINDING = ("path,patient,Edema,TB,Support Devices", "a,1,0,0,1", "b,2,1,0,0", "c,3,,0,0", "d,4,-1,0,", "e,5,0,1,0")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("no_positive", [1, 0, 1, np.nan, 0]), ("all_negative", [1, 0, np.nan, np.nan, 0])],
+)
+def test_no_finding_is_derived(tmp_path, rule, expected):
+    """Devices are no finding; findings outside the label set are."""
+    _write(tmp_path, *NO_FINDING)
+    items = ("Edema:Edema", "Tuberculosis:TB", "Support Devices:Support Devices")
+    table = readers.read("folder", tmp_path, columns=readers.choose_columns("folder", items, (), "", no_finding=rule))
+    np.testing.assert_array_equal(table.frame["No Finding"], expected)
+    assert "No Finding" in table.labelled
+    assert table.warnings == (f"--no_finding={rule}: {expected.count(1)} of 5 images count as 'No Finding'",)
+
+
+def test_no_finding_is_not_derived_unasked(tmp_path):
+    (warning,) = _read(
+        _write(tmp_path, *NO_FINDING), "Edema:Edema", "Tuberculosis:TB", "Support Devices:Support Devices"
+    ).warnings
+    assert warning.startswith(
+        "2 images without a positive finding have no label, as no column says 'No Finding'; --no_f"
+    )
+    _write(tmp_path, "path,patient,c", "a.png,1,Edema", "b.png,2,")
+    columns = readers.choose_columns("folder", ["class:c"], (), "", no_finding="no_positive")
+    assert readers.read("folder", tmp_path, columns=columns).frame["No Finding"].tolist() == [0, 1]
+    _write(tmp_path, "path,patient,Normal,Edema", "a.png,1,1,0")
+    columns = readers.choose_columns("folder", [], (), "", no_finding="all_negative")
+    for look in (readers.read, readers.check_header):
+        with pytest.raises(
+            InputError, match=r"--no_finding=all_negative: .*table.csv says itself which images are 'No F"
+        ):
+            look("folder", tmp_path, columns=columns)
+    with pytest.raises(InputError, match="--no_finding=no_positive: the label set brain6 has no label which says that"):
+        brain = labels.get_label_set("brain6")
+        readers.choose_columns("folder", [], (), "", no_finding="no_positive", label_set=brain)
 
 
 def test_cells_are_split_with_class_values_too(tmp_path):
@@ -98,7 +160,7 @@ def test_no_finding_beside_a_finding_is_counted(tmp_path):
 
 
 def test_without_patients_there_is_a_warning(tmp_path):
-    _write(tmp_path, "path,Edema", "a.png,1", "b.png,0")
+    _write(tmp_path, "path,Edema", "a.png,1", "b.png,1")
     table = readers.read("folder", tmp_path)
     assert table.frame["patient"].tolist() == ["", ""]
     (warning,) = table.warnings
@@ -167,7 +229,7 @@ def test_bad_flags(columns, class_values, message):
         (("path,p,Edema", "a.png,,1"), ("patient:p",), "line 2, column p: is empty"),
         (("path,s,Edema", "a.png,dev,1"), ("split:s",), "line 2, column s: unknown split 'dev'"),
         (("path,c", "a.png,1"), (), "has no column named as one of the 14 labels; give --columns=class:COLUMN"),
-        (("path,edema,Edema", "a.png,1,1"), (), "columns 'edema' and 'Edema' are both 'Edema'"),
+        (("path,edema,Edema", "a.png,1,0"), (), "line 2, column Edema: is 0, and column edema is 1; both mean 'Edema'"),
         (("path,Edema,path", "a.png,1,b.png"), (), "has two columns 'path'"),
         (("Image Index,Finding Labels", "a.png,Edema"), (), "it looks like ChestX-ray14's table; try --dataset=chest"),
     ],
@@ -201,7 +263,10 @@ def test_a_table_of_tabs_is_found(tmp_path):
     assert readers.read("folder", tmp_path).frame["Edema"].tolist() == [1]
 
 
-def test_a_mistyped_label_in_class_values_is_told(tmp_path):
+def test_a_mistyped_label_in_a_flag_is_told(tmp_path):
+    _write(tmp_path, "path,patient,c,No Finding", "a.png,1,1,0")
+    warnings = _read(tmp_path, "Pnuemonia:c", "No Finding:No Finding").warnings
+    assert warnings == ("--columns: 'Pnuemonia' is a finding outside the 14 labels; did you mean 'Pneumonia'?",)
     _write(tmp_path, "path,patient,c", "a.png,1,A", "b.png,2,B")
     warnings = _read(tmp_path, "class:c", class_values=("A:Pnuemonia", "B:Tuberculosis")).warnings
     assert warnings == ("--class_values: 'Pnuemonia' is a finding outside the 14 labels; did you mean 'Pneumonia'?",)
