@@ -29,9 +29,10 @@ def define_data_set(fv: flags.FlagValues) -> None:
         "dataset",
         None,
         list(choices.DATASETS),
-        "layout of the data set: CheXpert's, ChestX-ray8/14's, a folder of images with a CSV, one with a folder "
-        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed; or with metadata.csv), a "
-        "record set, or the RSNA's brain CTs with haemorrhages",
+        "layout of the data set: of CheXpert, ChestX-ray8/14 and others by their names (docs/guides/data.md says which "
+        "files they need), a folder of images with a CSV, one with a folder "
+        "for each class (imagefolder: train/NORMAL/1.jpeg or NORMAL/1.jpeg, no CSV needed; or with metadata.csv), or a "
+        "record set",
         flag_values=fv,
     )
     common.define_required(fv, "dataset", f"one of {', '.join(choices.DATASETS)}")

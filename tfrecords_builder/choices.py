@@ -6,6 +6,13 @@ DATASETS = {
     "chestxray": "chestxray",
     "folder": "folder",
     "imagefolder": "imagefolder",
+    "chexlocalize": "chexlocalize",
+    "chexpert_plus": "chexpert_plus",
+    "mimic_cxr": "mimic_cxr",
+    "padchest": "padchest",
+    "rsna_pneumonia": "rsna_pneumonia",
+    "siim_acr": "siim_acr",
+    "vindr_cxr": "vindr_cxr",
     "records": "record_set",
     "rsna_brain": "rsna_brain",
 }

@@ -20,6 +20,7 @@ that uses less than half of its declared depth ends at its own maximum.
 import functools
 import io
 import logging
+import os
 import struct
 import warnings
 from typing import Any
@@ -29,6 +30,8 @@ import numpy as np
 from tfrecords_builder.images import headers, image_ops
 from tfrecords_builder.images.headers import BadImage
 
+# What `read_header` tells.
+HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _INSTALL = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
 _REASON_LENGTH = 120
@@ -66,6 +69,28 @@ def decode(data: bytes, window: tuple[float, float] | None = None) -> np.ndarray
         lines = str(error).splitlines() or [""]
         reason = f"{type(error).__name__}: {lines[0]}"[:_REASON_LENGTH]
         raise BadImage(f"is a DICOM file that cannot be decoded ({reason})") from error
+
+
+def is_installed() -> bool:
+    """Whether DICOM files can be read at all."""
+    try:
+        _pydicom()
+    except BadImage:
+        return False
+    return True
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
+    """PatientID, PatientSex, PatientAge and ViewPosition of a DICOM file, "" where absent; the image is not read.
+
+    Empty if the file cannot be read as DICOM. Raises BadImage if pydicom is not installed.
+    """
+    pydicom = _pydicom()
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(HEADER))
+        return {name: str(dataset.get(name) or "").strip() for name in HEADER}
+    except Exception:  # Damaged files make pydicom raise almost anything.
+        return {}
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -126,16 +126,10 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
     return finding.skip_wrappers(data_dir, lambda folder: any((folder / name).is_file() for name in _TABLES))
 
 
-def _find_file(folders: Sequence[pathlib.Path], names: Sequence[str]) -> pathlib.Path | None:
-    """The first file of these names in the first folder that has one."""
-    paths = (folder / name for folder in folders for name in names)
-    return next((path for path in paths if path.is_file()), None)
-
-
 def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> pathlib.Path:
     """The table; raises InputError, as `read`, if it is absent or lacks a column, by its first line."""
     above = data_dir if table.find_tables(data_dir) else data_dir.resolve().parent
-    path = labels_csv or _find_file((data_dir, above), _TABLES)
+    path = labels_csv or table.find_file((data_dir, above), _TABLES)
     if path is None:
         hint = table.suggest_dataset(data_dir, but="chestxray") or table.suggest_folder(data_dir, _TABLES)
         hint = hint or "give the table by --labels_csv"
@@ -168,7 +162,7 @@ def _read_folds(ids: pd.Series, data_dir: pathlib.Path, path: pathlib.Path) -> n
     """The fold of each image by the official lists, "" for those in neither."""
     folds = np.full(len(ids), "", object)
     for fold, names in _LISTS.items():
-        found = _find_file((data_dir, path.parent), names)
+        found = table.find_file((data_dir, path.parent), names)
         if found is None:
             raise InputError(
                 f"--split_policy=official: {data_dir / names[0]} is not there; choose --split_policy=patient"

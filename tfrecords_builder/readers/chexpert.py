@@ -38,11 +38,10 @@ def read(
         official: whether to read valid.csv too, as the test fold; train.csv is then the `train_val` fold.
         label_set: must be CheXpert's.
     """
-    _check_label_set(label_set)
+    check_label_set(label_set, "chexpert")
     root, paths = _find_paths(data_dir, labels_csv, official)
-    patients: dict[str, str] = {}
     frames = [
-        _read_frame(path, fold if official else "", patients, data_dir)
+        _read_frame(path, fold if official else "", data_dir)
         for path, fold in zip(paths, ("train_val", "test"), strict=False)
     ]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
@@ -68,17 +67,40 @@ def check_header(
     label_set: LabelSet = CHEXPERT14,
 ) -> None:
     """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at first lines only."""
-    _check_label_set(label_set)
+    check_label_set(label_set, "chexpert")
     for path in _find_paths(data_dir, labels_csv, official)[1]:
         table.check_columns(path, csv_files.read_header(path), _REQUIRED, "chexpert")
 
 
-def _check_label_set(label_set: LabelSet) -> None:
+def check_label_set(label_set: LabelSet, dataset: str) -> None:
+    """Raises InputError for labels that a data set with CheXpert's has not."""
     if label_set != CHEXPERT14:
         raise InputError(
-            f"--label_set={label_set.name}: --dataset=chexpert has the labels of {CHEXPERT14.name}; read its table by "
+            f"--label_set={label_set.name}: --dataset={dataset} has the labels of {CHEXPERT14.name}; read its table by "
             "--dataset=folder, whose --columns say which column is which label"
         )
+
+
+def read_labels(raw: csv_files.RawTable) -> pd.DataFrame:
+    """The columns of CheXpert's labels, float32, as in `Table.frame`. Raises InputError for another value."""
+    return pd.DataFrame(
+        {label: raw.choose(label, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank") for label in LABELS}
+    )
+
+
+def read_patients(raw: csv_files.RawTable, column: str, ids: pd.Series, *, third: bool = True) -> pd.Series:
+    """The patients of images whose paths hold a folder such as patient00001, or else, if `third`, the third part.
+
+    Raises InputError where there is none.
+    """
+    patients: dict[str, str] = {}  # so that each name is in memory once
+    names = np.empty(len(ids), object)
+    for row, image in enumerate(ids):
+        name = _find_patient(image) or ("".join(image.split("/")[2:3]) if third else "")
+        if not name:
+            raw.fail(row, column, f"no patient folder in {csv_files.shorten(image)}")
+        names[row] = patients.setdefault(name, name)
+    return table.to_texts(names, len(ids))
 
 
 def _find_paths(
@@ -116,34 +138,25 @@ def _find_root(data_dir: pathlib.Path) -> pathlib.Path:
     raise InputError(f"--data_dir={data_dir}: holds {what}; give the folder of train.csv")
 
 
-def _read_frame(path: pathlib.Path, fold: str, patients: dict[str, str], data_dir: pathlib.Path) -> pd.DataFrame:
-    """The frame of one table; `patients` collects the names of patients, so that each is in memory once."""
+def _read_frame(path: pathlib.Path, fold: str, data_dir: pathlib.Path) -> pd.DataFrame:
     header = csv_files.read_header(path)
     table.check_columns(path, header, _REQUIRED, "chexpert")
     raw = csv_files.read_table(path, (*_REQUIRED, "Sex", "Age"))
     frame = table.make_frame(raw, id_column="Path", view="AP/PA", sex="Sex", age="Age", data_dir=data_dir)
-
-    names = np.empty(len(frame), object)
-    for row, image in enumerate(frame["id"]):
-        name = _find_patient(image)
-        if not name:
-            raw.fail(row, "Path", f"no patient folder in {csv_files.shorten(image)}")
-        names[row] = patients.setdefault(name, name)
-    frame["patient"] = table.to_texts(names, len(frame))
+    frame["patient"] = read_patients(raw, "Path", frame["id"])
     frontal = raw.choose("Frontal/Lateral", {"Frontal": True, "Lateral": False}, bool)
     view = frame["view"].to_numpy(object)
     view = np.where(np.isin(view, _SIDEWAYS), "", view)
     frame["view"] = table.to_texts(np.where(frontal, view, table.LATERAL), len(frame))
-    for label in LABELS:
-        frame[label] = raw.choose(label, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank")
+    frame[list(LABELS)] = read_labels(raw)
     frame["fold"] = table.to_texts(fold, len(frame))
     return frame
 
 
 def _find_patient(image: str) -> str:
-    """The third part of the path, or "": by its name too, should the first part have been stripped from the table."""
+    """The third part of the path, or by its name another, should the first have been stripped from the table; or ""."""
     parts = image.split("/")
     if len(parts) > 3 and _PATIENT.fullmatch(parts[2]):
         return parts[2]
     named = [part for part in parts[:-1] if _PATIENT.fullmatch(part)]
-    return named[0] if named else "".join(parts[2:3])
+    return named[0] if named else ""

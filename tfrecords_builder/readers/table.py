@@ -7,7 +7,7 @@ import os
 import pathlib
 import posixpath
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ import pandas as pd
 from tfrecords_builder import files
 from tfrecords_builder.csv_files import RawTable, did_you_mean, read_header, shorten
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
+from tfrecords_builder.images import finding
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 
 PHANTOM_MARKER = "phantom.json"
 LATERAL = "LL"
@@ -34,11 +35,17 @@ _SPREADSHEET = re.compile(
 _LAYOUTS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("chexpert", "CheXpert's table", frozenset({"Path", "Frontal/Lateral", "AP/PA"})),
     ("chestxray", "ChestX-ray14's table", frozenset({"Image Index", "Finding Labels"})),
+    ("chexpert_plus", "CheXpert Plus's table", frozenset({"path_to_image", "frontal_lateral"})),
+    ("mimic_cxr", "a table of MIMIC-CXR-JPG", frozenset({"subject_id", "study_id"})),
+    ("padchest", "PadChest's table", frozenset({"ImageID", "PatientID", "Projection"})),
+    ("rsna_pneumonia", "RSNA's table of pneumonia", frozenset({"patientId", "Target"})),
+    ("siim_acr", "SIIM-ACR's table", frozenset({"ImageId", "EncodedPixels"})),
+    ("vindr_cxr", "a table of VinDr-CXR", frozenset({"image_id", "rad_id"})),
     ("records", "the manifest of a record set", frozenset({"id", "split", "shard", "position"})),
 )
 _AGE = re.compile(r"(\d+)(?:\.0*)?([YMD]?)")
 _DAYS = {"": 1, "Y": 1, "M": 12, "D": 365}  # of that unit in a year
-_MAX_AGE = 120
+MAX_AGE = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +146,137 @@ def find_tables(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if path.name.lower().endswith(names) and path.name[0] not in ".~")
 
 
+def find_file(folders: Sequence[pathlib.Path], names: Sequence[str]) -> pathlib.Path | None:
+    """The first file of these names in the first folder that has one."""
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def find_root(data_dir: pathlib.Path, names: Sequence[str], below: Sequence[str] = ()) -> pathlib.Path:
+    """The folder that holds a file of these names: `data_dir`, one of `below` in it, or what it alone holds.
+
+    It is `data_dir` if there is none.
+    """
+
+    def find(folder: pathlib.Path) -> pathlib.Path | None:
+        places = (folder, *(folder / name for name in below))
+        return next((place for place in places if find_file([place], names)), None)
+
+    root = finding.skip_wrappers(data_dir, lambda folder: find(folder) is not None)
+    return find(root) or data_dir
+
+
+def require_file(
+    dataset: str, data_dir: pathlib.Path, folders: Sequence[pathlib.Path], names: Sequence[str], what: str = ""
+) -> pathlib.Path:
+    """As `find_file`; raises InputError if there is none.
+
+    Args:
+        dataset: one of `choices.DATASETS`.
+        data_dir: of the message.
+        folders: where to look.
+        names: of the file.
+        what: the end of the message, where --labels_csv cannot name the file.
+    """
+    found = find_file(folders, names)
+    if found is None:
+        hint = suggest_dataset(data_dir, but=dataset) or suggest_folder(data_dir, names)
+        raise InputError(f"--data_dir={data_dir}: holds no {names[0]}; {hint or what or 'give it by --labels_csv'}")
+    return found
+
+
+def refuse_official(dataset: str, official: bool) -> None:
+    """Raises InputError if the split is asked for that the data set has not."""
+    if official:
+        raise InputError(
+            f"--split_policy=official: --dataset={dataset} has no official split; choose --split_policy=patient"
+        )
+
+
+def to_filled(text: str) -> str:
+    """The text itself. Raises ValueError if it is empty."""
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def find_rows(raw: RawTable, column: str, keys: Iterable[str], to_key: Callable[[str], str] = to_filled) -> np.ndarray:
+    """Joins two tables: the row of each key, int64, -1 if there is none.
+
+    Args:
+        raw: the table to look in.
+        column: its column of keys.
+        keys: what to look for.
+        to_key: makes a key of a cell.
+
+    Raises:
+        InputError: a key has two rows; the message names both lines.
+    """
+    places: dict[str, int] = {}
+    for row, key in enumerate(raw.convert(column, to_key)):
+        if places.setdefault(key, row) != row:
+            raw.fail(row, column, f"{key} is on line {raw.lines[places[key]]} as well; keep one of the rows")
+    return np.array([places.get(key, -1) for key in keys], np.int64)
+
+
+def map_words(dataset: str, words: Mapping[str, Sequence[str]], label_set: LabelSet) -> dict[str, tuple[str, ...]]:
+    """Finding -> the labels it means. One that means none of the set stays a finding outside the labels.
+
+    Args:
+        dataset: one of `choices.DATASETS`.
+        words: finding of a data set -> what it is a kind of, in the words of label sets.
+        label_set: its own name or synonym for the finding is used alone, else all that it is a kind of.
+
+    Raises:
+        InputError: the label set knows none of the findings.
+    """
+    found = {}
+    for name, kinds in words.items():
+        own = label_set.match(name)
+        labels = [own] if own else [label for label in map(label_set.match, kinds) if label]
+        found[name] = tuple(dict.fromkeys(labels))
+    if not any(found.values()):
+        raise InputError(
+            f"--label_set={label_set.name}: has none of the findings of --dataset={dataset}; choose another"
+        )
+    return found
+
+
+def add_findings(
+    frame: pd.DataFrame,
+    positive: Mapping[str, np.ndarray],
+    mapping: Mapping[str, Sequence[str]],
+    label_set: LabelSet,
+    nothing: str = "",
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Adds labels and `extra` to a frame whose images were read for each of these findings.
+
+    Args:
+        frame: of N rows.
+        positive: finding -> bool [N].
+        mapping: of `map_words`, for at least these findings. Labels that none of them means are blank.
+        label_set: the labels.
+        nothing: what the data set calls it if nothing was found, which is no finding outside the labels.
+
+    Returns:
+        `labelled` and `findings` of the table.
+    """
+    named = {label for name in positive for label in mapping[name]}
+    for label in label_set.labels:
+        values = np.full(len(frame), 0.0 if label in named else np.nan, np.float32)
+        for name, mask in positive.items():
+            if label in mapping[name]:
+                values[mask] = 1
+        frame[label] = values
+    extra = [""] * len(frame)
+    others = [name for name in positive if not mapping[name] and name != nothing]
+    for name in others:
+        for row in np.flatnonzero(positive[name]):
+            extra[row] += f"{EXTRA_SEPARATOR}{name}" if extra[row] else name
+    frame["extra"] = to_texts(np.array(extra, object), len(frame))
+    return tuple(label for label in label_set.labels if label in named), tuple(others)
+
+
 def to_path(text: str) -> str:
     """An image's path in the data set's folder, with `/`: tables made on Windows write `\\`.
 
@@ -154,7 +292,7 @@ def to_age(text: str) -> int:
     """Years; NIH's `058Y`, `011M` and `002D` count full years; -1 for anything else, such as 414."""
     match = _AGE.fullmatch(text)
     years = int(match[1]) // _DAYS[match[2]] if match and len(match[1]) < 9 else -1
-    return years if years <= _MAX_AGE else -1
+    return years if years <= MAX_AGE else -1
 
 
 def to_view(text: str) -> str:
@@ -174,13 +312,6 @@ def to_list(text: str) -> list[str]:
     else:
         names = text.split("|")
     return [name.strip() for name in names if name.strip()]
-
-
-def to_filled(text: str) -> str:
-    """The text itself. Raises ValueError if it is empty."""
-    if not text:
-        raise ValueError("is empty")
-    return text
 
 
 def make_frame(

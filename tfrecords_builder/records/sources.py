@@ -1,8 +1,9 @@
 """Where the images of a record set come from: who made them, the terms of use, how to cite them.
 
-The facts are those of the owners' pages and papers: Irvin et al. 2019 (https://arxiv.org/abs/1901.07031) and Stanford
-AIMI's page of CheXpert; Wang et al. 2017 (https://arxiv.org/abs/1705.02315) and the NIH Clinical Center's download
-page. Where the two disagree with this module, they are right.
+The facts are those of the owners' pages and of the papers that are cited, such as Irvin et al. 2019
+(https://arxiv.org/abs/1901.07031) and Stanford AIMI's page of CheXpert; Wang et al. 2017
+(https://arxiv.org/abs/1705.02315) and the NIH Clinical Center's download page. Where these disagree with this module,
+they are right.
 """
 
 import dataclasses
@@ -111,6 +112,171 @@ _SOURCES: dict[str, Source] = {
   doi       = {10.1109/CVPR.2017.369}
 }""",
     ),
+    "chexlocalize": Source(
+        name="CheXpert's test and validation set, labels of CheXlocalize",
+        creator="Stanford Machine Learning Group",
+        url="https://stanfordaimi.azurewebsites.net/datasets/23c56a0d-15de-405b-87c8-99c30138950c",
+        collection=(
+            "Chest radiographs of Stanford Hospital: 668 of 500 patients in CheXpert's test set, 234 of 200 patients "
+            "in its validation set."
+        ),
+        labelling="The labels are what the majority of several radiologists said of an image.",
+        license="Stanford University Dataset Research Use Agreement",
+        terms=(
+            "Research only, under the agreement which every user accepts when getting the data from Stanford AIMI. It "
+            "forbids passing on the data or any part of it, and so this record set, to others."
+        ),
+        citation="""\
+@article{saporta2022benchmarking,
+  title   = {Benchmarking saliency methods for chest X-ray interpretation},
+  author  = {Saporta, Adriel and Gui, Xiaotong and Agrawal, Ashwin and others},
+  journal = {Nature Machine Intelligence},
+  volume  = {4},
+  pages   = {867--878},
+  year    = {2022},
+  doi     = {10.1038/s42256-022-00536-x}
+}""",
+    ),
+    "chexpert_plus": Source(
+        name="CheXpert Plus",
+        creator="Stanford Center for Artificial Intelligence in Medicine and Imaging",
+        url="https://aimi.stanford.edu/datasets/chexpert-plus",
+        collection=(
+            "The chest radiographs of CheXpert, with the reports and demographic data: 223,462 pairs of 64,725 "
+            "patients."
+        ),
+        labelling="The labels were extracted from the text of the radiology reports by CheXbert.",
+        license="Stanford University Dataset Research Use Agreement",
+        terms=(
+            "Non-commercial research only, under the agreement which every user accepts when getting the data from "
+            "Stanford AIMI. It forbids passing on the data or any part of it, and so this record set, to others."
+        ),
+        citation="""\
+@article{chambon2024chexpertplus,
+  title   = {{CheXpert Plus}: Augmenting a Large Chest X-ray Dataset with Text Radiology Reports, Patient Demographics
+             and Additional Image Formats},
+  author  = {Chambon, Pierre and Delbrouck, Jean-Benoit and Sounack, Thomas and others},
+  journal = {arXiv preprint arXiv:2405.19538},
+  year    = {2024}
+}""",
+    ),
+    "mimic_cxr": Source(
+        name="MIMIC-CXR-JPG",
+        creator="MIT Laboratory for Computational Physiology",
+        url="https://physionet.org/content/mimic-cxr-jpg/",
+        collection=(
+            "De-identified chest radiographs of the emergency department of Beth Israel Deaconess Medical Center, "
+            "Boston, 2011 to 2016: 377,110 images of 227,827 studies, as JPEG."
+        ),
+        labelling="The labels of a study were extracted from its radiology report by CheXpert's labeler (or NegBio).",
+        license="PhysioNet Credentialed Health Data License",
+        terms=(
+            "For credentialed users who signed PhysioNet's data use agreement. It forbids passing on the data, and so "
+            "this record set, to others, and any attempt to identify a patient."
+        ),
+        citation="""\
+@article{johnson2019mimiccxrjpg,
+  title   = {{MIMIC-CXR-JPG}, a large publicly available database of labeled chest radiographs},
+  author  = {Johnson, Alistair E. W. and Pollard, Tom J. and Greenbaum, Nathaniel R. and others},
+  journal = {arXiv preprint arXiv:1901.07042},
+  year    = {2019}
+}""",
+    ),
+    "padchest": Source(
+        name="PadChest",
+        creator="Medical Imaging Databank of the Valencia Region (BIMCV)",
+        url="https://bimcv.cipf.es/bimcv-projects/padchest/",
+        collection=(
+            "Chest radiographs of the Hospital San Juan, Alicante, 2009 to 2017: more than 160,000 images of 67,000 "
+            "patients."
+        ),
+        labelling=(
+            "Physicians labelled 27% of the reports; the others were labelled by a recurrent network that learned from "
+            "them. Findings that have no counterpart in the label set are kept beside it, as extra findings."
+        ),
+        license="PadChest Dataset Research Use Agreement",
+        terms="Research only, under the agreement which every user accepts when getting the data from BIMCV.",
+        citation="""\
+@article{bustos2020padchest,
+  title   = {{PadChest}: A large chest x-ray image dataset with multi-label annotated reports},
+  author  = {Bustos, Aurelia and Pertusa, Antonio and Salinas, Jose-Maria and de la Iglesia-Vay{\\'a}, Maria},
+  journal = {Medical Image Analysis},
+  volume  = {66},
+  pages   = {101797},
+  year    = {2020},
+  doi     = {10.1016/j.media.2020.101797}
+}""",
+    ),
+    "rsna_pneumonia": Source(
+        name="RSNA Pneumonia Detection Challenge",
+        creator="Radiological Society of North America, images of the NIH Clinical Center",
+        url="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge",
+        collection="Frontal chest radiographs out of NIH ChestX-ray14, as DICOM.",
+        labelling=(
+            "Radiologists of the RSNA and the Society of Thoracic Radiology drew boxes around opacities that may be a "
+            "pneumonia, and told normal images from others."
+        ),
+        license="Rules of the challenge; the images under NIH's terms",
+        terms=(
+            "The challenge's rules allow non-commercial research and teaching. The NIH Clinical Center asks to be "
+            "acknowledged as the provider of the images."
+        ),
+        citation="""\
+@article{shih2019augmenting,
+  title   = {Augmenting the National Institutes of Health Chest Radiograph Dataset with Expert Annotations of Possible
+             Pneumonia},
+  author  = {Shih, George and Wu, Carol C. and Halabi, Safwan S. and others},
+  journal = {Radiology: Artificial Intelligence},
+  volume  = {1},
+  number  = {1},
+  pages   = {e180041},
+  year    = {2019},
+  doi     = {10.1148/ryai.2019180041}
+}""",
+    ),
+    "siim_acr": Source(
+        name="SIIM-ACR Pneumothorax Segmentation",
+        creator="Society for Imaging Informatics in Medicine, images of the NIH Clinical Center",
+        url="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation",
+        collection="Frontal chest radiographs out of NIH ChestX-ray14, as DICOM.",
+        labelling=(
+            "Radiologists drew the outlines of pneumothoraces. Of other findings the labels say nothing: an image "
+            "without a pneumothorax may have any."
+        ),
+        license="Rules of the challenge; the images under NIH's terms",
+        terms=(
+            "The challenge's rules allow non-commercial research and teaching. The NIH Clinical Center asks to be "
+            "acknowledged as the provider of the images."
+        ),
+    ),
+    "vindr_cxr": Source(
+        name="VinDr-CXR",
+        creator="Vingroup Big Data Institute",
+        url="https://physionet.org/content/vindr-cxr/",
+        collection=(
+            "Frontal chest radiographs of the Hospital 108 and the Hanoi Medical University Hospital: 15,000 for "
+            "training and 3,000 for test, as DICOM."
+        ),
+        labelling=(
+            "Three of 17 radiologists read each training image; it has the findings that more than half of them saw. "
+            "The labels of test images are the consensus of five."
+        ),
+        license="PhysioNet Credentialed Health Data License",
+        terms=(
+            "For credentialed users who signed PhysioNet's data use agreement. It forbids passing on the data, and so "
+            "this record set, to others, and any attempt to identify a patient."
+        ),
+        citation="""\
+@article{nguyen2022vindrcxr,
+  title   = {{VinDr-CXR}: An open dataset of chest X-rays with radiologist's annotations},
+  author  = {Nguyen, Ha Q. and Lam, Khanh and Le, Linh T. and others},
+  journal = {Scientific Data},
+  volume  = {9},
+  pages   = {429},
+  year    = {2022},
+  doi     = {10.1038/s41597-022-01498-w}
+}""",
+    ),
     "phantom": Source(
         name="Simulated hospital {}",
         creator="tfcxr",
@@ -151,8 +317,8 @@ def lookup(source: str) -> Source:
     """Returns the facts about a record set's `source`.
 
     Args:
-        source: chexpert, chestxray, phantom-<hospital>, synthetic:<run> or folder:<name>. Anything else is treated as
-            a folder of that name: nothing is known about it.
+        source: a data set's name (`choices.DATASETS`), phantom-<hospital>, synthetic:<run> or folder:<name>. Anything
+            else is treated as a folder of that name: nothing is known about it.
     """
     if source in _SOURCES:
         kind, detail = source, ""

@@ -105,8 +105,9 @@ def _official(frame: pd.DataFrame, seed: int, labels: Sequence[str]) -> np.ndarr
     unknown = sorted(present - set(_FOLDS))
     if unknown:
         raise InputError(f"--split_policy=official: unknown fold {unknown[0]!r}; known: {', '.join(_FOLDS[:-1])}")
-    # A data set that says itself which rows train may leave out the others; an official list may not be missing.
-    if "train" not in present and not {"train_val", "test"} <= present:
+    # A data set that says itself which rows train may leave out the others, and one that is for tests has no other; an
+    # official list may not be missing.
+    if not present - {NO_SPLIT} or ("train_val" in present and "test" not in present and "train" not in present):
         raise InputError("--split_policy=official: an official fold has no row of the table; choose another policy")
     result, rest = np.where(folds == "train_val", NO_SPLIT, folds).astype(object), folds == "train_val"
     if rest.any():

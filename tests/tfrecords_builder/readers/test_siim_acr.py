@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import fake_data_sets
+from tfrecords_builder import readers
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.images import dicom
+
+pytest.importorskip("pydicom")
+
+
+def test_rows(tmp_path):
+    root = fake_data_sets.make_siim_acr(tmp_path)
+    readers.check_header("siim_acr", root)
+    table = readers.read("siim_acr", root)
+    assert table.frame[["patient", "view", "sex", "age", "Pneumothorax"]].to_numpy().tolist() == [
+        ["p0", "PA", "M", 51, 1],
+        ["p0", "PA", "M", 51, 0],
+        ["p1", "PA", "M", 51, 0],
+    ]
+    assert table.labelled == ("Pneumothorax",) and table.frame["No Finding"].isna().all()
+    assert table.num_rows == 4 and len(table.skipped) == 1 and table.warnings == ()
+    assert readers.locate(table)[0].endswith(f"dicom-images-train/study0/series0/{table.frame['id'][0]}.dcm")
+
+
+def test_images_without_a_patient(tmp_path):
+    """In the header, as pictures, absent, damaged: each image is its own."""
+    root = fake_data_sets.make_siim_acr(tmp_path, patients=False)
+    table = readers.read("siim_acr", root)
+    assert table.frame["patient"].tolist() == [""] * 3 and table.frame["view"].tolist() == ["PA"] * 3
+    assert table.warnings[0].startswith(
+        "nothing says which patient an image is of, neither the table nor a DICOM header"
+    )
+    first, second, third = readers.locate(table)
+    fake_data_sets.write_dicom(tmp_path / "x.dcm", PatientID="p9")
+    (tmp_path / "x.dcm").rename(first)
+    (root / second.replace(".dcm", ".png")).write_bytes(b"")
+    (root / second).unlink()
+    (root / third).write_bytes(b"damaged")
+    table = readers.read("siim_acr", root)
+    assert table.frame["patient"].tolist() == ["p9", "", ""] and table.frame["view"].tolist() == ["", "", ""]
+    assert table.warnings[0].startswith("of 2 rows nothing says which patient")
+
+
+def test_without_pydicom(tmp_path, monkeypatch):
+    root = fake_data_sets.make_siim_acr(tmp_path)
+    monkeypatch.setattr(dicom, "is_installed", lambda: False)
+    warnings = readers.read("siim_acr", root).warnings
+    assert warnings[0] == "DICOM headers are not read: pip install tfcxr[dicom]" and len(warnings) == 2
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(InputError, match=r"holds no train-rle\.csv; give it by --labels_csv"):
+        readers.read("siim_acr", tmp_path)
+    root = fake_data_sets.make_siim_acr(tmp_path)
+    path = root / "train-rle.csv"
+    text = path.read_text()
+    for changed, message in (
+        (
+            text.replace("Encoded", "encoded"),
+            r"train-rle\.csv: has no column 'EncodedPixels'; .*did you mean 'encodedP",
+        ),
+        (text.replace(" -1", ""), r"line 4, column EncodedPixels: is empty"),
+        (text + text.splitlines()[1].split(",")[0] + ",-1\n", r"line 6: .* is listed more than once \(lines 2 and 6\)"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(InputError, match=message):
+            readers.read("siim_acr", root)
+    with pytest.raises(InputError, match="official: --dataset=siim_acr has no official split"):
+        readers.check_header("siim_acr", root, official=True)
+
+
+def test_headers(tmp_path):
+    fake_data_sets.write_dicom(tmp_path / "a.dcm", PatientID="p1", PatientAge="061Y", ViewPosition="LL")
+    header = dicom.read_header(tmp_path / "a.dcm")
+    assert header == {"PatientID": "p1", "PatientSex": "", "PatientAge": "061Y", "ViewPosition": "LL"}
+    Image.fromarray(np.zeros([4, 4], np.uint8)).save(tmp_path / "a.png")
+    assert not any(dicom.read_header(tmp_path / "a.png").values()) and dicom.read_header(tmp_path / "no") == {}

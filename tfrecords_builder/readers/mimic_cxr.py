@@ -1,0 +1,124 @@
+"""MIMIC-CXR-JPG's tables. Source: Johnson et al. 2019, https://arxiv.org/abs/1901.07042, and PhysioNet's page."""
+
+import pathlib
+
+import numpy as np
+
+from tfrecords_builder import csv_files
+from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.canonical import LABELS
+from tfrecords_builder.labels.label_sets import CHEXPERT14, LabelSet
+from tfrecords_builder.readers import chexpert, table
+from tfrecords_builder.readers.folder_columns import FolderColumns
+from tfrecords_builder.splits.lists import SPLIT_NAMES
+
+_IMAGES = ("dicom_id", "subject_id", "study_id", "ViewPosition")
+_LABELS = ("study_id", *LABELS)
+_SPLIT = ("dicom_id", "split")
+# Views from the side or aslant, which are left out with the lateral ones.
+_SIDEWAYS = frozenset({"LATERAL", "LL", "RL", "XTABLE", "SWIMMERS", "LAO", "RAO", "LPO", "RPO"})
+
+
+def read(
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
+) -> table.Table:
+    """Reads -metadata.csv, which names the images, and -chexpert.csv, which labels studies; plain or gzipped.
+
+    An image has the labels of its study; a study without a row has none. Sex and age are not in these tables.
+
+    Args:
+        data_dir: the folder of the tables and of files/.
+        labels_csv: instead of -chexpert.csv, such as -negbio.csv.
+        official: whether to read -split.csv.
+        label_set: must be CheXpert's.
+    """
+    images, labels, split = _find_tables(data_dir, labels_csv, official, label_set)
+    raw = csv_files.read_table(images, _IMAGES)
+    frame = table.make_frame(raw, id_column="", view="ViewPosition", sex="", age="")
+    patients = raw.convert("subject_id", table.to_filled)
+    studies = raw.convert("study_id", table.to_filled)
+    names = raw.convert("dicom_id", table.to_filled)
+    paths = [
+        f"files/p{patient[:2]}/p{patient}/s{study}/{name}.jpg"
+        for patient, study, name in zip(patients, studies, names, strict=True)
+    ]
+    frame["id"] = table.to_texts(np.array(paths, object), len(frame))
+    frame["patient"] = table.to_texts(patients, len(frame))
+    frame["view"] = table.to_texts(raw.convert("ViewPosition", _to_view), len(frame))
+
+    of_studies = csv_files.read_table(labels, _LABELS)
+    rows = table.find_rows(of_studies, "study_id", studies)
+    values = chexpert.read_labels(of_studies).to_numpy()
+    values = np.vstack([values, np.full((1, len(LABELS)), np.nan, np.float32)])[rows]  # row -1: none
+    frame[list(LABELS)] = values
+    warnings = []
+    if (rows < 0).any():
+        warnings.append(
+            f"{int((rows < 0).sum())} images are of studies without a row in {labels.name}: they have no label"
+        )
+    if split:
+        listed = csv_files.read_table(split, _SPLIT)
+        folds = listed.convert("split", _to_fold)
+        frame["fold"] = table.to_texts(np.append(folds, "")[table.find_rows(listed, "dicom_id", names)], len(frame))
+    root = images.parent
+    return table.Table(
+        dataset="mimic_cxr",
+        source="mimic_cxr",
+        dataset_name="mimic_cxr",
+        frame=frame,
+        skipped=table.no_rows(),
+        num_rows=len(frame),
+        paths=tuple(filter(None, (images, labels, split))),
+        bases=tuple(dict.fromkeys([(root, 0), (root / "files", 1), (data_dir, 0), (data_dir, 1)])),
+        warnings=tuple(warnings),
+    )
+
+
+def check_header(
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    _: FolderColumns | None = None,
+    label_set: LabelSet = CHEXPERT14,
+) -> None:
+    """Raises InputError, as `read`, for a table that is absent or lacks a column; looks at first lines only."""
+    _find_tables(data_dir, labels_csv, official, label_set)
+
+
+def _find_tables(
+    data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool, label_set: LabelSet
+) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path | None]:
+    """The tables of images, labels and splits. Raises InputError if one is absent or lacks a column."""
+    chexpert.check_label_set(label_set, "mimic_cxr")
+    root = table.find_root(data_dir, _names("metadata"))
+    images = table.require_file("mimic_cxr", data_dir, [root], _names("metadata"), "it names the images")
+    labels = labels_csv or table.require_file("mimic_cxr", data_dir, [root], [*_names("chexpert"), *_names("negbio")])
+    split = table.find_file([root], _names("split")) if official else None
+    if official and split is None:
+        raise InputError(
+            f"--split_policy=official: {root / _names('split')[0]} is not there; choose --split_policy=patient"
+        )
+    for path, columns in ((images, _IMAGES), (labels, _LABELS), (split, _SPLIT)):
+        if path:
+            table.check_columns(path, csv_files.read_header(path), columns, "mimic_cxr")
+    return images, labels, split
+
+
+def _names(kind: str) -> list[str]:
+    return [f"mimic-cxr-2.{minor}.0-{kind}.csv{packed}" for minor in (0, 1) for packed in (".gz", "")]
+
+
+def _to_view(text: str) -> str:
+    words = text.upper().split() or [""]
+    return table.LATERAL if _SIDEWAYS.intersection(words) else words[0]  # PA LLD: PA, of a patient who lies
+
+
+def _to_fold(text: str) -> str:
+    known = {**SPLIT_NAMES, "validate": "validation"}
+    if text not in known:
+        raise ValueError(f"unknown split {csv_files.shorten(text)}, expected train, validate or test")
+    return known[text]
