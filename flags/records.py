@@ -179,7 +179,7 @@ def define_split_policy(fv: flags.FlagValues) -> None:
 
 
 def define_pictures(fv: flags.FlagValues) -> None:
-    """--aspect, --contrast, --missing_images, --bad_images."""
+    """--aspect, --contrast, --window, --missing_images, --bad_images."""
     flags.DEFINE_enum(
         "aspect",
         "stretch",
@@ -192,8 +192,15 @@ def define_pictures(fv: flags.FlagValues) -> None:
         "none",
         choices.CONTRASTS,
         "grey levels: as they are; scaled so that the brightest pixel is white; the 0.5th to 99.5th percentile "
-        "stretched to black and white; of CT in DICOM, a window of Hounsfield units: brain (centre 40, width 80, the "
-        "default of rsna_brain), subdural (80, 200), bone (600, 2800)",
+        "stretched to black and white",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "window",
+        None,
+        list(choices.CT_WINDOWS),
+        "of CT in DICOM, the window of Hounsfield units that becomes black to white, instead of --contrast: brain "
+        "(centre 40, width 80; the default of rsna_brain), subdural (80, 200), bone (600, 2800)",
         flag_values=fv,
     )
     for name, what in (("missing", "are named in the table but not there"), ("bad", "cannot be decoded")):

@@ -26,7 +26,7 @@ SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test
 ASPECTS = ("stretch", "pad", "crop")  # how an image becomes a square
 # Of CT in Hounsfield units: centre and width.
 CT_WINDOWS = {"brain": (40.0, 80.0), "subdural": (80.0, 200.0), "bone": (600.0, 2800.0)}
-CONTRASTS = ("none", "max", "percentile", *CT_WINDOWS)
+CONTRASTS = ("none", "max", "percentile")
 FAULTS = ("error", "skip")  # what to do about an image that is absent or damaged
 UNLABELLED = ("skip", "keep")  # what to do about images without any label
 RUNNERS = ("local", "beam")

@@ -40,8 +40,8 @@ def main(fv: flags.FlagValues) -> None:
     _check_flags(fv, ())
     files.refuse_source(fv.output_dir, fv.data_dir)
     options = _options(fv)
-    contrast = "brain" if fv.dataset == "rsna_brain" and not fv["contrast"].present else fv.contrast
-    picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=contrast)
+    window = fv.window or ("brain" if fv.dataset == "rsna_brain" and fv.contrast == "none" else None)
+    picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=window or fv.contrast)
     runner = None
     if fv.runner == "beam":
         from tfrecords_builder.records import beam_runner
@@ -179,6 +179,8 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
         raise InputError(
             f"--no_finding={fv.no_finding}: does nothing without --dataset=folder or imagefolder; give both or neither"
         )
+    if fv.window and fv.contrast != "none":
+        raise InputError(f"--window={fv.window}: replaces --contrast={fv.contrast}; give one of them")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def _resolve(kind, arguments):
     fv = _parse(kind, arguments)
     paths = [fv[name] for name in fv if isinstance(fv[name], common.PathFlag)]
     reads = {flag.name: pathlib.Path(flag.value) for flag in paths if flag.names_a_path and flag.reads}
-    return planning.Resolved(fv.flag_values_dict(), reads, {flag.name for flag in paths if not flag.reads})
+    defaults = {name for name in fv if fv[name].value == fv[name].default}
+    return planning.Resolved(fv.flag_values_dict(), defaults, reads, {flag.name for flag in paths if not flag.reads})
 
 
 def _check(kind, arguments, pending):

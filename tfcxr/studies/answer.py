@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tfcxr.percentages import interval, percent
 from tfcxr.studies.definition import NONE, UNADAPTED, Cell
-from tfcxr.studies.differences import Compared, Estimate
+from tfcxr.studies.differences import Compared, Estimate, Worth
 from tfcxr.studies.results import Filled, describe_method, mean, name_score, part
 
 
@@ -95,6 +95,7 @@ def _tell_target(
         told = _tell_difference(lead, "the one trained on the target's own images") if lead else ""
         gain = compared[cell].gain if cell in compared else None
         told += _tell_difference(gain, "the one of the last set's images alone", subject="it") if gain else ""
+        told += _tell_worth(compared[cell].worth) if cell in compared else ""
         said.append(
             f"the classifier trained on {where}{variant} has a {name_score(rows[cell])} of "
             f"{_accuracy(cell, known, compared)}{_tell_labels(rows[cell])}{told}."
@@ -103,6 +104,14 @@ def _tell_target(
         methods = [cell for cell in adapted if cell.source == source]
         said.append(_tell_adaptation(source, methods, known, compared))
     return said
+
+
+def _tell_worth(worth: Worth | None) -> str:
+    """With which share of the target's labels its own images would teach as much."""
+    if worth is None:
+        return ""
+    share = f"{worth.bound(worth.value)} {percent(worth.value)}% of the target's patients".strip()
+    return f"; so its images are worth those of {share} with their labels (interval {interval(worth.ci95)}%)"
 
 
 def _tell_labels(seeds: Sequence[Filled]) -> str:

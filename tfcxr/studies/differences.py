@@ -2,11 +2,15 @@
 
 A row is the cells that differ in their seed only. Rows of one label version and target are compared on the same test
 images, patients drawn together (see evaluation.paired_test), each row standing for the mean over its seeds.
+
+What a row is worth in labels: the rows that learned parts of the target's patients (`nih@10%`, `nih@30%`, `nih`) make
+a curve of the score over the share of patients, linear in the logarithm of the share and never falling. A row that
+learned none of these labels is worth the share at which the curve reaches its score.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +38,25 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Worth:
+    """Which share of the target's patients, with their labels, teaches as much as a row; with its 95% interval.
+
+    Attributes:
+        value: fraction, from `least` to 1.
+        ci95: its interval; an end at `least` or 1 may lie beyond it.
+        least: the smallest share that was trained on.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    least: float
+
+    def bound(self, share: float) -> str:
+        """Whether a share may lie beyond what was tried: "at most", "at least" or empty."""
+        return "at most" if share <= self.least * (1 + 1e-9) else "at least" if share >= 1 - 1e-9 else ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Compared:
     """What is known of a row; None where there is nothing to compare with, or too few patients.
 
@@ -45,6 +68,7 @@ class Compared:
         lead: difference from the classifier that was trained on the target itself; negative if that is better.
         closed: gain as a share of what the unadapted one is behind the target's; None unless it is shown to be behind.
         lead_by_label: as `lead`, of the ROC-AUC of each label; empty where there are classes, or no lead.
+        worth: of a classifier that learned none of the target's labels, if others learned parts of them.
     """
 
     accuracy: Estimate
@@ -52,6 +76,7 @@ class Compared:
     lead: Estimate | None
     closed: Estimate | None
     lead_by_label: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+    worth: Worth | None = None
 
 
 def compare(
@@ -128,7 +153,7 @@ def _compare_row(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Compared:
         if _estimate(gap, gaps).ci95[0] > 0:
             with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no gap; it is left out
                 closed = _estimate(gain.value / gap, (own.sampled - sampled[plain].sampled) / gaps)
-    return Compared(_estimate(own.value, own.sampled), gain, lead, closed, by_label)
+    return Compared(_estimate(own.value, own.sampled), gain, lead, closed, by_label, _find_worth(cell, sampled))
 
 
 def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
@@ -141,6 +166,46 @@ def find_unadapted(cell: Cell, rows: Mapping[Cell, object]) -> Cell | None:
     alike = [row for row in rows if all(getattr(row, name) == getattr(alone, name) for name in same)]
     references = {NONE: (NONE,) if alone != cell else (), CONTINUED: (NONE,)}.get(cell.method, (CONTINUED, NONE))
     return next((row for method in references for row in alike if row.method == method), None)
+
+
+def find_curve(target: str, rows: Iterable[Cell]) -> dict[float, Cell]:
+    """Share of the target's patients, ascending -> the first row that learned their labels and nothing else."""
+    shares: dict[float, Cell] = {}
+    for row in rows:
+        source = sources.parse(row.source, ())
+        [*before, last] = source.stages
+        if row.method == NONE and not before and last.records == target and source.alone is None:
+            shares.setdefault((last.percent or 100) / 100, row)
+    return dict(sorted(shares.items()))
+
+
+def _find_worth(cell: Cell, sampled: Mapping[Cell, Accuracy]) -> Worth | None:
+    """Of a row that learned none of the target's labels."""
+    alike = [row for row in sampled if row.label_version == cell.label_version and row.target == cell.target]
+    curve = find_curve(cell.target, alike)
+    if len(curve) < 2 or 1.0 not in curve or cell.target in sources.parse(cell.source, ()).names:
+        return None
+    logs = np.log(list(curve))
+    of_value = _invert(logs, np.array([[sampled[row].value] for row in curve.values()]), sampled[cell].value)
+    drawn = _invert(logs, np.stack([sampled[row].sampled for row in curve.values()]), sampled[cell].sampled)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Worth(float(of_value[0]), (float(low), float(high)), min(curve))
+
+
+def _invert(logs: np.ndarray, scores: np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
+    """Where curves reach scores.
+
+    Args:
+        logs: logarithms of the P shares, ascending.
+        scores: [P, B], of B curves.
+        wanted: [B], or one number.
+
+    Returns:
+        Shares [B], between the least and the greatest one.
+    """
+    rising = np.maximum.accumulate(scores, axis=0)
+    wanted = np.broadcast_to(wanted, rising.shape[1:])
+    return np.exp([np.interp(want, column, logs) for want, column in zip(wanted, rising.T, strict=True)])
 
 
 def _find_alone(source: str) -> str:

@@ -28,17 +28,23 @@ class Resolved:
 
     Attributes:
         values: flag -> value.
+        defaults: flags that have their default value.
         reads: flags that are the path of something to read -> path.
         writes: flags that name what to write, or a cache.
     """
 
     values: Mapping[str, Any]
+    defaults: Collection[str]
     reads: Mapping[str, pathlib.Path]
     writes: Collection[str]
 
     def settings(self) -> dict[str, Any]:
-        """The flags on which the output depends, by their values: paths are in it as they were written."""
-        return {flag: value for flag, value in self.values.items() if flag not in IGNORED}
+        """The flags on which the output depends, by their values: paths are in it as they were written.
+
+        Defaults are left out, so that a flag that a later version adds changes no key of what it leaves as it was. One
+        whose default changes needs a new version of the numerics.
+        """
+        return {flag: value for flag, value in self.values.items() if flag not in IGNORED and flag not in self.defaults}
 
 
 # (command, its flags) -> Resolved; raises InputError. Given by the program, since libraries know no flags.

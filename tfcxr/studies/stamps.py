@@ -15,6 +15,8 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
 _KEY_DIGITS = 6
+# How keys are made: 1, of flags and paths, later of contents; 2, of contents and the flags that are not their default.
+SCHEME = 2
 
 
 class State(enum.Enum):
@@ -36,8 +38,8 @@ class Stamp:
         started: when the job with that key first started, in seconds since the epoch.
         seconds: that it ran, over all its calls; None if it was not run by a study.
         result_digest: SHA-256 of its result.json; None while it is unfinished.
-        numerics: version of the numbers that the command makes, see `numerics`; None in stamps of before there was one,
-            whose keys were made in another way.
+        numerics: version of the numbers that the command makes, see `numerics`; None in stamps of before there was one.
+        scheme: how the key was made, see SCHEME; older keys are of another scheme, and are not compared.
     """
 
     study: str
@@ -46,6 +48,7 @@ class Stamp:
     seconds: float | None
     result_digest: str | None
     numerics: int | None = None
+    scheme: int = 1
 
 
 class Stamps:
@@ -70,7 +73,7 @@ class Stamps:
     def write(self, job: Job, *, started: float, seconds: float | None, finished: bool) -> None:
         """Stamps the output."""
         digest = self._result_digest(job) if finished else None
-        stamp = Stamp(self._study, job.key, started, seconds, digest, job.numerics)
+        stamp = Stamp(self._study, job.key, started, seconds, digest, job.numerics, SCHEME)
         files.write_json(self._path(job), dataclasses.asdict(stamp))
 
     def has_result(self, job: Job) -> bool:
@@ -94,8 +97,8 @@ class Stamps:
         """Chooses the folder of each job's output, and looks what is done.
 
         A finished output without a stamp counts as done if the job's own command made it, in a script or by hand: that
-        is so if its flags.txt has the job's flags, and its result.json is newer than what the job reads. What was made
-        before keys were of content is taken over in the same way, where the numbers of its kind have not changed since.
+        is so if its flags.txt has the job's flags, and its result.json is newer than what the job reads. What has a key
+        of an earlier scheme is taken over in the same way, where the numbers of its kind have not changed since.
 
         Args:
             graph: of `planning.plan`.
@@ -145,7 +148,7 @@ class Stamps:
         """Stamps an output that `survey` found done and that has no stamp of this key yet."""
         if self.state(job) != State.DONE:
             stamp = self.read(job)
-            seconds = stamp.seconds if stamp and stamp.numerics is None else None
+            seconds = stamp.seconds if stamp and stamp.scheme < SCHEME else None
             self.write(job, started=self._result(job).stat().st_mtime, seconds=seconds, finished=True)
 
     def _was_made(self, job: Job, needs: Sequence[Job], outputs: Mapping[str, str], resolve: Resolve) -> bool:
@@ -153,8 +156,8 @@ class Stamps:
         if not self.has_result(job):
             return False
         stamp, made = self.read(job), self._result(job).stat().st_mtime
-        if stamp and stamp.numerics is None:
-            if job.numerics > 1 or self._result_digest(job) != stamp.result_digest:
+        if stamp and stamp.scheme < SCHEME:
+            if not _same_numbers(job, stamp) or self._result_digest(job) != stamp.result_digest:
                 return False
         elif stamp and (made < stamp.started or self._result_digest(job) == stamp.result_digest):
             return False
@@ -176,8 +179,9 @@ class Stamps:
         output = self._output(job)
         if not output.exists() or (output.is_dir() and not any(output.iterdir())):
             return True
-        begun = self.read(job) is None and job.trains and not self.has_result(job)
-        return begun and self._has_flags(job, outputs, resolve)
+        stamp = self.read(job)
+        known = stamp is None or (stamp.scheme < SCHEME and _same_numbers(job, stamp))
+        return known and job.trains and not self.has_result(job) and self._has_flags(job, outputs, resolve)
 
     def is_beside(self, job: Job) -> bool:
         """Whether the job's output has the digits of its key in its name, since the plain name was taken."""
@@ -205,3 +209,8 @@ class Stamps:
 
     def _result_digest(self, job: Job) -> str:
         return hashlib.sha256(self._result(job).read_bytes()).hexdigest()
+
+
+def _same_numbers(job: Job, stamp: Stamp) -> bool:
+    """Whether a job's command makes the numbers that it made when an output was stamped."""
+    return job.numerics == (stamp.numerics or 1)

@@ -4,10 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from tfcxr import plotting
-from tfcxr.studies import results
+from tfcxr.studies import differences, results
 from tfcxr.studies.definition import NONE, Cell
 from tfcxr.studies.differences import Compared
 from tfcxr.studies.results import Filled
@@ -49,6 +50,41 @@ def draw_accuracies(
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def draw_worth(target: str, compared: Mapping[Cell, Compared], score: str) -> Figure:
+    """The score over the share of a target's patients that were learned, and where rows without their labels lie.
+
+    Args:
+        target: its name.
+        compared: the rows of one label version that were tested on it.
+        score: what the score is called.
+    """
+    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    axes = figure.subplots()
+    curve = differences.find_curve(target, compared)
+    shares = [100 * share for share in curve]
+    accuracies = [compared[cell].accuracy for cell in curve.values()]
+    values = [100 * each.value for each in accuracies]
+    ends = np.array([[100 * end for end in each.ci95] for each in accuracies])
+    errors = np.abs(ends.T - values)
+    axes.errorbar(shares, values, errors, fmt="o-", color=plotting.GREEN, lw=1.5, capsize=3, label=f"{target}")
+    others = {cell: row for cell, row in compared.items() if row.worth and cell.method == NONE}
+    for (cell, row), colour in zip(others.items(), plotting.COLOURS * len(others), strict=False):
+        worth = row.worth
+        assert worth is not None
+        axes.axhline(100 * row.accuracy.value, color=colour, ls="--", lw=1, label=cell.source)
+        axes.plot([100 * end for end in worth.ci95], [100 * row.accuracy.value] * 2, color=colour, lw=3, alpha=0.5)
+        axes.plot(100 * worth.value, 100 * row.accuracy.value, "D", color=colour, ms=6)
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel(f"patients of {target} whose labels were learned, %")
+    axes.set_ylabel(f"{score}, %")
+    axes.grid(color="#DDDDDD", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -16,7 +16,7 @@ from tfcxr import plotting
 from tfcxr.percentages import NOTHING, interval, percent, signed
 from tfcxr.studies import answer, checks, differences, results, study_figures
 from tfcxr.studies.definition import Cell
-from tfcxr.studies.differences import Compared, Estimate
+from tfcxr.studies.differences import Compared, Estimate, Worth
 from tfcxr.studies.results import Filled
 from tfcxr.studies.running import DONE
 from tfrecords_builder import files, pages
@@ -30,6 +30,11 @@ _ABOUT_GAINS = (
     "table has such a control: continued); where a source has several parts, more than the one trained on its last "
     "set's images alone. Gap closed: what share that is of the points by which this other one is behind the classifier "
     "trained on the target itself."
+)
+_ABOUT_WORTH = (
+    "Worth: with which share of the target's patients, and their labels, the target's own images teach as much; read "
+    "off the rows that learned parts of them, between which the score is taken to rise with the logarithm of the "
+    "share. The mark ≤ or ≥ says that it may be less or more than what was tried."
 )
 _ABOUT_SOURCES = (
     "Sources: A>B is trained on A, then on B, or starts from the weights called A; A@10% is a tenth of A's patients; "
@@ -136,6 +141,7 @@ class _Report:
             [
                 f"{results.explain_score(cells)} {results.ABOUT_INTERVALS}",
                 *([_ABOUT_GAINS] if any(row.gain for row in map(self._compared.get, rows) if row) else []),
+                *([_ABOUT_WORTH] if any(row.worth for row in map(self._compared.get, rows) if row) else []),
                 *([_ABOUT_SOURCES] if any(set(cell.source) & set(">+@") for cell in rows) else []),
                 *(f"{name}: {what}." for name, what in results.explain_methods(rows).items()),
             ],
@@ -144,8 +150,22 @@ class _Report:
                 self._tabulate_rest(f"Other measures in %, means over the seeds ({version}).", rows),
                 *self._tabulate_gaps(rows),
             ],
-            pictures=[Picture(picture, shown)],
+            pictures=[Picture(picture, shown), *self._draw_worth(version, rows)],
         )
+
+    def _draw_worth(self, version: str, rows: Mapping[Cell, Sequence[Filled]]) -> list[Picture]:
+        """For each target of which parts were learned, what other rows are worth in its labels."""
+        pictures = []
+        for target in dict.fromkeys(cell.target for cell in rows):
+            compared = {cell: row for cell, row in self._compared.items() if cell in rows and cell.target == target}
+            if any(row.worth for row in compared.values()):
+                figure = study_figures.draw_worth(
+                    target, compared, results.name_score(f for s in rows.values() for f in s)
+                )
+                name = f"worth_{version}_{target}"
+                caption = f"What classifiers that saw no label of {target} are worth in labels of its patients."
+                pictures.append(Picture(self._draw(figure, name), caption))
+        return pictures
 
     def _tabulate_accuracy(
         self, caption: str, rows: Mapping[Cell, Sequence[Filled]], published: Mapping[Cell, float]
@@ -153,7 +173,8 @@ class _Report:
         score = results.name_score(each for seeds in rows.values() for each in seeds)
         columns = ["source → target", "method", score, "95% interval", "seeds"]
         columns += ["published", "difference"] if published else []
-        columns += ["gain", "gap closed", "images"]
+        worth = any(row.worth for row in map(self._compared.get, rows) if row)
+        columns += ["gain", "gap closed", *(["worth"] if worth else []), "images"]
         body, alerts = [], []
         for cell, seeds in rows.items():
             values = [each.score[0] for each in seeds]
@@ -166,6 +187,7 @@ class _Report:
                 known = published.get(cell)
                 line += [percent(known), signed(None if known is None or accuracy is None else accuracy - known)]
             line += [_describe(row.gain if row else None), _describe(row.closed if row else None, unit="%")]
+            line += [describe_worth(row.worth if row else None)] if worth else []
             images = sorted({results.describe_images(each.result) for each in seeds if each.result})
             line.append("; ".join(images) or NOTHING)
             body.append(line)
@@ -394,6 +416,18 @@ def _describe(estimate: Estimate | None, unit: str = "") -> str:
     if estimate is None:
         return NOTHING
     return f"{signed(estimate.value)}{unit} ({interval(estimate.ci95)})"
+
+
+def describe_worth(worth: Worth | None) -> str:
+    """A share with its interval; an end that may lie beyond what was tried is marked."""
+    if worth is None:
+        return NOTHING
+    ends = [f"{_mark(end, worth)}{percent(end)}" for end in worth.ci95]
+    return f"{_mark(worth.value, worth)}{percent(worth.value)}% ({'–'.join(ends)})"
+
+
+def _mark(share: float, worth: Worth) -> str:
+    return {"at most": "≤ ", "at least": "≥ ", "": ""}[worth.bound(share)]
 
 
 def _short(value: float | None) -> str:

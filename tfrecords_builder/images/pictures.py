@@ -60,7 +60,7 @@ class PictureOptions:
     Attributes:
         resolution: height and width of the picture in pixels.
         aspect: one of `choices.ASPECTS`.
-        contrast: one of `choices.CONTRASTS`.
+        contrast: one of `choices.CONTRASTS`, or of CT one of `choices.CT_WINDOWS`.
 
     Raises:
         InputError: a value that is none of these.
@@ -75,8 +75,9 @@ class PictureOptions:
             raise InputError(f"--resolution={self.resolution}: must be at least 1 pixel")
         if self.aspect not in choices.ASPECTS:
             raise InputError(f"--aspect={self.aspect}: must be one of {', '.join(choices.ASPECTS)}")
-        if self.contrast not in choices.CONTRASTS:
-            raise InputError(f"--contrast={self.contrast}: must be one of {', '.join(choices.CONTRASTS)}")
+        known = (*choices.CONTRASTS, *choices.CT_WINDOWS)
+        if self.contrast not in known:
+            raise InputError(f"--contrast={self.contrast}: must be one of {', '.join(known)}")
 
 
 class PictureEncoder:
@@ -212,7 +213,7 @@ def read_grey(data: bytes, contrast: str = "none") -> np.ndarray:
 
     Args:
         data: the bytes of a PNG, JPEG or DICOM file.
-        contrast: one of `choices.CONTRASTS`, of which only windows of CT are applied here: they need the file's units.
+        contrast: as of PictureOptions; only windows of CT are applied here, since they need the file's units.
 
     Returns:
         float32 [H, W] in [0, 1].

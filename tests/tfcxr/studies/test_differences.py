@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfcxr.evaluation import predictions
-from tfcxr.studies import answer, differences, results
+from tfcxr.studies import answer, differences, results, study_figures, study_report
 from tfcxr.studies.definition import Cell
 from tfcxr.studies.results import Filled
 
@@ -172,3 +172,66 @@ def test_what_a_start_or_a_mix_adds_is_measured_from_the_last_sets_images_alone(
         "and 2 worse, by more than chance explains; for 0 the difference may be chance."
     )
     assert "16.0 points more than the one of the last set's images alone" in " ".join(said)
+
+
+def worth_rows(tmp_path, synthetic):
+    """b, a quarter and a hundredth of it: 90%, 80%, 60%; and synthetic images with so many errors of each class."""
+    return results.group(
+        [
+            add(tmp_path, make_cell("b"), (50, 50)),
+            add(tmp_path, make_cell("b@25%"), (100, 100)),
+            add(tmp_path, make_cell("b@1%"), (200, 200)),
+            add(tmp_path, make_cell("a>b@25%"), (70, 70)),
+            add(tmp_path, make_cell("a"), (synthetic, synthetic)),
+        ]
+    )
+
+
+def test_what_a_row_is_worth_in_labels_by_hand(tmp_path):
+    rows = worth_rows(tmp_path, 75)  # 85%: halfway between a quarter and all, by logarithm a half
+    found, _ = differences.compare(rows, tmp_path, resamples=400)
+    worth = found[make_cell("a")].worth
+    assert worth.value == pytest.approx(0.5)
+    assert worth.least == 0.01
+    assert 0.25 < worth.ci95[0] < 0.5 < worth.ci95[1] < 1
+    assert found[make_cell("b@25%")].worth is None
+    assert found[make_cell("a>b@25%")].worth is None  # it learned labels of b
+    said = answer.tell(rows, found, {})
+    assert any("worth those of 50.0% of the target's patients with their labels (interval " in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("errors", "value", "words"),
+    [(25, 1.0, "at least 100.0% of the target's patients"), (240, 0.01, "at most 1.0% of the target's patients")],
+)
+def test_what_lies_beyond_the_curve_is_said_to(tmp_path, errors, value, words):
+    rows = worth_rows(tmp_path, errors)
+    found, _ = differences.compare(rows, tmp_path, resamples=400)
+    assert found[make_cell("a")].worth.value == pytest.approx(value)
+    assert any(words in text for text in answer.tell(rows, found, {}))
+
+
+def test_a_curve_that_falls_is_taken_as_flat(tmp_path):
+    filled = [add(tmp_path, make_cell("b"), (50, 50)), add(tmp_path, make_cell("b@10%"), (40, 40))]
+    rows = results.group([*filled, add(tmp_path, make_cell("a"), (60, 60))])
+    found, _ = differences.compare(rows, tmp_path, resamples=400)
+    assert found[make_cell("a")].worth.value == pytest.approx(0.1)
+    assert differences.find_curve("b", rows) == {0.1: make_cell("b@10%"), 1.0: make_cell("b")}
+
+
+def test_without_parts_of_the_target_nothing_is_worth_anything(rows, tmp_path):
+    found, _ = differences.compare(rows, tmp_path, resamples=400)
+    assert all(row.worth is None for row in found.values())
+
+
+def test_the_picture_and_the_cell_of_what_a_row_is_worth(tmp_path):
+    found, _ = differences.compare(worth_rows(tmp_path, 75), tmp_path, resamples=400)
+    axes = study_figures.draw_worth("b", found, "balanced accuracy").axes[0]
+    [marks] = [line for line in axes.lines if line.get_marker() == "D"]
+    assert (marks.get_xdata()[0], marks.get_ydata()[0]) == (pytest.approx(50), pytest.approx(85))
+    [curve] = [line for line in axes.lines if line.get_marker() == "o"]
+    assert curve.get_xdata().tolist() == pytest.approx([1, 25, 100])
+    assert curve.get_ydata().tolist() == pytest.approx([60, 80, 90])
+    worth = differences.Worth(0.5, (0.01, 1.0), 0.01)
+    assert study_report.describe_worth(worth) == "50.0% (≤ 1.0–≥ 100.0)"
+    assert study_report.describe_worth(None) == "–"

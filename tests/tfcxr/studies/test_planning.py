@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 
 from tests import fakes, study_runs
 from tfcxr import cli
-from tfcxr.commands import study
+from tfcxr.commands import evaluate, study
 from tfcxr.studies import numerics, planning
 from tfrecords_builder.errors import InputError
 
@@ -84,6 +84,19 @@ def test_a_changed_flag_affects_the_jobs_that_depend_on_it_only():
     everything_after = {"generate-synthetic", "train-baseline", "train-dcan", "evaluate"}
     assert changed(graph, plan("--generate_flags=--per_class=11")) == everything_after
     assert changed(graph, plan("--jobs=2", "--question=Another?", "--workspace=elsewhere")) == set()
+
+
+def test_a_flag_that_a_later_version_adds_changes_no_key(monkeypatch):
+    graph = plan()
+
+    def define_with_another(fv, define=evaluate.define_flags):
+        define(fv)
+        absl_flags.DEFINE_string("another", "before", "new", flag_values=fv)
+
+    monkeypatch.setattr(evaluate, "define_flags", define_with_another)
+    assert changed(graph, plan()) == set()
+    assert changed(graph, plan("--evaluate_flags=--resamples=20 --another=before")) == set()
+    assert changed(graph, plan("--evaluate_flags=--resamples=20 --another=otherwise")) == {"evaluate"}
 
 
 def test_other_numbers_of_a_command_affect_its_jobs_and_what_reads_them(monkeypatch):

@@ -220,21 +220,21 @@ def test_an_output_lies_in_the_folder_that_the_other_job_got(tmp_path):
     assert [each.output for each in chosen] == ["out/a-222222", "out/a-222222/evaluations/b"]
 
 
-def make_old_stamp(tmp_path, **changes):
-    """Turns the stamp of job a into one of before keys were of content."""
+def make_old_stamp(tmp_path, *absent, **changes):
+    """Turns the stamp of job a into one of an earlier scheme, without some entries."""
     path = tmp_path / "out" / ".a.job.json"
     stamp = json.loads(path.read_text()) | {"key": "old"} | changes
-    del stamp["numerics"]
-    path.write_text(json.dumps(stamp))
+    path.write_text(json.dumps({name: value for name, value in stamp.items() if name not in absent}))
 
 
 def resolve_flags(kind, arguments):
     """Flags that are as a flags.txt says, or those of `job`."""
     [flag, *_] = arguments
     given = pathlib.Path(flag.partition("=")[2]).read_text() if flag.startswith("--flagfile=") else "same"
-    return Resolved({"flag": given}, {}, ())
+    return Resolved({"flag": given}, (), {}, ())
 
 
+@pytest.mark.parametrize("absent", [("scheme",), ("scheme", "numerics")])
 @pytest.mark.parametrize(
     ("flags", "newest", "numerics", "taken_over"),
     [
@@ -245,10 +245,10 @@ def resolve_flags(kind, arguments):
     ],
 )
 def test_what_has_an_old_key_is_taken_over_if_it_would_be_made_again_the_same(
-    tmp_path, flags, newest, numerics, taken_over
+    tmp_path, flags, newest, numerics, taken_over, absent
 ):
     run(tmp_path, job("a"))
-    make_old_stamp(tmp_path)
+    make_old_stamp(tmp_path, *absent)
     (tmp_path / "out" / "a" / "flags.txt").write_text(flags)
     now = dataclasses.replace(job("a", key="1111111"), newest=newest, numerics=numerics)
     [chosen], states = survey(tmp_path, now, resolve=resolve_flags)
@@ -260,6 +260,17 @@ def test_what_has_an_old_key_is_taken_over_if_it_would_be_made_again_the_same(
         stamps.adopt(chosen)
         assert stamps.state(chosen) == State.DONE
         assert (stamps.read(chosen).seconds, stamps.read(chosen).numerics) == (seconds, 1)
+
+
+@pytest.mark.parametrize(("flags", "output"), [("same", "out/a"), ("other", "out/a-111111")])
+def test_a_training_that_was_begun_with_an_old_key_goes_on(tmp_path, flags, output):
+    begin = "import pathlib, sys; folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True); sys.exit(1)"
+    assert run(tmp_path, job("a", kind="train-x", code=begin)) == {"a": "failed"}
+    make_old_stamp(tmp_path, "scheme")
+    (tmp_path / "out" / "a" / "flags.txt").write_text(flags)
+    [chosen], states = survey(tmp_path, job("a", kind="train-x", key="1111111"), resolve=resolve_flags)
+    assert (chosen.output, states) == (output, {"a": State.MISSING})
+    assert not Stamps(tmp_path, "s").must_overwrite(chosen)
 
 
 def test_an_output_that_has_its_former_name_is_found(tmp_path):
