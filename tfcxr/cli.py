@@ -24,10 +24,11 @@ COMMANDS = {
     "evaluate": ("tfcxr.commands.evaluate", "recall per class and balanced accuracy, with intervals"),
     "compare-sets": (
         "tfcxr.commands.compare_sets",
-        "FID, KID, precision, recall, density and coverage of synthetic images",
+        "fidelity, diversity and label agreement of synthetic images",
     ),
     "neighbours": ("tfcxr.commands.neighbours", "the real images nearest to synthetic ones: table and pictures"),
     "audit-privacy": ("tfcxr.commands.audit_privacy", "whether a synthetic set gives away training images"),
+    "scorecard": ("tfcxr.commands.scorecard", "what is known of a synthetic set, and what is not, on one page"),
     "reader-study": ("tfcxr.commands.reader_study", "a page for readers: real or synthetic? And its scores"),
     "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),
     "predict": ("tfcxr.commands.predict", "class probabilities of image files"),

@@ -26,6 +26,12 @@ def define_flags(fv: flags.FlagValues) -> None:
         "classifiers only",
         flag_values=fv,
     )
+    common.define_folder(
+        fv,
+        "scorecard",
+        "output folder of scorecard of a set that this generator drew, which the model card then carries; GANs only",
+        required=False,
+    )
     flags.DEFINE_boolean(
         "onnx",
         False,
@@ -60,6 +66,8 @@ def main(fv: flags.FlagValues) -> None:
 
     kind = runs.load_config(fv.run_dir)["kind"]
     calibrates = fv.calibrate != "none"
+    if kind != "gan" and fv.scorecard:
+        raise InputError(f"--scorecard: is for GANs; {fv.run_dir} is a run of kind {kind}")
     if kind in ("gan", "pretrain") and (fv.onnx or fv.evaluations or calibrates):
         flag = "onnx" if fv.onnx else "evaluations" if fv.evaluations else "calibrate"
         raise InputError(f"--{flag}: is for classifiers; {fv.run_dir} is a run of kind {kind}")
@@ -77,7 +85,7 @@ def main(fv: flags.FlagValues) -> None:
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         if generator:
-            result = export_generator.save_generator(generator, folder)
+            result = export_generator.save_generator(generator, folder, fv.scorecard)
         elif kind == "pretrain":
             result = export_encoder.export_encoder(fv.run_dir, folder)
         else:

@@ -1,6 +1,8 @@
 """Rebuilds trained networks from a run folder, or a generator from its export."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 from typing import Any
@@ -136,6 +138,14 @@ def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
         warm_started="warm_start" in config["config"],
         label_set=label_sets.of_settings(config["config"]),
     )
+
+
+def digest_weights(generator: Generator) -> str:
+    """SHA-256 of the generator's configuration and weights."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(generator.network)).encode())
+    for weight in generator.model.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).data)
+    return digest.hexdigest()
 
 
 def description(generator: Generator) -> dict[str, Any]:

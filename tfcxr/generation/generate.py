@@ -20,6 +20,7 @@ from tfrecords_builder import files, records
 from tfrecords_builder.images import image_ops, pixel_ranges
 from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
+from tfrecords_builder.records import scorecards
 from tfrecords_builder.records import writing as records_writing
 
 SHEET_FILE = "samples.png"
@@ -72,7 +73,7 @@ def write(
     """
     began = time.monotonic()
     folder, options = pathlib.Path(folder), options or Options()
-    source, weights = f"synthetic:{generator.name}", _digest_weights(generator)
+    source, weights = f"synthetic:{generator.name}", loading.digest_weights(generator)
     key = _key(generator, weights, plan, options)
     _prepare(folder, key)
     renderer = Renderer(generator, options)
@@ -123,6 +124,7 @@ def write(
         keys=keys,
         total=len(plan),
     )
+    scorecards.write_unaudited(info)
     seconds = time.monotonic() - began
     return {
         "num_images": len(plan),
@@ -196,14 +198,6 @@ def _prepare(folder: pathlib.Path, key: str) -> None:
     if not note.is_file() or note.read_text() != key:
         shutil.rmtree(folder / pngs.FOLDER, ignore_errors=True)
     files.write_text(note, key)
-
-
-def _digest_weights(generator: loading.Generator) -> str:
-    """SHA-256 of the generator's configuration and weights."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(generator.network)).encode())
-    for weight in generator.model.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).data)
-    return digest.hexdigest()
 
 
 def _key(generator: loading.Generator, weights: str, plan: plans.Plan, options: Options) -> str:

@@ -14,7 +14,9 @@ from tfcxr.gan.networks import convolutions
 from tfcxr.gan.reference import variable_names
 from tfcxr.serving import model_cards, warmup_requests
 from tfrecords_builder import files
+from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pixel_ranges
+from tfrecords_builder.records import scorecards
 
 
 class ServedGenerator(tf.Module):
@@ -83,7 +85,9 @@ class ServedGenerator(tf.Module):
             return {"images": self._generate([tf.identity(latents), labels])}
 
 
-def save_generator(source: str | os.PathLike | loading.Generator, folder: str | os.PathLike) -> dict[str, Any]:
+def save_generator(
+    source: str | os.PathLike | loading.Generator, folder: str | os.PathLike, scorecard: str | None = None
+) -> dict[str, Any]:
     """Writes the generator of a run (or a loaded one) as a SavedModel into an existing folder.
 
     Signatures, each with a warm-up request (if the extra `serving` is installed): `serving_default` (labels float
@@ -92,13 +96,19 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
     Assets: generator.json and weights.npz, from which `tfcxr.load_generator` rebuilds the Keras model, label_names.txt
     and model_card.md.
 
+    Args:
+        source: run folder, or the generator.
+        folder: where.
+        scorecard: output folder of scorecard of a set that this generator drew, whose lines the model card carries.
+
     Returns:
         What result.json should hold.
 
     Raises:
-        InputError: not a GAN's run, or one without a checkpoint yet.
+        InputError: not a GAN's run, or one without a checkpoint yet; a scorecard of another generator's set.
     """
     generator = source if isinstance(source, loading.Generator) else loading.load(source)
+    lines = [] if scorecard is None else _read_scorecard(scorecard, generator)
     served, description = ServedGenerator(generator), loading.description(generator)
     with tempfile.TemporaryDirectory() as temporary:
         assets = pathlib.Path(temporary)
@@ -107,7 +117,8 @@ def save_generator(source: str | os.PathLike | loading.Generator, folder: str | 
         np.savez(assets / "weights.npz", **{name: variable.numpy() for name, variable in variables.items()})
         files.write_text(assets / "label_names.txt", "".join(f"{name}\n" for name in served.labels))
         files.write_text(
-            assets / "model_card.md", model_cards.generator_card(description, generator.network.kind, served.seen)
+            assets / "model_card.md",
+            model_cards.generator_card(description, generator.network.kind, served.seen, lines),
         )
         served.assets = [tf.saved_model.Asset(str(path)) for path in sorted(assets.iterdir())]
         tf.saved_model.save(served, str(folder), signatures=served.functions)
@@ -134,3 +145,13 @@ def _requests(served: ServedGenerator, latent_size: int) -> dict[str, dict[str, 
 
 def _labels(network):
     return tf.TensorSpec([None, network.num_labels], tf.float32, name="labels")
+
+
+def _read_scorecard(path: str, generator: loading.Generator) -> list[str]:
+    card = scorecards.read(path, "--scorecard")
+    if card["set"].get("generator_sha256") != loading.digest_weights(generator):
+        raise InputError(
+            f"--scorecard={path}: is of a set that another generator drew; give that of a set of {generator.name}, or "
+            "none"
+        )
+    return [f"Of the set {card['set']['name']}, digest {card['set']['digest'][:12]}:", *card["lines"]]

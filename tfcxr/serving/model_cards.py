@@ -48,15 +48,18 @@ def classifier_card(
     )
 
 
-def generator_card(description: Mapping[str, Any], kind: str, seen: Sequence[str]) -> str:
+def generator_card(
+    description: Mapping[str, Any], kind: str, seen: Sequence[str], scorecard: Sequence[str] = ()
+) -> str:
     """Markdown about a generator.
 
     Args:
         description: see `gan.loading.description`.
         kind: of network, in words.
         seen: the labels that it was conditioned on.
+        scorecard: lines of the scorecard of a set that it drew.
     """
-    return _render("generator_card.md.j2", about=description, kind=kind, seen=seen)
+    return _render("generator_card.md.j2", about=description, kind=kind, seen=seen, scorecard=scorecard)
 
 
 def _render(template: str, **values: Any) -> str:

@@ -7,7 +7,7 @@ import re
 # Of a trained model's folder: what decides its output. Pictures, curves and what was measured do not.
 _OF_MODELS = re.compile(r"(config|generator|label_combinations)\.json|.*\.(h5|keras|pb|index|npz|pth|data-\d+-of-\d+)")
 _SHOWN_ONLY = {"tensorboard", "samples", "evaluations"}
-_OF_THE_CALL = {"flags.txt", "result.json"}
+_OF_THE_CALL = {"flags.txt", "result.json", "scorecard.json"}
 _OF_TABLES = (".csv", ".csv.gz", ".txt", ".json", ".pb")
 
 

@@ -4,13 +4,19 @@ Its sections follow Gebru et al., Datasheets for Datasets, 2021 (https://arxiv.o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from tfrecords_builder import choices, labels, records
 from tfrecords_builder.records import sources
+
+FILE = "DATASHEET.md"
+NO_SCORECARD = (
+    "audited: no. There is no scorecard of this set: how good it is, and whether it gives away patients, is unknown. "
+    "`tfcxr scorecard` makes one."
+)
 
 _UNCERTAIN = {
     "zeros": "an uncertain label counts as absent (0)",
@@ -48,13 +54,14 @@ _DUPLICATES = {
 }
 
 
-def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
+def render(info: records.RecordSetInfo, report: Mapping[str, Any], scorecard: Sequence[str] = (NO_SCORECARD,)) -> str:
     """Returns the datasheet of a record set; equal arguments give equal text.
 
     Args:
         info: the record set.
         report: what build_report.json holds. All keys are optional: `tables` {file: SHA-256}, `rows`, `skipped`
             {reason: count}, `warnings`, `hierarchy` {"child without parent": count}, `duplicates` {what: count}.
+        scorecard: lines of the scorecard of a synthetic set, see scorecards.py; others have none.
 
     Returns:
         Markdown, ending with a line break.
@@ -76,6 +83,7 @@ def render(info: records.RecordSetInfo, report: Mapping[str, Any]) -> str:
         definitions={name: labels.describe_rule(rule, info.label_set) for name, rule in info.label_definition.items()},
         settings=_settings(info),
         splits=list(info.splits),
+        scorecard=scorecard,
         synthetic=info.source.startswith("synthetic:"),
         uncertain=_describe_uncertain(info.uncertain),
         split_policy=_SPLITS.get(info.split_policy, ""),

@@ -431,7 +431,7 @@ def _describe(info: records.RecordSetInfo, report: dict[str, Any], whole: _Whole
     files.write_json(info.folder / "build_report.json", report)
     described = {name: _sha256(info.folder / name) for name in _DESCRIBED_FILES}
     files.write_json(info.folder / "croissant.json", croissant.describe(info, files=described))
-    files.write_text(info.folder / "DATASHEET.md", datasheet.render(info, report))
+    files.write_text(info.folder / datasheet.FILE, datasheet.render(info, report))
 
 
 def _duplicate_warnings(duplicates: Mapping[str, Any]) -> Iterator[str]:
