@@ -53,6 +53,13 @@ class _Images:
         """A column of the manifest, object [N]."""
         return manifest.read_rows(self.record_set.info, self.split, [column])[column].to_numpy()[self.positions]
 
+    def to_json(self) -> dict[str, Any]:
+        """What result.json says of their set."""
+        info = self.record_set.info
+        return {
+            "path": str(self.record_set.path), "split": self.split, "source": info.source, "digest": info.digest
+        }  # fmt: skip
+
 
 def audit_privacy(
     *,
@@ -115,53 +122,35 @@ def audit_privacy(
     # resolution.
     pixels = spaces.Pixels(resolution)
     grey = {name: images.extract(pixels, batch_size) for name, images in sets.items()}
-    reals = np.concatenate([grey["train"], grey["holdout"]])
-    learners, reason = _choose_learners(patients, is_train) if reid_steps else (None, "left out by --reid_steps=0")
-    audited = np.ones(len(reals), bool) if learners is None else ~learners
-    bank = np.flatnonzero(is_train & audited)
-    bank = bank[planted_copies.choose_patients_images(patients[bank], _BANK, seed)]
-    originals = np.concatenate(
-        list(features.read_images(train_set, split, sets["train"].positions[bank], batch_size=batch_size))
-    )
-    copies = {kind: planted_copies.make_copies(originals, kind, seed=seed) for kind in planted_copies.KINDS}
-
-    recognition, recogniser = None, None
-    if learners is not None:
-        side = pixels.side
-        recogniser = reidentification.Recogniser(side, seed)
-        recogniser.train(reals[learners].reshape(-1, side, side, 1), patients[learners], steps=reid_steps)
-        recognition = reidentification.measure(
-            recogniser(grey["holdout"].reshape(-1, side, side, 1)), patients[~is_train], seed=seed
-        )
-        print(audit_report.tell_recognition(dataclasses.asdict(recognition), recognition.recognises, ""), flush=True)
+    recognised = _recognise(grey, patients, is_train, pixels.side, reid_steps, seed)
+    copies = _plant_copies(sets["train"], patients, is_train & recognised.audited, batch_size, seed)
 
     audits = []
     for extractor in extractors:
-        if isinstance(extractor, spaces.Pixels):
-            own = grey
-        else:
-            own = {name: images.extract(extractor, batch_size) for name, images in sets.items()}
-        planted = {kind: _extract(extractor, images, kind, batch_size) for kind, images in copies.items()}
-        vectors = np.concatenate([own["train"], own["holdout"]])
+        own = (
+            grey
+            if isinstance(extractor, spaces.Pixels)
+            else {name: images.extract(extractor, batch_size) for name, images in sets.items()}
+        )
         audits.append(
             space_audit.audit_space(
                 extractor.name,
                 synthetic=own["synthetic"],
-                reals=vectors,
+                reals=np.concatenate([own["train"], own["holdout"]]),
                 is_train=is_train,
                 patients=patients,
-                copies=planted,
+                copies={kind: _extract(extractor, images, kind, batch_size) for kind, images in copies.items()},
                 **setting,
             )
         )
-    if recogniser is not None:
-        embed = _Embed(pixels, recogniser)
+    if recognised.recogniser is not None:
+        embed, audited = _Embed(pixels, recognised.recogniser), recognised.audited
         audits.append(
             space_audit.audit_space(
                 reidentification.NAME,
                 synthetic=embed(grey["synthetic"]),
                 # It would recognise the patients that it was trained on better than holdout patients.
-                reals=embed(reals[audited]),
+                reals=embed(np.concatenate([grey["train"], grey["holdout"]])[audited]),
                 is_train=is_train[audited],
                 patients=patients[audited],
                 copies={kind: embed(_extract(pixels, images, kind, batch_size)) for kind, images in copies.items()},
@@ -171,12 +160,7 @@ def audit_privacy(
     scores = () if scorer is None else _audit_discriminator(scorer, sets, is_train, patients, batch_size, setting)
     result = {
         "schema_version": SCHEMA_VERSION,
-        "reidentification": {
-            "recognises": recognition is not None and recognition.recognises,
-            "reason": reason,
-            "trained_on_patients": 0 if learners is None else len(np.unique(patients[learners])),
-            **({} if recognition is None else dataclasses.asdict(recognition)),
-        },
+        "reidentification": recognised.to_json(patients),
         "alpha": space_audit.ALPHA,
         "spaces": [audit.to_json() for audit in audits],
         "discriminator": [{**dataclasses.asdict(figure), "indicated": figure.indicated} for figure in scores],
@@ -186,15 +170,7 @@ def audit_privacy(
             "holdout": len(np.unique(patients[~is_train])),
         },
         **setting,
-        "sets": {
-            name: {
-                "path": str(images.record_set.path),
-                "split": images.split,
-                "source": images.record_set.info.source,
-                "digest": images.record_set.info.digest,
-            }
-            for name, images in sets.items()
-        },
+        "sets": {name: images.to_json() for name, images in sets.items()},
         "warnings": warnings,
         "notes": notes,
     }
@@ -203,6 +179,76 @@ def audit_privacy(
     examples = {kind: pixel_ranges.signed_to_uint8(images[:8]).numpy() for kind, images in copies.items()}
     audit_report.write(output_dir, result, {audit.space: audit.distances for audit in audits}, examples)
     return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recognised:
+    """What became of the recogniser of patients.
+
+    Attributes:
+        learners: which of the real images it was trained on, bool [N]; None if it was not trained.
+        reason: why it was not.
+        num_images: N.
+        recogniser: None if it was not trained.
+        recognition: how well it knows holdout patients again; None if it was not trained.
+    """
+
+    learners: np.ndarray | None
+    reason: str
+    num_images: int
+    recogniser: reidentification.Recogniser | None = None
+    recognition: reidentification.Recognition | None = None
+
+    @property
+    def audited(self) -> np.ndarray:
+        """The real images that are no learners, bool [N]."""
+        return np.ones(self.num_images, bool) if self.learners is None else ~self.learners
+
+    def to_json(self, patients: np.ndarray) -> dict[str, Any]:
+        """What result.json says of it."""
+        found = self.recognition
+        return {
+            "recognises": found is not None and found.recognises,
+            "reason": self.reason,
+            "trained_on_patients": 0 if self.learners is None else len(np.unique(patients[self.learners])),
+            **({} if found is None else dataclasses.asdict(found)),
+        }
+
+
+def _recognise(
+    grey: Mapping[str, np.ndarray], patients: np.ndarray, is_train: np.ndarray, side: int, steps: int, seed: int
+) -> _Recognised:
+    """Trains the recogniser on half of the training patients, measures it on the holdout, and prints how well it does.
+
+    Args:
+        grey: set -> flat pixels float32 [N, side^2].
+        patients, is_train: of the real images, see `_number_patients`.
+        side: of the pixels' images.
+        steps: of its training; 0 for none.
+        seed: of its weights and batches.
+    """
+    learners, reason = _choose_learners(patients, is_train) if steps else (None, "left out by --reid_steps=0")
+    if learners is None:
+        return _Recognised(None, reason, len(patients))
+    reals = np.concatenate([grey["train"], grey["holdout"]])
+    recogniser = reidentification.Recogniser(side, seed)
+    recogniser.train(reals[learners].reshape(-1, side, side, 1), patients[learners], steps=steps)
+    recognition = reidentification.measure(
+        recogniser(grey["holdout"].reshape(-1, side, side, 1)), patients[~is_train], seed=seed
+    )
+    print(audit_report.tell_recognition(dataclasses.asdict(recognition), recognition.recognises, ""), flush=True)
+    return _Recognised(learners, reason, len(patients), recogniser, recognition)
+
+
+def _plant_copies(
+    train: _Images, patients: np.ndarray, among: np.ndarray, batch_size: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Copies of some training images of each kind: kind -> [M, H, W, 1] in [-1, 1]; `among`: bool [N] of all reals."""
+    bank = np.flatnonzero(among)
+    bank = bank[planted_copies.choose_patients_images(patients[bank], _BANK, seed)]
+    batches = features.read_images(train.record_set, train.split, train.positions[bank], batch_size=batch_size)
+    originals = np.concatenate(list(batches))
+    return {kind: planted_copies.make_copies(originals, kind, seed=seed) for kind in planted_copies.KINDS}
 
 
 class _Embed:
