@@ -237,7 +237,8 @@ def test_the_source_is_drawn_in_the_shares_of_a_file(sets, tmp_path):
     assert run.run_config()["target_prior"] == {"No Finding": 0.25, "Pneumothorax": 0.75}
 
 
-TWO_DEVICES = """
+# The command, with the network of these tests.
+COMMAND = """
 import sys
 import tensorflow as tf
 from flags import app
@@ -245,9 +246,13 @@ from tests import classifier_runs
 from tfcxr.commands import train_dcan
 
 classifier_runs.set_blocks_of_resnet_tiny(1)
+"""
+RUN = "sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))"
+TWO_DEVICES = f"""
+{COMMAND}
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.exit(app.run(train_dcan.main, train_dcan.define_flags, sys.argv))
+{RUN}
 """
 
 
@@ -263,7 +268,10 @@ def test_two_devices_end_as_one(sets, cdan_run, tmp_path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         if value.dtype == np.float32:
-            np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+            # Sums in another order differ by 1e-9, and where a unit's input is nearly zero, its ReLU opens in one run
+            # and not in the other: few numbers may then differ by a gradient.
+            np.testing.assert_allclose(two[name], value, atol=1e-3, err_msg=name)
+            assert (np.abs(two[name] - value) > 1e-5).mean() < 0.01, name
     rows = [json.loads((folder / "history.json").read_text())[-1] for folder in (cdan_run, tmp_path / "run")]
     for name in ("train/cls", "train/domain", "train/accuracy", "learning_rate", "source/loss"):
         assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-5), name
@@ -352,12 +360,8 @@ def test_batches_have_the_labels_of_the_source_only(sets):
 
 @pytest.mark.large
 def test_a_killed_run_ends_like_an_unbroken_one(sets, run_dir, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tfcxr.commands.train_dcan",
-        *arguments(sets, tmp_path / "run", "--checkpoint_steps=1")[1:],
-    ]
+    flags = arguments(sets, tmp_path / "run", "--checkpoint_steps=1")[1:]
+    command = [sys.executable, "-c", COMMAND + RUN, *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list((tmp_path / "run").glob("checkpoints/ckpt-[1-6].index")) and process.poll() is None:
         time.sleep(0.01)
