@@ -24,7 +24,7 @@ def define_build(fv: flags.FlagValues) -> None:
 
 
 def define_data_set(fv: flags.FlagValues) -> None:
-    """--dataset, --data_dir, --labels_csv, --label_set, --columns, --no_finding, --class_values, --patient_pattern."""
+    """--dataset, --data_dir, --labels_csv, and what its table means: --label_set, --label_map, --columns and others."""
     flags.DEFINE_enum(
         "dataset",
         None,
@@ -45,6 +45,13 @@ def define_data_set(fv: flags.FlagValues) -> None:
         f"the labels that images can have: {', '.join(names)}, or a JSON file of your own. Default: "
         f"{labels.DEFAULT.name}, of a record set its own",
         words=names,
+    )
+    common.define_file(
+        fv,
+        "label_map",
+        "JSON file that says which labels of --label_set those of records, CheXpert, MIMIC-CXR and others are, such as "
+        '{"Lung Opacity": "Infiltration", "Fracture": null}: null stays a finding outside the labels; labels that the '
+        "other set knows by their names or synonyms need not be named",
     )
     flags.DEFINE_list(
         "columns",

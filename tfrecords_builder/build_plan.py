@@ -27,6 +27,7 @@ class Options:
         labels_csv: a table instead of the one in `data_dir`.
         columns: the columns of a `folder` data set's table.
         label_set: the labels; None: those of the data set, see `readers.choose_label_set`.
+        label_map: file that maps the labels of the data set to `label_set`.
         label_versions: versions of the user's beside the built-in ones.
         uncertain: policy, see `labels.parse_uncertain`; empty: zeros, in benchmark settings ones.
         split_policy: one of `choices.SPLIT_POLICIES`.
@@ -54,6 +55,7 @@ class Options:
     labels_csv: str | os.PathLike | None = None
     columns: readers.FolderColumns | None = None
     label_set: labels.LabelSet | None = None
+    label_map: str | os.PathLike | None = None
     label_versions: Mapping[str, labels.LabelVersion] | None = None
     uncertain: str = ""
     split_policy: str = "patient"
@@ -236,6 +238,7 @@ def _read(options: Options) -> readers.Table:
         columns=options.columns,
         frontal_only=options.frontal_only,
         label_set=options.label_set,
+        label_map=options.label_map,
     )
     if not len(table.frame):
         raise InputError(f"{table.origin}: all rows are lateral views; --nofrontal_only uses them")

@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfrecords_builder import build_plan, files, readers, records
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import pictures
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.records import writing
 
@@ -34,6 +35,7 @@ ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
 _encoder_lock = threading.Lock()
 _ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line", "listed")
+_RECORD_COLUMNS = (*_ROW_COLUMNS, "combination")  # of those that are made of records
 
 
 def build(
@@ -221,7 +223,8 @@ def _read(row: Mapping[str, Any]) -> bytes:
     if row["offset"] < 0:
         return readers.read_image(row["path"])
     record = readers.read_record(row["path"], row["offset"])
-    if record["image/id"] != row["listed"] or list(record["label/vector"]) != row["vector"]:
+    code = int(combinations.encode(np.array([record["label/vector"]]))[0])  # a label map may have changed `vector`
+    if record["image/id"] != row["listed"] or code != row["combination"]:
         raise ValueError(
             f"the record at byte {row['offset']} is {record['image/id']}, with another id or other labels than the "
             f"manifest says of {row['listed']}; build the record set again"
@@ -256,7 +259,7 @@ def _write_rows(
     for i, part in enumerate(np.array_split(rows, count) if count else []):
         paths.append(target / f"{split}-{i:05d}.jsonl")
         lines = []
-        frame = plan.frame.iloc[part][list(_ROW_COLUMNS)]
+        frame = plan.frame.iloc[part][[name for name in _RECORD_COLUMNS if name in plan.frame]]
         for row, vector in zip(frame.to_dict("records"), plan.vectors[part].astype(int).tolist(), strict=True):
             path = pathlib.Path(row["path"]).absolute()  # a Beam worker has another current folder
             more = {"path": str(path), "vector": vector, "stamp": _stamp(path)}

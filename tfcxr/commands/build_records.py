@@ -117,6 +117,7 @@ def _check_flags(fv: flags.FlagValues, pending: Collection[str]) -> None:
             official=official,
             columns=columns,
             label_set=label_set,
+            label_map=fv.label_map,
         )
 
 
@@ -131,6 +132,7 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
         columns=_columns(fv, label_set),
         label_version=fv.label_version,
         label_set=label_set,
+        label_map=fv.label_map,
         label_versions=(
             labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
         ),

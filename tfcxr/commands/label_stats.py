@@ -44,6 +44,7 @@ def main(fv: flags.FlagValues) -> None:
             columns=_columns(fv, label_set),
             frontal_only=fv.frontal_only,
             label_set=label_set,
+            label_map=fv.label_map,
         )
         rows = counting.select_rows(
             table,
@@ -98,6 +99,7 @@ def check(fv: flags.FlagValues, pending: Collection[str] = ()) -> None:
             official=official,
             columns=columns,
             label_set=label_set,
+            label_map=fv.label_map,
         )
 
 

@@ -209,7 +209,7 @@ def refuse_other(label_set: LabelSet, other: LabelSet, *, of: str, other_of: str
     if not label_set.same_labels(other):
         raise InputError(
             f"{other_of}: has the labels of {_tell(other, label_set)}, {of} those of {_tell(label_set, other)}; give "
-            "both of one label set (build-records --label_set)"
+            "both of one label set (build-records --label_set, --label_map)"
         )
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.label_sets import BRAIN6, DEFAULT, EXTRA_SEPARATOR, LabelSet, get_label_set
+from tfrecords_builder.readers import label_maps
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
 from tfrecords_builder.readers.hashing import hash_ids
@@ -56,6 +57,7 @@ def read(
     columns: FolderColumns | None = None,
     frontal_only: bool = True,
     label_set: LabelSet | None = None,
+    label_map: str | os.PathLike | None = None,
 ) -> Table:
     """Reads a data set's tables.
 
@@ -68,6 +70,7 @@ def read(
         columns: what the columns of a folder's table mean; None: their default names. Only for folder.
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
         label_set: which labels to read (None: that of the data set, see `choose_label_set`); the same as in `columns`.
+        label_map: file that maps the labels of the data set to `label_set`, see `label_maps.load`.
 
     Raises:
         InputError: a file, column or value is missing or unknown, or rows of one image differ; the message names
@@ -81,10 +84,10 @@ def read(
         if data_dir.is_file():
             raise InputError(f"--data_dir={data_dir}: is a file; give the images' folder, a table by --labels_csv")
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
-    made = _module(dataset).read(
-        data_dir, table_path, official, columns, label_set or choose_label_set(dataset, data_dir)
-    )
-    table = _merge_duplicates(made)
+    read_set = label_set or choose_label_set(dataset, data_dir)
+    mapping = _load_map(dataset, data_dir, read_set, label_map)
+    made = _module(dataset).read(data_dir, table_path, official, columns, mapping.source if mapping else read_set)
+    table = _merge_duplicates(label_maps.apply(made, mapping) if mapping else made)
     return _skip_laterals(table) if frontal_only else table
 
 
@@ -96,6 +99,7 @@ def check_header(
     official: bool = False,
     columns: FolderColumns | None = None,
     label_set: LabelSet | None = None,
+    label_map: str | os.PathLike | None = None,
 ) -> None:
     """Checks a data set's tables by their first lines: what `read` would refuse for an absent file or column.
 
@@ -106,7 +110,9 @@ def check_header(
     """
     data_dir = pathlib.Path(data_dir)
     table_path = pathlib.Path(labels_csv) if labels_csv else None
-    _module(dataset).check_header(data_dir, table_path, official, columns, label_set or DEFAULT)
+    mapping = _load_map(dataset, data_dir, label_set or DEFAULT, label_map)
+    read_set = mapping.source if mapping else label_set or DEFAULT
+    _module(dataset).check_header(data_dir, table_path, official, columns, read_set)
 
 
 def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
@@ -129,6 +135,26 @@ def find_label_set(name: str | None, dataset: str, data_dir: str | os.PathLike |
     if name:
         return get_label_set(name)
     return DEFAULT if data_dir is None else choose_label_set(dataset, data_dir)
+
+
+def _load_map(
+    dataset: str, data_dir: pathlib.Path, label_set: LabelSet, path: str | os.PathLike | None
+) -> label_maps.LabelMap | None:
+    """The map of a data set's own labels to `label_set`. Raises InputError for one that makes labels of any set."""
+    if path is None:
+        return None
+    if dataset != "records" and dataset not in label_maps.OWN_LABELS:
+        raise InputError(
+            f"--label_map: --dataset={dataset} has the labels that --label_set says; a map is for "
+            f"{', '.join(label_maps.OWN_LABELS)} and records"
+        )
+    own = choose_label_set(dataset, data_dir) if dataset == "records" else label_maps.OWN_LABELS[dataset]
+    if own == label_set:
+        raise InputError(
+            f"--label_map={path}: the labels of --data_dir={data_dir} are those of {own.name} already; give another "
+            "--label_set, or leave the map out"
+        )
+    return label_maps.load(pathlib.Path(path), own, label_set)
 
 
 def _module(dataset: str) -> Any:

@@ -76,8 +76,8 @@ def check_label_set(label_set: LabelSet, dataset: str) -> None:
     """Raises InputError for labels that a data set with CheXpert's has not."""
     if label_set != CHEXPERT14:
         raise InputError(
-            f"--label_set={label_set.name}: --dataset={dataset} has the labels of {CHEXPERT14.name}; read its table by "
-            "--dataset=folder, whose --columns say which column is which label"
+            f"--label_set={label_set.name}: --dataset={dataset} has the labels of {CHEXPERT14.name}; say by "
+            "--label_map what they are in the other set"
         )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import EXTRA_SEPARATOR, SPLITS
 from tfrecords_builder.labels.label_sets import LabelSet
 from tfrecords_builder.readers import shards, table
@@ -42,7 +43,7 @@ def read(
     if label_set and label_set != info.label_set:
         raise InputError(
             f"--label_set={label_set.name}: the records of {data_dir} have the labels of {info.label_set.name}; "
-            "leave it out"
+            "leave it out, or say by --label_map what they are in the other set"
         )
     columns = (*_COLUMNS, *info.labels)
     path = data_dir / records.MANIFEST_FILE
@@ -55,6 +56,7 @@ def read(
     frame["extra"] = table.to_texts(raw.convert("extra", str), len(frame))
     for label in info.labels:
         frame[label] = raw.choose(label, {"0": 0, "1": 1}, np.float32)
+    frame["combination"] = combinations.encode(frame[list(info.labels)].to_numpy())
     offsets = {shard: shards.index_shard(data_dir / shard) for split in info.splits.values() for shard in split.shards}
     frame["path"] = table.to_texts(raw.choose("shard", {shard: str(data_dir / shard) for shard in offsets}), len(frame))
     frame["offset"] = _find_offsets(raw, offsets)

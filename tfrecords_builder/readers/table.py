@@ -62,7 +62,8 @@ class Table:
             `validation` or `test` where the data set has its own splits, or empty), `table` (file name; empty: there is
             no table). int64: `age` (years, 0 to 120; -1 unknown), `line` (in `table`, from 1), `offset` (byte offset of
             the record in its shard; -1: the image is a whole file). float32: the labels (1 positive, 0 negative, -1
-            uncertain, NaN blank). Record sets also have `path` (text: the shard).
+            uncertain, NaN blank). Record sets also have `path` (text: the shard) and `combination` (the code of the
+            record's labels, see labels/combinations.py).
         skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
         num_rows: of the tables; len(frame) + len(skipped).
         paths: the tables.

@@ -57,7 +57,39 @@ def test_records_of_nih14_hold_images_that_chexpert14_has_no_label_for(root, cap
     assert again.label_set == NIH and again.classes == ("No Finding", "Pneumothorax")
     capsys.readouterr()
     assert call(build_records, *flags, "--label_set=chexpert14", f"--output_dir={root / 'mixed'}") == 2
-    assert "have the labels of nih14; leave it out" in capsys.readouterr().err
+    assert "have the labels of nih14; leave it out, or say by --label_map" in capsys.readouterr().err
+
+
+def test_records_are_mapped_to_another_label_set(root, tmp_path, capsys):
+    """By an explicit table; extra findings become labels, labels extra findings, and the pictures stay."""
+    given = {"Effusion": "Pleural Effusion", "Pleural Thickening": "Pleural Other", "Mass": "Lung Lesion"}
+    given |= dict.fromkeys(("Nodule", "Infiltration", "Emphysema", "Fibrosis", "Hernia"))
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps(given))
+    flags = ["--dataset=records", "--resolution=8", f"--data_dir={root / 'nih'}", "--label_version=multilabel"]
+    flags += ["--label_set=chexpert14", "--split_policy=official", f"--label_map={path}"]
+    assert call(build_records, *flags, f"--output_dir={tmp_path / 'mapped'}") == 0
+    mapped, plain = tmp_path / "mapped", root / "chexpert"
+    info = records.load_info(mapped)
+    assert info.label_set == labels.DEFAULT and "map.json" in info.provenance["tables"]
+    rows = [{row["id"]: row for row in csv.DictReader((folder / "manifest.csv").open())} for folder in (mapped, plain)]
+    assert rows[0].keys() == rows[1].keys() and len(rows[0]) == 40
+    same = (*labels.DEFAULT.labels, "patient", "extra", "image_digest")
+    for image, row in rows[0].items():
+        assert {name: row[name] for name in same} == {name: rows[1][image][name] for name in same}
+    assert call(verify_records, f"--records={mapped}") == 0
+    # And from there to nih14 again; mapped records are trained with those of the other set.
+    back = {"Pleural Effusion": "Effusion", "Pleural Other": ["Pleural Thickening"], "Lung Lesion": ["Mass", "Nodule"]}
+    names = ("Enlarged Cardiomediastinum", "Lung Opacity", "Fracture", "Support Devices")
+    path.write_text(json.dumps(back | dict.fromkeys(names)))
+    flags = [*flags[:2], f"--data_dir={mapped}", "--label_version=v1_0s", "--label_set=nih14", *flags[5:]]
+    assert call(build_records, *flags, f"--output_dir={tmp_path / 'back'}") == 0
+    info = records.load_info(tmp_path / "back")
+    counts = {name: sum(split.label_counts[name] for split in info.splits.values()) for name in NIH.labels}
+    assert info.label_set == NIH and counts["No Finding"] == counts["Pneumothorax"] == 8
+    capsys.readouterr()
+    assert call(build_records, *flags, f"--data_dir={root / 'nih'}", f"--output_dir={tmp_path / 'no'}") == 2
+    assert "are those of nih14 already; give another --label_set" in capsys.readouterr().err
 
 
 def test_statistics_of_nih14(root, tmp_path):
