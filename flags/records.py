@@ -97,7 +97,7 @@ def define_dataset_name(fv: flags.FlagValues) -> None:
         "dataset_name",
         None,
         "name of the data set whose patients these are: a patient id that two record sets of one name share is one "
-        "person, and a warning follows where such a person is trained and tested on. Default: chexpert, chestxray, the "
+        "person, and a warning follows where such a person is trained and tested on. Default: that of the data set, the "
         "phantom and its seed, or for a folder its name and a hash of its path; a record set keeps its name",
         flag_values=fv,
     )
@@ -120,7 +120,7 @@ def define_selection(fv: flags.FlagValues) -> None:
         flag_values=fv,
     )
     flags.DEFINE_enum("view", "any", choices.VIEWS, "frontal view to use", flag_values=fv)
-    flags.DEFINE_boolean("frontal_only", True, "leave lateral views out (CheXpert)", flag_values=fv)
+    flags.DEFINE_boolean("frontal_only", True, "leave out lateral views, of data sets that have them", flag_values=fv)
 
 
 def define_amounts(fv: flags.FlagValues) -> None:

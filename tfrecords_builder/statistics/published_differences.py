@@ -73,6 +73,9 @@ def find_obstacle(rows: Rows, policy: str | None = "zeros") -> str:
 
     None as policy: figures that do not depend on one.
     """
+    label_set = rows.table.label_set
+    if label_set != labels.DEFAULT:
+        return f"the published counts are of the labels of {labels.DEFAULT.name}, these of {label_set.name}"
     return published.obstacle(
         dataset=rows.table.dataset,
         source=rows.table.source,

@@ -97,6 +97,8 @@ def test_statistics_of_nih14(root, tmp_path):
     assert call(label_stats, *flags, "--label_versions=v1_0s,multilabel", f"--output_dir={tmp_path / 'stats'}") == 0
     with (tmp_path / "stats/label_counts.csv").open(newline="") as stream:
         assert tuple(row["label"] for row in csv.DictReader(stream)) == NIH.labels
+    published = json.loads((tmp_path / "stats/result.json").read_text())["published"]
+    assert published["not_compared"] == "the published counts are of the labels of chexpert14, these of nih14"
 
 
 def test_gan_synthetic_set_and_classifier_of_nih14(root, tmp_path, capsys):
