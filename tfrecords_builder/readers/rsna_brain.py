@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.images import finding
+from tfrecords_builder.images import dicom, finding
 from tfrecords_builder.labels.label_sets import BRAIN6, LabelSet
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
@@ -184,17 +184,14 @@ def _find_patients(
 
 def _read_patient(path: pathlib.Path) -> str:
     """The patient in a file's header; "" if the file is not there, which `locate` tells of."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError("--dataset=rsna_brain: install the extra: pip install tfcxr[dicom]") from error
+    if not dicom.is_installed():
+        raise InputError("--dataset=rsna_brain: install the extra: pip install tfcxr[dicom]")
     if not path.is_file():
         return ""
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-    except Exception as error:  # damaged files make pydicom raise almost anything
-        raise InputError(f"{path}: is no DICOM file that can be read ({type(error).__name__})") from error
-    patient = str(dataset.get("PatientID") or "")
+    header = dicom.read_header(path)
+    if not header:
+        raise InputError(f"{path}: is no DICOM file that can be read")
+    patient = header["PatientID"]
     if not patient:
         raise InputError(
             f"{path}: its header names no patient; give a table {_PATIENTS} with the columns ID, {_PATIENT}"
