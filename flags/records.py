@@ -97,7 +97,7 @@ def define_dataset_name(fv: flags.FlagValues) -> None:
         "dataset_name",
         None,
         "name of the data set whose patients these are: a patient id that two record sets of one name share is one "
-        "person, and a warning follows where such a person is trained and tested on. Default: that of the data set, the "
+        "person, and a warning follows where such a person is trained and tested on. Default: the data set's, the "
         "phantom and its seed, or for a folder its name and a hash of its path; a record set keeps its name",
         flag_values=fv,
     )
