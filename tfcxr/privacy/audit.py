@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfcxr import data
 from tfcxr.classifiers import choices
@@ -377,6 +378,22 @@ def _extract(extractor: Extractor, images: np.ndarray, kind: str, batch_size: in
     return features.extract(extractor, batches, total=len(images), what=f"{kind} copies").astype(np.float32)
 
 
+def score_alone(discriminator: tf.keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A discriminator's score of each image, whatever images are beside it: float [N].
+
+    In training its score depends on the other images of a group (see layers.MinibatchStddev); here the group of an
+    image is copies of itself.
+
+    Args:
+        discriminator: of `loading.load_discriminator`.
+        images: [N, R, R, 1] in [-1, 1]; N may be any number.
+        labels: [N, L] in {0, 1}.
+    """
+    group = max(getattr(layer, "group", 1) for layer in discriminator.layers)
+    copies = [np.concatenate([each] * group) for each in (images, labels)]
+    return np.asarray(discriminator(copies, training=False))[: len(images), 0]
+
+
 def _audit_discriminator(
     scorer: Any,
     sets: Mapping[str, _Images],
@@ -392,7 +409,7 @@ def _audit_discriminator(
         batches = features.read_images(images.record_set, images.split, images.positions, batch_size=batch_size)
         for number, batch in enumerate(batches):
             labels = vectors[number * batch_size : number * batch_size + len(batch)]
-            scores.append(np.asarray(scorer([batch, labels], training=False))[:, 0])
+            scores.append(score_alone(scorer, batch, labels))
     return space_audit.audit_scores(
         DISCRIMINATOR,
         np.concatenate(scores),

@@ -8,7 +8,8 @@ import pytest
 
 from tests import fakes, gan_runs
 from tfcxr import cli, data
-from tfcxr.privacy import membership, planted_copies, space_audit
+from tfcxr.gan import loading as gan_loading
+from tfcxr.privacy import audit, membership, planted_copies, space_audit
 
 FAST = ["--features=pixels", "--permutations=199", "--draws=4"]
 
@@ -31,6 +32,17 @@ def call(*arguments):
 
 def read(folder):
     return json.loads((folder / "result.json").read_text())
+
+
+def test_the_discriminators_score_of_an_image_is_its_own(tmp_path):
+    discriminator = gan_loading.load_discriminator(gan_runs.make_gan_run(tmp_path / "gan"))
+    rng = np.random.default_rng(0)
+    images, labels = rng.uniform(-1, 1, [7, 8, 8, 1]).astype(np.float32), np.eye(14, dtype=np.float32)[:7]
+    scores = audit.score_alone(discriminator, images, labels)  # 7 images are no whole number of groups
+    alone = [float(discriminator([images[i : i + 1], labels[i : i + 1]])[0, 0]) for i in range(7)]
+    np.testing.assert_allclose(scores, alone, atol=1e-5)
+    assert np.ptp(scores) > 1e-3
+    np.testing.assert_allclose(audit.score_alone(discriminator, images[2:4], labels[2:4]), scores[2:4], atol=1e-5)
 
 
 def test_an_honest_set_gets_bounds(sets, tmp_path, capsys):
