@@ -4,6 +4,7 @@ from absl import flags
 
 from flags import common, fidelity
 from tfcxr import zoo
+from tfcxr.fidelity import feature_names
 from tfcxr.gan import choices
 from tfcxr.gan.networks import network_config
 from tfcxr.training import choices as training_choices
@@ -218,3 +219,43 @@ def define_progress(fv: flags.FlagValues) -> None:
         "mirrored: all GPUs of this machine; multiworker: the machines of TF_CONFIG, each runs this command",
         flag_values=fv,
     )  # fmt: skip
+
+
+def define_curation(fv: flags.FlagValues) -> None:
+    """--curate and what belongs to it."""
+    common.define_folder(
+        fv,
+        "curate",
+        "run folder or export of a classifier of the set's classes, best trained on the patients that the GAN learned "
+        "from: keep only images in which it sees the label; default: all images are kept",
+        required=False,
+    )
+    common.define_folder(
+        fv,
+        "curate_train",
+        "record set that the GAN learned from: with --curate, keep only images that are not nearer to one of its "
+        "training images than --curate_quantile of its held-out images are",
+        required=False,
+    )
+    flags.DEFINE_enum(
+        "curate_holdout_split",
+        "validation",
+        ["validation", "test"],
+        "fold of --curate_train with the held-out images",
+        flag_values=fv,
+    )
+    flags.DEFINE_float("curate_quantile", 0.01, "of the held-out images' distances to training images", flag_values=fv)
+    flags.register_validator(
+        "curate_quantile", lambda value: 0 < value < 1, "must be above 0 and below 1", flag_values=fv
+    )
+    common.define_path(
+        fv,
+        "curate_features",
+        f"in what images are near, as --features of neighbours: {', '.join(feature_names.WITHOUT_FIT)}, or the path of "
+        "a classifier. Audit in another one than this",
+        default=feature_names.PIXELS,
+        words=feature_names.WITHOUT_FIT,
+    )
+    flags.DEFINE_integer(
+        "max_draws", 20, "with --curate, at most so many draws for each image of a class", lower_bound=1, flag_values=fv
+    )

@@ -12,6 +12,9 @@ Combinations of labels that no training image of the GAN has are an error, unles
 --allow_unseen_labels is given. 80% of each class are train, the rest validation. Image i depends on the seed, i and its
 labels only; another batch size or device changes a pixel by one grey level at most.
 
+--curate draws more images than are wanted and keeps those in which a classifier sees the label that was asked for, and,
+with --curate_train, that are not nearer to a training image than held-out images are. Labels stay as asked for.
+
 Example, with a generator that comes with tfcxr:
   tfcxr generate --generator=nih_32 --label_version=v1_0s --per_class=100 --output_dir=samples
 """
@@ -45,6 +48,7 @@ def define_flags(fv):
     gan.define_generator(fv)
     gan.define_snapshot(fv)
     gan.define_allow_untrained(fv)
+    gan.define_curation(fv)
     common.define_label_version(fv)
     sources = list(_NEEDED)
     flags.DEFINE_enum("label_source", "balanced", sources, "where the labels come from; see above", flag_values=fv)
@@ -93,15 +97,15 @@ def define_flags(fv):
 def main(fv):
     """Generates."""
     from tfrecords_builder import files
-    from tfrecords_builder.records import writing
 
     check(fv)
-    for name in ("run_dir", "generator", "label_records", "label_table"):
+    for name in ("run_dir", "generator", "label_records", "label_table", "curate", "curate_train"):
         if fv[name].value:
             files.refuse_source(fv.output_dir, fv[name].value, flag=f"--{name}")
     files.check_output(fv.output_dir, overwrite=fv.overwrite)
     from tfcxr import generation
     from tfcxr.gan import loading
+    from tfcxr.generation import curation
 
     generator = loading.load(fv.run_dir or fv.generator, fv.snapshot)
     version = generation.find_label_version(
@@ -126,15 +130,35 @@ def main(fv):
         print(note, flush=True)
     names = ("seed", "batch_size", "truncation", "images_per_shard", "also_png", "strips")
     options = generation.Options(**{name: fv[name].value for name in names})
+    curator = _make_curator(fv, generator, plan) if fv.curate else None
     with files.resumable_folder(
-        fv.output_dir, worth_keeping=writing.has_finished_shards, overwrite=fv.overwrite
+        fv.output_dir, worth_keeping=generation.is_worth_keeping, overwrite=fv.overwrite
     ) as folder:
-        result = generation.write(generator, plan, folder, options)
+        result = generation.write(generator, plan, folder, options, curator)
         files.write_json(folder / "result.json", {"schema_version": 1, **result})
         app.write_flags(fv, folder)
     for reason, count in plan.left_out.items():
         print(f"left out: {count} ({reason})")
+    if curator:
+        print("\n".join([*curation.tell(result["curation"]), *(f"Warning: {text}." for text in curator.warn())]))
     print(f"{result['num_images']} images written to {fv.output_dir}; look at samples.png there")
+
+
+def _make_curator(fv, generator, plan):
+    from tfcxr.generation import curation
+    from tfcxr.privacy import distance_filter
+
+    far = None
+    if fv.curate_train:
+        far = distance_filter.make(
+            fv.curate_train,
+            generator,
+            holdout_split=fv.curate_holdout_split,
+            feature_name=fv.curate_features,
+            quantile=fv.curate_quantile,
+            batch_size=fv.batch_size,
+        )
+    return curation.Curator(fv.curate, generator, plan, far=far, max_draws=fv.max_draws)
 
 
 def check(fv, pending=()):
@@ -149,6 +173,8 @@ def check(fv, pending=()):
             f"--num_images={fv.num_images}: --label_source=balanced makes as many of each class: give --per_class "
             "instead; or give --label_source=records, which draws labels as frequent as the GAN has seen them"
         )
+    if fv.curate_train and not fv.curate:
+        raise InputError(f"--curate_train={fv.curate_train}: is a part of curation; give --curate as well")
     for name, what in _NEEDED[fv.label_source].items():
         if fv[name].value in (None, ""):
             raise InputError(f"--{name} is required: {what}")

@@ -4,7 +4,7 @@ A plan says which labels each image has and in which split it is (plans.py, tabl
 plan (writing.py). Image i of a set has the latent of (seed, i), whatever batch, shard or run renders it.
 """
 
-from tfcxr.generation.generate import Options, write
+from tfcxr.generation.generate import Options, is_worth_keeping, write
 from tfcxr.generation.plans import (
     Plan,
     check_seen,
@@ -21,6 +21,7 @@ __all__ = [
     "Plan",
     "check_seen",
     "find_label_version",
+    "is_worth_keeping",
     "plan_balanced",
     "plan_replicated",
     "plan_sampled",

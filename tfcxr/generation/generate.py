@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcxr.gan import image_grids, latent_sampling, loading
-from tfcxr.generation import plans, pngs, sheets
+from tfcxr.generation import curation, plans, pngs, sheets
 from tfrecords_builder import files, records
 from tfrecords_builder.images import image_ops, pixel_ranges
 from tfrecords_builder.labels import combinations
@@ -52,7 +52,11 @@ class Options:
 
 
 def write(
-    generator: loading.Generator, plan: plans.Plan, folder: str | os.PathLike, options: Options | None = None
+    generator: loading.Generator,
+    plan: plans.Plan,
+    folder: str | os.PathLike,
+    options: Options | None = None,
+    curator: curation.Curator | None = None,
 ) -> dict[str, Any]:
     """Generates the images of a plan and writes them as a record set, with a sheet of samples (samples.png).
 
@@ -64,20 +68,30 @@ def write(
         folder: an existing folder, usually that of `files.resumable_folder`: shards of the same generator, plan and
             options that an earlier, stopped call finished there are taken over, with their PNG files.
         options: see there.
+        curator: chooses the latents; None: image i has latent i.
 
     Returns:
         The content of result.json.
 
     Raises:
+        InputError: too few images pass the curation.
         RunError: a file cannot be written.
     """
     began = time.monotonic()
     folder, options = pathlib.Path(folder), options or Options()
     source, weights = f"synthetic:{generator.name}", loading.digest_weights(generator)
-    key = _key(generator, weights, plan, options)
+    key = _key(generator, weights, plan, options, curator)
     _prepare(folder, key)
     renderer = Renderer(generator, options)
-    _draw(folder, plan, renderer, strips=options.strips)
+    latent_numbers, curated = np.arange(len(plan)), None
+    if curator is not None:
+
+        def render(numbers: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+            return renderer.images(renderer.latents(numbers), vectors)
+
+        selection = curator.select(render, folder / records_writing.WORK_FOLDER, key, options.batch_size)
+        latent_numbers, curated = selection.numbers, selection.description
+    _draw(folder, plan, renderer, latent_numbers, strips=options.strips)
     if options.also_png:
         pngs.write_tables(folder, plan, source)
     rendered, num_labels = 0, len(plan.version.label_set)
@@ -87,7 +101,7 @@ def write(
         for start in range(0, len(numbers), options.batch_size):
             part = numbers[start : start + options.batch_size].astype(np.int64)
             vectors, classes = combinations.decode(plan.codes[part], num_labels), plan.class_of_code[plan.codes[part]]
-            encoded = renderer.pngs(part, vectors)
+            encoded = renderer.pngs(latent_numbers[part], vectors)
             for number, vector, index, png in zip(part.tolist(), vectors, classes, encoded, strict=True):
                 if options.also_png:
                     pngs.write_image(folder, split, number, png)
@@ -119,7 +133,7 @@ def write(
         resolution=generator.network.resolution,
         seed=options.seed,
         split_policy="index",
-        provenance=_provenance(generator, plan, options, weights),
+        provenance=_provenance(generator, plan, options, weights, curated),
         report={"label_source": plan.label_source, "left_out": plan.left_out},
         keys=keys,
         total=len(plan),
@@ -135,9 +149,16 @@ def write(
         "generator": generator.name,
         "kimg": generator.kimg,
         "digest": info.digest,
+        "curation": curated,
         "taken_over": len(plan) - rendered,
         "images_per_s": round(rendered / seconds, 1),
     }
+
+
+def is_worth_keeping(folder: pathlib.Path) -> bool:
+    """Whether a stopped call has left something in a folder that the next one takes over."""
+    chosen = folder / records_writing.WORK_FOLDER / curation.STATE_FILE
+    return chosen.is_file() or records_writing.has_finished_shards(folder)
 
 
 class Renderer:
@@ -180,12 +201,15 @@ class Renderer:
         return self._encoded(tf.constant(numbers, tf.int64), tf.constant(vectors)).numpy().tolist()
 
 
-def _draw(folder: pathlib.Path, plan: plans.Plan, renderer: Renderer, *, strips: bool) -> None:
+def _draw(
+    folder: pathlib.Path, plan: plans.Plan, renderer: Renderer, latent_numbers: np.ndarray, *, strips: bool
+) -> None:
+    numbered = np.append(latent_numbers, len(plan))  # strips of a single image go on to one that is not in the set
     drawings: dict[str, Callable[..., np.ndarray | None]] = {SHEET_FILE: sheets.draw_sheet}
     if strips:
         drawings |= {LATENT_STRIPS_FILE: sheets.draw_latent_strips, LABEL_STRIPS_FILE: sheets.draw_label_strips}
     for name, draw in drawings.items():
-        picture = draw(plan, renderer.latents, renderer.images)
+        picture = draw(plan, lambda numbers: renderer.latents(numbered[numbers]), renderer.images)
         if picture is not None:
             image_grids.write_png(folder / name, picture)
 
@@ -200,18 +224,23 @@ def _prepare(folder: pathlib.Path, key: str) -> None:
     files.write_text(note, key)
 
 
-def _key(generator: loading.Generator, weights: str, plan: plans.Plan, options: Options) -> str:
+def _key(
+    generator: loading.Generator, weights: str, plan: plans.Plan, options: Options, curator: curation.Curator | None
+) -> str:
     """Hash of all that decides the content of the shards and of the PNG files."""
     drawn = dataclasses.asdict(dataclasses.replace(options, strips=False))
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     known = [records.SCHEMA_VERSION, tf.__version__, devices, generator.name, weights, plan.version.definition(), drawn]
+    known += [] if curator is None else [curator.key]
     digest = hashlib.sha256(json.dumps(known).encode())
     digest.update(np.ascontiguousarray(plan.codes).data)
     digest.update(np.ascontiguousarray(plan.splits).data)
     return digest.hexdigest()
 
 
-def _provenance(generator: loading.Generator, plan: plans.Plan, options: Options, weights: str) -> dict[str, Any]:
+def _provenance(
+    generator: loading.Generator, plan: plans.Plan, options: Options, weights: str, curated: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
         "generator": generator.name,
         "generator_sha256": weights,
@@ -220,5 +249,6 @@ def _provenance(generator: loading.Generator, plan: plans.Plan, options: Options
         "trained_on": generator.records,
         "truncation": options.truncation,
         "label_source": plan.label_source,
+        **({} if curated is None else {"curation": curated}),
         "combinations": combinations.to_table(plan.code_counts, generator.label_set.labels),
     }

@@ -2,7 +2,7 @@
 
 Unless a table says otherwise, the first 80% of the images of a class are train and the rest validation. A plan takes 3
 bytes per image, 3 MB per million; making one takes up to 30 MB per million for a moment, and writing one holds another
-4 bytes per image.
+12 bytes per image.
 """
 
 import dataclasses
