@@ -53,6 +53,14 @@ def define_data_set(fv: flags.FlagValues) -> None:
         '{"Lung Opacity": "Infiltration", "Fracture": null}: null stays a finding outside the labels; labels that the '
         "other set knows by their names or synonyms need not be named",
     )
+    flags.DEFINE_enum(
+        "agreement",
+        "majority",
+        choices.AGREEMENTS,
+        "--dataset=vindr_cxr: a finding is there if more than half of the radiologists who read the image see it, if "
+        "any does, or if all do",
+        flag_values=fv,
+    )
     flags.DEFINE_list(
         "columns",
         [],

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrecords_builder import build_plan, files, readers, records
+from tfrecords_builder import build_plan, choices, files, readers, records
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import pictures
 from tfrecords_builder.labels import combinations
@@ -112,6 +112,7 @@ def build(
             **_split_settings(options),
             "limit": options.limit,
             **({"unlabelled_images": "keep"} if options.unlabelled_images == "keep" else {}),
+            **({"agreement": options.agreement} if options.dataset in choices.ANNOTATED else {}),
             **({"no_finding": no_finding} if no_finding != "column" else {}),
         },
         report=report,

@@ -20,6 +20,8 @@ FOLDERS = ("folder", "imagefolder")  # those of which a user says what names mea
 # By what an image of a folder's table counts as one in which nothing was found: a column; that no finding is positive
 # or uncertain; that all findings are negative.
 NO_FINDING = ("column", "no_positive", "all_negative")
+ANNOTATED = ("vindr_cxr",)  # data sets with the labels of several readers for each image
+AGREEMENTS = ("majority", "any", "all")  # how many of them must see a finding
 VIEWS = ("PA", "AP", "any")
 SPLIT_POLICIES = ("patient", "official", "image", "kfold", "lists")
 SPLIT_FRACTIONS = (0.8, 0.1, 0.1)  # of train, validation and test

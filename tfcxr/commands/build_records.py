@@ -133,6 +133,7 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
         label_version=fv.label_version,
         label_set=label_set,
         label_map=fv.label_map,
+        agreement=fv.agreement,
         label_versions=(
             labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
         ),
@@ -177,6 +178,9 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     ):
         if fv[name].value and idle:
             raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
+    if fv.agreement != "majority" and fv.dataset not in choices.ANNOTATED:
+        needed = " or ".join(choices.ANNOTATED)
+        raise InputError(f"--agreement={fv.agreement}: does nothing without --dataset={needed}; give both or neither")
     if fv.no_finding != "column" and fv.dataset not in choices.FOLDERS:
         raise InputError(
             f"--no_finding={fv.no_finding}: does nothing without --dataset=folder or imagefolder; give both or neither"

@@ -45,6 +45,7 @@ def main(fv: flags.FlagValues) -> None:
             frontal_only=fv.frontal_only,
             label_set=label_set,
             label_map=fv.label_map,
+            agreement=fv.agreement,
         )
         rows = counting.select_rows(
             table,

@@ -58,6 +58,7 @@ def read(
     frontal_only: bool = True,
     label_set: LabelSet | None = None,
     label_map: str | os.PathLike | None = None,
+    agreement: str = "majority",
 ) -> Table:
     """Reads a data set's tables.
 
@@ -71,6 +72,7 @@ def read(
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
         label_set: which labels to read (None: that of the data set, see `choose_label_set`); the same as in `columns`.
         label_map: file that maps the labels of the data set to `label_set`, see `label_maps.load`.
+        agreement: one of `choices.AGREEMENTS`, for data sets of several readers (`choices.ANNOTATED`).
 
     Raises:
         InputError: a file, column or value is missing or unknown, or rows of one image differ; the message names
@@ -86,7 +88,9 @@ def read(
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
     read_set = label_set or choose_label_set(dataset, data_dir)
     mapping = _load_map(dataset, data_dir, read_set, label_map)
-    made = _module(dataset).read(data_dir, table_path, official, columns, mapping.source if mapping else read_set)
+    more = {"agreement": agreement} if dataset in choices.ANNOTATED else {}
+    own_set = mapping.source if mapping else read_set
+    made = _module(dataset).read(data_dir, table_path, official, columns, own_set, **more)
     table = _merge_duplicates(label_maps.apply(made, mapping) if mapping else made)
     return _skip_laterals(table) if frontal_only else table
 

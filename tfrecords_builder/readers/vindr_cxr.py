@@ -61,24 +61,27 @@ def read(
     official: bool,
     _: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
+    *,
+    agreement: str = "majority",
 ) -> table.Table:
     """Reads image_labels_train.csv, or where it is not there annotations_train.csv, or Kaggle's train.csv.
 
-    Three radiologists read each image of the training part: it has a finding, or none, if more than half of them say
-    so. The labels of the test part are their consensus. Patients, sex, age and view are those of the DICOM headers.
+    Three radiologists read each image of the training part: it has a finding if more than half of them, any or all of
+    them say so, and has none in the same way (by `any`, if no one sees a finding). The labels of the test part are their consensus. Patients, sex, age and view are those of the DICOM headers.
 
     Args:
         data_dir: the folder of train/, test/ and annotations/.
         labels_csv: instead of the table of the training part.
         official: whether to read the table of the test part too, as the test fold.
         label_set: the labels.
+        agreement: one of `choices.AGREEMENTS`.
     """
     paths = _find_tables(data_dir, labels_csv, official)
     mapping = table.map_words("vindr_cxr", _FINDINGS, label_set)
     frames: list[pd.DataFrame] = []
     findings: dict[str, None] = {}
     for fold, path in paths.items():
-        frame, labelled, others = _read_frame(path, mapping, label_set)
+        frame, labelled, others = _read_frame(path, mapping, label_set, agreement)
         findings |= dict.fromkeys(others)
         if official:
             frame["fold"] = table.to_texts("train_val" if fold == "train" else fold, len(frame))
@@ -148,7 +151,7 @@ def _check_header(path: pathlib.Path) -> dict[str, str]:
 
 
 def _read_frame(
-    path: pathlib.Path, mapping: Mapping[str, tuple[str, ...]], label_set: LabelSet
+    path: pathlib.Path, mapping: Mapping[str, tuple[str, ...]], label_set: LabelSet, agreement: str
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
     """The rows of a table, all of an image with its joined labels, and the labels and other findings that they know."""
     columns = _check_header(path)
@@ -172,7 +175,10 @@ def _read_frame(
     for name, mask in said.items():
         yes = np.isin(distinct, readings[mask])
         votes = np.bincount(images[first][yes], minlength=count)
-        positive[name] = (2 * votes > read_by)[images]
+        # Where any reader is enough for a finding, one who sees none is not enough for that.
+        rule = "all" if agreement == "any" and name == _NO_FINDING else agreement
+        agreed = {"majority": 2 * votes > read_by, "any": votes > 0, "all": votes == read_by}[rule]
+        positive[name] = agreed[images]
     return frame, *table.add_findings(frame, positive, mapping, label_set, nothing=_NO_FINDING)
 
 

@@ -83,6 +83,7 @@ def test_only_laterals(tmp_path, capfd):
         ({"salt_file": "salt"}, "--hash_patient_ids"),
         ({"columns": "path:file"}, "--dataset=folder"),
         ({"no_finding": "no_positive"}, "--dataset=folder"),
+        ({"agreement": "any"}, "--dataset=vindr_cxr"),
         ({"fold": 1}, "--split_policy=kfold"),
         ({"beam_options": "--x=1"}, "--runner=beam"),
     ],

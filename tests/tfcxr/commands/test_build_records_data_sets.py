@@ -161,6 +161,15 @@ def test_data_set(tmp_path, monkeypatch, dataset, capsys):
     assert sources.lookup(dataset).name in (tmp_path / "out" / "DATASHEET.md").read_text()
 
 
+def test_agreement_of_radiologists(tmp_path):
+    pytest.importorskip("pydicom")
+    root = fake_data_sets.make_vindr_cxr(tmp_path / "set")
+    flags = {"label_version": "multilabel", "agreement": "any", "split_fractions": "1,0,0"}
+    assert _run(tmp_path / "out", root, dataset="vindr_cxr", **flags) == 0
+    assert _manifest(tmp_path / "out")["000434"]["Fracture"] == "1"
+    assert records.load_info(tmp_path / "out").provenance["agreement"] == "any"
+
+
 def test_statistics_of_a_data_set(tmp_path):
     root = fake_data_sets.make_mimic_cxr(tmp_path / "set")
     out = tmp_path / "stats"

@@ -29,6 +29,19 @@ def test_rows(tmp_path):
     assert len(readers.read("vindr_cxr", root).frame) == 3
 
 
+@pytest.mark.parametrize(
+    ("agreement", "values", "extra"),
+    [
+        ("any", [[0, 1, 1], [0, 0, 0], [0, 0, 0]], ["", "Other diseases", "Other diseases"]),
+        ("all", [[0, 0, 0], [0, 0, 0], [0, 0, 0]], ["", "", "Other diseases"]),
+    ],
+)
+def test_other_rules_of_agreement(tmp_path, agreement, values, extra):
+    table = readers.read("vindr_cxr", fake_data_sets.make_vindr_cxr(tmp_path), agreement=agreement)
+    assert table.frame[["No Finding", "Pleural Effusion", "Fracture"]].to_numpy().tolist() == values
+    assert table.frame["extra"].tolist() == extra
+
+
 def test_rows_of_boxes(tmp_path):
     """Kaggle's train.csv: two boxes of one radiologist are one voice."""
     header = ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
