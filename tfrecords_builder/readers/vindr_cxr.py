@@ -67,7 +67,8 @@ def read(
     """Reads image_labels_train.csv, or where it is not there annotations_train.csv, or Kaggle's train.csv.
 
     Three radiologists read each image of the training part: it has a finding if more than half of them, any or all of
-    them say so, and has none in the same way (by `any`, if no one sees a finding). The labels of the test part are their consensus. Patients, sex, age and view are those of the DICOM headers.
+    them say so, and has none in the same way (by `any`, if no one sees a finding). The labels of the test part are
+    their consensus. Patients, sex, age and view are those of the DICOM headers.
 
     Args:
         data_dir: the folder of train/, test/ and annotations/.
