@@ -255,6 +255,11 @@ def _warnings(number: int, width: int, name: str) -> list[str]:
             f"{number} images for {width} features: the Fréchet distance is biased far upwards; look at the KID, "
             f"and compare figures of {name} of the same number of images only"
         )
+    elif number // sample_size.SMALLEST <= width:
+        found.append(
+            f"FID-infinity is extrapolated from {number // sample_size.SMALLEST} images on, for {width} features: the "
+            f"line in 1 / number may not hold there; more than {sample_size.SMALLEST * width} images are wanted"
+        )
     if name == feature_names.PIXELS_PCA and number < _FEW_FOR_PCA:
         found.append(
             f"{name} is fitted to {number} real images: with so few, even held-out real images look unlike them; "

@@ -155,9 +155,13 @@ def _classes(result: Mapping[str, Any]) -> Section:
         f"{result['features']['width']} features the FID is biased far upwards: compare it with that of the held-out "
         "images in the same row, or look at the KID."
     ]
-    for one in result["groups_left_out"]:
-        counts = ", ".join(f"{count} {COLUMNS.get(n, n)}" for n, count in one["num_images"].items())
-        text.append(f"Left out, with too few images: {one['name']} ({counts}).")
+    if result["groups_left_out"]:
+        sets = ", ".join(COLUMNS.get(name, name) for name in result["sets"])
+        named = [
+            f"{one['name']} ({', '.join(str(count) for count in one['num_images'].values())})"
+            for one in result["groups_left_out"]
+        ]
+        text.append(f"Left out, with too few images ({sets}): {'; '.join(named)}.")
     if not rows:
         return Section("By class", text)
     table = _table(

@@ -64,6 +64,7 @@ def test_writes_figures_table_and_picture(sets, tmp_path, capsys):
     expected = distances.frechet_distance(*distances.moments(a), *distances.moments(b))
     assert result["metrics"]["synthetic"]["fid/pixels_pca64"] == pytest.approx(expected, rel=1e-6)
     assert (out / "features.png").read_bytes().startswith(b"\x89PNG")
+    assert "FID-infinity is extrapolated from 25 images on, for 64 features" in result["warnings"][0]
     printed = capsys.readouterr().out
     assert "| | synthetic | held-out real | better |" in printed
     assert f"| fid/pixels_pca64 | {expected:.4g} (" in printed
@@ -143,7 +144,7 @@ def test_classes_with_few_images_are_left_out_and_said(sets, tmp_path):
     assert sum(one["num_images"]["real"] for one in result["groups_left_out"]) == 60
     assert result["intervals"] == {"resamples": 0}
     report = (tmp_path / "out/report.md").read_text()
-    assert "Left out, with too few images: No Finding (" in report
+    assert "Left out, with too few images (real, synthetic): No Finding (" in report
     assert "There is no holdout" in report
 
 
