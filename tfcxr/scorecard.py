@@ -67,11 +67,12 @@ def make_scorecard(
     if not info.source.startswith("synthetic:"):
         raise InputError(f"--synthetic_set={synthetic_set}: is no synthetic set (its source is {info.source})")
     fidelity = [_read_comparison(path, info.digest) for path in comparisons]
-    privacy = [_read_audit(path, info.digest) for path in audits]
+    trained_on = dict(info.provenance.get("trained_on", {}))
+    privacy = [_read_audit(path, info.digest, set(trained_on.values())) for path in audits]
     utility = _read_evaluations(evaluations, info.digest)
     card: dict[str, Any] = {
         "schema_version": scorecards.SCHEMA_VERSION,
-        "audited": "yes" if privacy else "no",
+        "audited": "yes" if any(one["of_training_records"] for one in privacy) else "no",
         "set": {
             "name": pathlib.Path(synthetic_set).resolve().name,
             "digest": info.digest,
@@ -80,7 +81,7 @@ def make_scorecard(
             "resolution": info.resolution,
             "num_images": sum(split.num_examples for split in info.splits.values()),
             "generator_sha256": info.provenance.get("generator_sha256"),
-            "trained_on": info.provenance.get("trained_on", {}),
+            "trained_on": trained_on,
             "curation": info.provenance.get("curation"),
         },
         "intended_use": intended_use,
@@ -164,7 +165,8 @@ def _mean_of_groups(groups: Sequence[Mapping[str, Any]], key: str) -> dict[str, 
     return {key: {n: sum(row[n] for row in rows) / len(rows) for n in shared}}
 
 
-def _read_audit(path: str, digest: str) -> dict[str, Any]:
+def _read_audit(path: str, digest: str, learned: set[str]) -> dict[str, Any]:
+    """`learned`: digests of the records that the generator learned from."""
     keys = ("sets", "spaces", "conclusions", "reidentification", "discriminator")
     result = _read_result(path, "--audit", "audit-privacy", *keys)
     _refuse_other_set(result, digest, f"--audit={path}")
@@ -172,6 +174,7 @@ def _read_audit(path: str, digest: str) -> dict[str, Any]:
         "spaces": [space["space"] for space in result["spaces"]],
         "num_images": result["num_images"],
         "train": result["sets"]["train"],
+        "of_training_records": result["sets"]["train"]["digest"] in learned,
         "holdout": result["sets"]["holdout"],
         "recognises_patients": result["reidentification"]["recognises"],
         "reidentification_auc": result["reidentification"].get("auc"),
@@ -257,6 +260,11 @@ def _tell_unknown(card: Mapping[str, Any]) -> list[str]:
         unknown.append("What a classifier would learn from real images is unknown: there is no reference evaluation.")
     if not privacy:
         unknown.append("Whether the set gives away patients is unknown: no privacy audit was given.")
+    elif not any(one["of_training_records"] for one in privacy):
+        unknown.append(
+            "Whether the set gives away patients is unknown: the audit looked for copies of other records than those "
+            "that the generator learned from."
+        )
     else:
         if not any(one["recognises_patients"] for one in privacy):
             unknown.append("Whether patients can be recognised is unknown: no network that can do so was at hand.")
@@ -355,7 +363,7 @@ def _criteria(card: Mapping[str, Any]) -> Table:
     measured = {
         "fidelity": bool(card["fidelity"]),
         "agreement": any(one["label_agreement"] for one in card["fidelity"]),
-        "privacy": bool(card["privacy"]),
+        "privacy": card["audited"] == "yes",
         "groups": any(one["num_groups"] for one in card["fidelity"]),
         "datasheet": True,
     }

@@ -2,7 +2,8 @@
 
 It gathers outputs of compare-sets, audit-privacy and evaluate, checks by digests that each is of this set, and says
 what was not measured. It also goes into the set's folder (scorecard.json) and into its datasheet, which say "audited:
-no" until a privacy audit is given; --noattach leaves the set as it is. The records and their digest do not change.
+no" until there is an audit against the records that the generator learned from; --noattach leaves the set as it is.
+The records and their digest do not change.
 After Zamzmi et al. 2024, arXiv 2406.11143.
 Example: tfcxr scorecard --synthetic_set=workspace/records/synthetic/v2/64 --comparison=workspace/comparisons/gan64
   --audit=workspace/audits/gan64 --output_dir=workspace/scorecards/gan64

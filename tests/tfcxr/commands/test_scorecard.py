@@ -20,6 +20,9 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("scorecard")
     gan = gan_runs.make_gan_run(root / "gan")
     real = fakes.make_records(root / "real", per_class=60)
+    config = json.loads((gan / "config.json").read_text())
+    config["records"] = {"records": records.load_info(real).digest}
+    (gan / "config.json").write_text(json.dumps(config))
     arguments = [f"--run_dir={gan}", "--label_version=v1_0s", "--per_class=75", f"--output_dir={root / 'set'}"]
     assert run("generate", *arguments) == 0
     classifier_runs.make_classifier_run(root / "learner", root / "set")
@@ -122,6 +125,20 @@ def test_what_was_not_measured_is_said_to_be_unknown(made, tmp_path):
     assert report.count("Unknown: not measured.") == 3
     assert "no: unknown" in report
     assert (made / "set/DATASHEET.md").read_bytes() == datasheet
+
+
+def test_an_audit_against_other_records_is_none(made, tmp_path):
+    audit = tmp_path / "audit"
+    audit.mkdir()
+    result = json.loads((made / "audit/result.json").read_text())
+    result["sets"]["train"]["digest"] = "f" * 64
+    (audit / "result.json").write_text(json.dumps(result))
+    arguments = [f"--synthetic_set={made / 'set'}", f"--audit={audit}", "--noattach"]
+    assert run("scorecard", *arguments, f"--output_dir={tmp_path / 'card'}") == 0
+    card = json.loads((tmp_path / "card/scorecard.json").read_text())
+    assert card["audited"] == "no"
+    assert any("the audit looked for copies of other records" in sentence for sentence in card["unknown"])
+    assert "| the privacy audit | no: unknown |" in (tmp_path / "card/report.md").read_text()
 
 
 def test_bad_input_is_one_line(made, tmp_path, capsys):
