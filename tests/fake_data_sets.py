@@ -168,7 +168,7 @@ def make_rsna_pneumonia(folder: pathlib.Path, *, mappings: bool = False) -> path
 def make_siim_acr(folder: pathlib.Path, *, patients: bool = True) -> pathlib.Path:
     """train-rle.csv with 3 images of 2 patients, one of which has two masks, and their DICOM files, in deep folders."""
     names = [f"1.2.276.0.7230010.3.1.4.8323329.{i}.15178751{i}.{i}" for i in (300, 301, 302)]
-    rows = [[names[0], " 387620 23 996"], [names[0], " 1 2 3"], [names[1], " -1"], [names[2], "-1"]]
+    rows = [[names[0], " 387620 23 996"], [names[0], " 1 2 9 3"], [names[1], " -1"], [names[2], "-1"]]
     write_table(folder / "train-rle.csv", ["ImageId", " EncodedPixels"], rows)
     for i, name in enumerate(names):
         tags = {"PatientID": f"p{i // 2}"} if patients else {}

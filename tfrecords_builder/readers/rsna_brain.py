@@ -50,7 +50,8 @@ def read(
     root, path = _find_table(data_dir, labels_csv, official)
     header = csv_files.read_header(path)
     raw = csv_files.read_table(path, (*_REQUIRED, *([_PATIENT] if _PATIENT in header else [])))
-    slices, values, rows = _gather(raw)
+    slices, values, codes = _gather(raw)
+    rows = np.unique(codes, return_index=True)[1]
     found = {label_set.match(kind): values[:, i] for i, kind in enumerate(_TYPES)}
     if label_set.no_finding and label_set.no_finding not in found:
         found[label_set.no_finding] = 1 - values[:, _TYPES.index(_ANY)]
@@ -59,7 +60,7 @@ def read(
         raise InputError(f"--label_set={label_set.name}: has not the labels of --dataset=rsna_brain; choose brain6")
     folder, suffix = _find_images(root, slices)
     frame = table.make_frame(_of_rows(raw, rows, slices, suffix), id_column="image", view="", sex="", age="")
-    frame["patient"] = table.to_texts(_find_patients(raw, rows, slices, root, folder, suffix), len(frame))
+    frame["patient"] = table.to_texts(_find_patients(raw, rows, codes, slices, root, folder, suffix), len(frame))
     for label in label_set.labels:
         frame[label] = np.asarray(found.get(label, np.full(len(frame), np.nan)), np.float32)
     source, dataset_name = table.find_source(root, path.parent, default="rsna_brain")
@@ -104,7 +105,7 @@ def _find_table(
 
 
 def _gather(raw: csv_files.RawTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slices object [S] in the order of the table, their values float32 [S, 6], and the row of each slice's first."""
+    """Slices object [S] in the order of the table, their values float32 [S, 6], and the slice of each row, int64 [R]."""
 
     def split(text: str) -> tuple[str, int]:
         image, _, kind = text.rpartition("_")
@@ -134,7 +135,7 @@ def _gather(raw: csv_files.RawTable) -> tuple[np.ndarray, np.ndarray, np.ndarray
     if wrong.any():
         slice_ = int(np.argmax(wrong))
         raw.fail(int(rows[slice_]), "ID", f"{list(numbers)[slice_]}: `any` is not 1 exactly where one of the others is")
-    return np.array(list(numbers), object), values, rows
+    return np.array(list(numbers), object), values, codes
 
 
 def _find_images(root: pathlib.Path, slices: np.ndarray) -> tuple[pathlib.Path, str]:
@@ -157,6 +158,7 @@ def _of_rows(raw: csv_files.RawTable, rows: np.ndarray, slices: np.ndarray, suff
 def _find_patients(
     raw: csv_files.RawTable,
     rows: np.ndarray,
+    codes: np.ndarray,
     slices: np.ndarray,
     root: pathlib.Path,
     folder: pathlib.Path,
@@ -164,16 +166,21 @@ def _find_patients(
 ) -> np.ndarray:
     """The patient of each slice, object [S] of str."""
     if _PATIENT in raw.texts:
-        return raw.convert(_PATIENT, table.to_filled)[rows]
-    listed = root / _PATIENTS
-    if listed.is_file():
+        given = raw.convert(_PATIENT, table.to_filled)
+        expected = given[rows][codes]
+        if (given != expected).any():
+            row = int(np.argmax(given != expected))
+            raw.fail(row, _PATIENT, f"is {given[row]}, and {expected[row]} in another row of {slices[codes[row]]}")
+        return given[rows]
+    listed = table.find_file([raw.path.parent, root], [_PATIENTS])
+    if listed:
         table.check_columns(listed, csv_files.read_header(listed), ("ID", _PATIENT), "rsna_brain")
         other = csv_files.read_table(listed, ("ID", _PATIENT))
-        known = dict(zip(other.convert("ID", str), other.convert(_PATIENT, table.to_filled), strict=True))
-        absent = [image for image in slices if image not in known]
-        if absent:
+        places = table.find_rows(other, "ID", slices)
+        absent = slices[places < 0]
+        if len(absent):
             raise InputError(f"{listed}: has no row of {absent[0]} and {len(absent) - 1} other slices")
-        return np.array([known[image] for image in slices], object)
+        return other.convert(_PATIENT, table.to_filled)[places]
     if suffix != ".dcm":
         raise InputError(
             f"{root}: who the patients are is neither in a column {_PATIENT} of {raw.path.name} nor in {_PATIENTS}, "

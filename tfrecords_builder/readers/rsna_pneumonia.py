@@ -66,6 +66,12 @@ def read(
     root = path.parent
     mappings = table.find_file([root, data_dir], _MAPPINGS)
     patients = _read_patients(mappings) if mappings else {}
+    absent = [image for image in frame["id"] if image not in patients] if mappings else []
+    if absent:
+        raise InputError(
+            f"{mappings}: does not say of which patient {absent[0]} and {len(set(absent)) - 1} other images are; give "
+            "the file of these images, or none"
+        )
     names = np.array([patients.get(image, image) for image in frame["id"]], object)
     frame["patient"] = table.to_texts(names, len(frame))
     if not mappings:

@@ -1,6 +1,7 @@
 """SIIM-ACR's pneumothoraces. Source: https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation."""
 
 import pathlib
+import re
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
@@ -10,7 +11,8 @@ from tfrecords_builder.readers.folder_columns import FolderColumns
 _TABLES = ("train-rle.csv", "stage_2_train.csv")
 _REQUIRED = ("ImageId", "EncodedPixels")
 _FINDINGS = {"Pneumothorax": ()}
-_WITHOUT = "-1"  # a mask of nothing
+_WITHOUT = re.compile(r"-1(?:\.0*)?")  # a mask of nothing; pandas may have made it a decimal number
+_MASK = re.compile(r"(?:\d+\s+\d+\s*)+")  # starts and lengths of runs
 
 
 def read(
@@ -35,7 +37,7 @@ def read(
     mapping = table.map_words("siim_acr", _FINDINGS, label_set)
     raw = csv_files.read_table(path, _REQUIRED)
     frame = table.make_frame(raw, id_column="ImageId", view="", sex="", age="")
-    positive = raw.convert("EncodedPixels", lambda text: table.to_filled(text) != _WITHOUT, bool)
+    positive = raw.convert("EncodedPixels", _has_mask, bool)
     labelled, findings = table.add_findings(frame, {"Pneumothorax": positive}, mapping, label_set)
     frame["patient"] = table.to_texts("", len(frame))
     made = table.Table(
@@ -72,3 +74,11 @@ def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, officia
     path = labels_csv or table.require_file("siim_acr", data_dir, [table.find_root(data_dir, _TABLES)], _TABLES)
     table.check_columns(path, csv_files.read_header(path), _REQUIRED, "siim_acr")
     return path
+
+
+def _has_mask(text: str) -> bool:
+    if _WITHOUT.fullmatch(table.to_filled(text)):
+        return False
+    if not _MASK.fullmatch(text):
+        raise ValueError(f"{csv_files.shorten(text)} is neither -1 nor a mask, which is pairs of whole numbers")
+    return True

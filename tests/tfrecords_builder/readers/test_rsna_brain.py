@@ -75,6 +75,28 @@ def test_patients_are_read_from_a_column_or_the_files(tmp_path):
     assert sorted(set(frame["patient"])) == ["ID_000300001", "ID_000300002"]
 
 
+def test_a_slice_of_two_patients_is_refused(tmp_path):
+    """Whichever was taken, the other's slices might be in another split."""
+    write_patients(write_table(tmp_path, {"ID_0a": []}), ID_0a="p1")
+    listed = tmp_path / "patients.csv"
+    listed.write_text(listed.read_text() + "ID_0a,p2\n")
+    with pytest.raises(InputError, match=r"patients\.csv: line 3, column ID: ID_0a is on line 2 as well"):
+        readers.read("rsna_brain", tmp_path)
+    lines = ["ID,Label,PatientID"] + [f"ID_0a_{kind},0,{'q' if kind == 'any' else 'p'}" for kind in KINDS]
+    (tmp_path / "stage_2_train.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"line 7, column PatientID: is q, and p in another row of ID_0a"):
+        readers.read("rsna_brain", tmp_path)
+
+
+def test_patients_lie_beside_the_table_that_is_given(tmp_path):
+    data, tables = tmp_path / "data", tmp_path / "tables"
+    tables.mkdir()
+    write_table(data, SLICES)
+    (data / "stage_2_train.csv").rename(tables / "mine.csv")
+    write_patients(tables, ID_0a="a", ID_1b="a", ID_2c="b")
+    assert readers.read("rsna_brain", data, labels_csv=tables / "mine.csv").frame["patient"].tolist() == ["a", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("extra", "header", "message"),
     [

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,11 @@ def test_patients_of_nih(tmp_path):
     table = readers.read("rsna_pneumonia", fake_data_sets.make_rsna_pneumonia(tmp_path, mappings=True))
     assert table.frame["patient"].tolist() == ["13", "13", "14", "14"]
     assert table.dataset_name == "chestxray" and table.warnings == ()
-    (tmp_path / "pneumonia-challenge-dataset-mappings_2018.json").write_text('[{"img_id": "a_1.png"}]')
+    path = tmp_path / "pneumonia-challenge-dataset-mappings_2018.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+    with pytest.raises(InputError, match=r"mappings_2018\.json: does not say of which patient \w+ and 0 other images"):
+        readers.read("rsna_pneumonia", tmp_path)
+    path.write_text('[{"img_id": "a_1.png"}]')
     with pytest.raises(InputError, match=r"mappings_2018\.json: is no list of objects with subset_img_id and img_id"):
         readers.read("rsna_pneumonia", tmp_path)
 

@@ -24,6 +24,13 @@ def test_rows(tmp_path):
     assert readers.locate(table)[0].endswith(f"dicom-images-train/study0/series0/{table.frame['id'][0]}.dcm")
 
 
+def test_decimal_numbers_of_pandas(tmp_path):
+    root = fake_data_sets.make_siim_acr(tmp_path)
+    path = root / "train-rle.csv"
+    path.write_text(path.read_text().replace(" -1", " -1.0"))
+    assert readers.read("siim_acr", root).frame["Pneumothorax"].tolist() == [1, 0, 0]
+
+
 def test_images_without_a_patient(tmp_path):
     """In the header, as pictures, absent, damaged: each image is its own."""
     root = fake_data_sets.make_siim_acr(tmp_path, patients=False)
@@ -61,6 +68,8 @@ def test_bad_input(tmp_path):
             text.replace("Encoded", "encoded"),
             r"train-rle\.csv: has no column 'EncodedPixels'; .*did you mean 'encodedP",
         ),
+        (text.replace(" -1", " nan"), r"line 4, column EncodedPixels: 'nan' is neither -1 nor a mask"),
+        (text.replace(" -1", " 0"), r"line 4, column EncodedPixels: '0' is neither -1 nor a mask"),
         (text.replace(" -1", ""), r"line 4, column EncodedPixels: is empty"),
         (text + text.splitlines()[1].split(",")[0] + ",-1\n", r"line 6: .* is listed more than once \(lines 2 and 6\)"),
     ):
