@@ -105,7 +105,7 @@ def _find_table(
 
 
 def _gather(raw: csv_files.RawTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slices object [S] in the order of the table, their values float32 [S, 6], and the slice of each row, int64 [R]."""
+    """Slices object [S] in the order of the table, their values float32 [S, 6], and each row's slice, int64 [R]."""
 
     def split(text: str) -> tuple[str, int]:
         image, _, kind = text.rpartition("_")
