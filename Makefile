@@ -1,5 +1,5 @@
 # Every target sets up what it needs; nothing else has to be installed than git, make and a Python from 3.10 to 3.13.
-# `make test PYTHON=python3.12` takes that Python, in an environment of its own.
+# `make test PYTHON=python3.12` takes that Python, in an environment of its own; `make test TESTS=tests/flags` a part.
 SHELL := /bin/bash
 ifdef PYTHON
 VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -16,7 +16,7 @@ demo: $(VENV)/.ready
 	$(BIN)/tfcxr study --flagfile=study/phantom --workspace=$(WORKSPACE)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not large" -n logical --dist=loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not large" -n logical --dist=loadgroup --no-loadscope-reorder $(TESTS)
 
 test-large: $(VENV)/.ready
 	$(BIN)/python -m pytest -m large
