@@ -14,6 +14,7 @@ from types import FrameType
 
 from absl import flags
 
+from flags import common
 from tfrecords_builder import errors, files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
 
@@ -30,6 +31,9 @@ _LESS_MEMORY = {
 
 # Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
 _NOT_REPLAYED = ("overwrite",)
+
+# Flags of the folder that --overwrite empties.
+_OUTPUTS = ("output_dir", "run_dir")
 
 
 def run(
@@ -57,6 +61,7 @@ def run(
             print(_help(main, fv, argv[0]), flush=True)
             return 0
         fv = parse(define_flags, argv)
+        _refuse_sources(fv)
         with _sigterm_raises():
             return main(fv) or 0
     except (flags.Error, InputError) as error:
@@ -95,6 +100,18 @@ def write_flags(fv: flags.FlagValues, folder: str | os.PathLike, name: str = "fl
     """Writes the resolved flags to `folder`/`name`; `--flagfile` replays them."""
     lines = [fv[flag].serialize() for flag in sorted(fv) if flag not in _NOT_REPLAYED]
     files.write_text(pathlib.Path(folder) / name, "".join(f"{line}\n" for line in lines if line))
+
+
+def _refuse_sources(fv: flags.FlagValues) -> None:
+    """Raises InputError if --overwrite would delete what another flag says is to be read."""
+    if "overwrite" not in fv or not fv.overwrite:
+        return
+    paths = [flag for name in fv if isinstance(flag := fv[name], common.PathFlag) and flag.names_a_path]
+    for output in (flag for flag in paths if flag.name in _OUTPUTS and not flag.reads):
+        for source in (flag for flag in paths if flag.reads):
+            files.refuse_source(
+                str(output.value), str(source.value), flag=f"--{source.name}", output_flag=f"--{output.name}"
+            )
 
 
 @contextlib.contextmanager

@@ -331,13 +331,15 @@ def _remove_abandoned(path: pathlib.Path) -> None:
         os.close(handle)
 
 
-def refuse_source(output: str | os.PathLike, source: str | os.PathLike, *, flag: str = "--data_dir") -> None:
+def refuse_source(
+    output: str | os.PathLike, source: str | os.PathLike, *, flag: str = "--data_dir", output_flag: str = "--output_dir"
+) -> None:
     """Raises InputError if `source` is the folder `output` or in it: --overwrite would delete what is being read.
 
-    `flag` is the one that named the source.
+    `flag` is the one that named the source, `output_flag` the one that named the output.
     """
     if pathlib.Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
-        raise InputError(f"--output_dir={output}: holds {flag}={source}; choose another folder")
+        raise InputError(f"{output_flag}={output}: holds {flag}={source}; choose another folder")
 
 
 def entries(folder: pathlib.Path) -> list[str]:

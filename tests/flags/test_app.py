@@ -221,3 +221,24 @@ def test_help_names_required_flags_and_the_presets_that_fit(capsys):
     assert "--records  required: folder of a record set" in text
     presets = text.split("Presets for this command: ")[1]
     assert "demo/train_baseline" in presets and "gan" not in presets and "[[]]" not in text
+
+
+@pytest.mark.parametrize("inside", ["", "below"])
+def test_overwrite_does_not_delete_what_another_flag_reads(tmp_path, inside, capsys):
+    """Of every command, by the kind of the flags: of a set that tfcxr wrote, nothing else tells that it is needed."""
+    source = tmp_path / "set" / inside
+    source.mkdir(parents=True)
+
+    def define_two(fv):
+        define(fv)
+        common.define_folder(fv, "real", "a set", required=False)
+        common.define_place(fv, "cache", "a cache")
+
+    def run(*args):
+        return app.run(lambda _: 0, define_two, ["prog", f"--output_dir={tmp_path / 'set'}", "--overwrite", *args])
+
+    assert run(f"--real={source}") == 2
+    assert capsys.readouterr().err == (
+        f"error: --output_dir={tmp_path / 'set'}: holds --real={source}; choose another folder\n"
+    )
+    assert run(f"--cache={source}") == 0 and run(f"--real={tmp_path}") == 0
