@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfrecords_builder import build_plan, choices, files, readers, records
 from tfrecords_builder.errors import RunError
-from tfrecords_builder.images import pictures
+from tfrecords_builder.images import finding, pictures
 from tfrecords_builder.labels import combinations
 from tfrecords_builder.labels.canonical import SPLITS
 from tfrecords_builder.records import writing
@@ -35,6 +35,7 @@ ROWS_FOLDER = "rows"  # inside writing.WORK_FOLDER
 
 _encoder_lock = threading.Lock()
 _ROW_COLUMNS = ("id", "patient", "view", "sex", "age", "extra", "class", "path", "offset", "table", "line", "listed")
+_WITHOUT_UNITS = tuple(finding.SUFFIXES - {".dcm", ".dicom", ".dic"})
 _RECORD_COLUMNS = (*_ROW_COLUMNS, "combination")  # of those that are made of records
 
 
@@ -71,6 +72,7 @@ def build(
     folder = pathlib.Path(folder)
     plan = build_plan.make_plan(options)
     plan.warnings.extend(_suspect_depth(plan, picture))
+    plan.warnings.extend(_suspect_window(plan, picture))
     tables = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in plan.table.paths}
     report = {
         "tables": tables,
@@ -145,6 +147,20 @@ def _suspect_depth(plan: build_plan.Plan, picture: pictures.PictureOptions) -> l
                 "are like it, --contrast=max or --contrast=percentile stretches their grey levels"
             ]
     return []
+
+
+def _suspect_window(plan: build_plan.Plan, picture: pictures.PictureOptions) -> list[str]:
+    """A warning if there are images that a window of Hounsfield units leaves as they are."""
+    if picture.contrast not in choices.CT_WINDOWS:
+        return []
+    pictures_of_greys = (plan.frame["offset"] >= 0) | plan.frame["path"].str.lower().str.endswith(_WITHOUT_UNITS)
+    count = int(pictures_of_greys.sum())
+    if not count:
+        return []
+    return [
+        f"--window={picture.contrast}: {count} of {len(plan.frame)} images are no DICOM files and have no Hounsfield "
+        "units: the window does nothing to them, and what they show depends on how they were made"
+    ]
 
 
 def _picture_settings(options: build_plan.Options, picture: pictures.PictureOptions) -> dict[str, str]:

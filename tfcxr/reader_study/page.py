@@ -54,11 +54,19 @@ def make_study(
         The key, as key.json has it.
 
     Raises:
-        InputError: sets of different resolution, too few images, no such label.
+        InputError: sets of different resolution or of other images, one set as both, too few images, no such label.
         RunError: damaged records.
     """
     real_set = data.RecordSet(real, flag="--real")
     synthetic_set = data.RecordSet(synthetic, flag="--synthetic", resolution=real_set.info.resolution)
+    shown = synthetic_set.info.label_set.images, real_set.info.label_set.images
+    if shown[0] != shown[1]:
+        raise InputError(f"--synthetic={synthetic}: shows {shown[0]}, --real={real} shows {shown[1]}; give sets of one")
+    if (synthetic_set.info.digest, synthetic_split) == (real_set.info.digest, split):
+        raise InputError(
+            f"--synthetic={synthetic}: is --real={real}, of the same fold: an image would be real and synthetic at "
+            "once; give the set that generate wrote"
+        )
     if finding is not None:
         synthetic_set.refuse_other_labels(real_set.info.label_set, f"--real={real}")
         finding = _find_label(finding, real_set.info.label_set)

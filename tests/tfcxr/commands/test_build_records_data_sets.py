@@ -45,6 +45,21 @@ def test_no_finding_of_a_folder(tmp_path, capsys):
     assert "--no_finding=all_negative: does nothing without --dataset=folder" in capsys.readouterr().err
 
 
+def test_a_window_of_images_without_units_is_told(tmp_path, capsys):
+    for name in ("a.png", "b.JPG"):
+        fake_data_sets.write_image(tmp_path / "set" / name)
+    fake_data_sets.write_dicom(tmp_path / "set" / "c.dcm")
+    (tmp_path / "set" / "t.csv").write_text("path,patient,Effusion,Normal\na.png,1,1,0\nb.JPG,2,0,1\nc.dcm,3,0,1\n")
+    assert _run(tmp_path / "out", tmp_path / "set", dataset="folder", window="bone") == 0
+    expected = "--window=bone: 2 of 3 images are no DICOM files and have no Hounsfield units"
+    assert f"warning: {expected}" in capsys.readouterr().err
+    assert expected in (tmp_path / "out" / "DATASHEET.md").read_text()
+    assert _run(tmp_path / "again", tmp_path / "out", dataset="records", window="bone") == 0
+    assert "--window=bone: 3 of 3 images are no DICOM files" in capsys.readouterr().err
+    assert _run(tmp_path / "plain", tmp_path / "set", dataset="folder") == 0
+    assert "Hounsfield" not in capsys.readouterr().err
+
+
 def test_imagefolder_with_metadata(tmp_path):
     rows = ["file_name,labels,patient"]
     for split, count in (("train", 4), ("test", 2)):

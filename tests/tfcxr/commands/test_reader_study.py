@@ -208,12 +208,22 @@ def test_bad_input_is_one_line(sets, study, tmp_path, capsys):
     many = write_answers(tmp_path / "many.csv", study, "ben", [*answers, "real"])
     blank = write_answers(tmp_path / "blank.csv", study, "ben", [""] * 8)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    heads = tmp_path / "heads"
+    shutil.copytree(sets["synthetic"], heads)
+    info = json.loads((heads / "tfcxr_info.json").read_text())
+    info["label_set"] = {**info["label_set"], "images": "CT slices of heads"}
+    (heads / "tfcxr_info.json").write_text(json.dumps(info))
     score = f"--study={study}"
     cases = [
         ([real], ["--synthetic is required unless --score"]),
         ([real, synthetic, "--num_images=7"], ["must be even"]),
         ([real, synthetic], ["--real=", "the test split has 16 images, --num_images=60 needs 30"]),
         ([real, f"--synthetic={sets['large']}"], ["--synthetic=", "images are 16 px, not 8"]),
+        (
+            [real, f"--synthetic={sets['real']}", "--split=train", "--num_images=2"],
+            ["--synthetic=", "an image would be real and synthetic at once"],
+        ),
+        ([real, f"--synthetic={heads}", "--num_images=2"], ["shows CT slices of heads, --real=", "chest radiographs"]),
         ([real, synthetic, "--finding=Cold"], ["--finding=Cold: is no label of these records; choose of No Finding"]),
         ([f"--score={good}"], ["--study is required"]),
         ([f"--study={sets['real']}", f"--score={good}"], ["has no key.json"]),
