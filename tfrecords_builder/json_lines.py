@@ -25,7 +25,7 @@ def read_header(path: pathlib.Path) -> list[str]:
 def read_table(path: pathlib.Path, columns: Collection[str]) -> csv_files.RawTable:
     """Reads those of `columns` that any object has.
 
-    An absent key and null are a blank, a list is its values joined by "|".
+    An absent key, null and NaN are a blank, a list is its values joined by "|", and 3.0 is 3.
 
     Raises:
         InputError: the file cannot be read, is empty, or a line is no JSON object; the message names the line.
@@ -64,8 +64,10 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _to_text(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # JSON has no NaN, but Python writes it
         return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # 3.0 and 3 are one number, and so one patient
     if isinstance(value, list):
         return "|".join(map(_to_text, value))
     if isinstance(value, dict):

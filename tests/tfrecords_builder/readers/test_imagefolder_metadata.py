@@ -76,7 +76,7 @@ def test_json_lines_with_lists(tmp_path):
     ]
     np.testing.assert_array_equal(table.frame["Edema"], [1, np.nan, 0])
     raw = json_lines.read_table(root / "metadata.jsonl", ["age", "labels"])
-    assert raw.convert("age", str).tolist() == ["", "", "40.0"]
+    assert raw.convert("age", str).tolist() == ["", "", "40"]
     assert raw.convert("labels", str).tolist() == ["Edema|Pneumonia", "", "TB"]
 
 
@@ -146,3 +146,12 @@ def test_official_needs_splits_and_gzip_is_read(tmp_path):
         stream.write('\n{"file_name": "a.png", "label": "Edema"}\n')
     table = readers.read("imagefolder", root, labels_csv=tmp_path / "t.jsonl.gz")
     assert table.frame["Edema"].tolist() == [1] and table.frame["line"].tolist() == [2]
+
+
+def test_one_number_is_one_patient_however_json_writes_it(tmp_path):
+    """pandas writes 3.0 where a column has a blank: the patient would be two, perhaps in two splits."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"patient": 3, "age": NaN}\n{"patient": 3.0, "age": 4.5}\n{"patient": "3", "age": -1.0}\n')
+    raw = json_lines.read_table(path, ["patient", "age"])
+    assert raw.convert("patient", str).tolist() == ["3", "3", "3"]
+    assert raw.convert("age", str).tolist() == ["", "4.5", "-1"]
