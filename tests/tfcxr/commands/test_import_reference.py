@@ -197,7 +197,8 @@ def test_what_training_cannot_start_from(imported, records, tmp_path, capsys):
         ([f"--warm_start={tmp_path}"], f"--warm_start={tmp_path}: is not a run folder"),
         ([f"--warm_start={tmp_path / 'nothing'}"], "no such folder"),
         ([f"--run_dir={run}"], "choose another --run_dir"),
-        ([f"--warm_start={run}", f"--run_dir={run}", "--overwrite"], "is --run_dir itself"),
+        ([f"--warm_start={run}", f"--run_dir={run}"], "is --run_dir itself"),
+        ([f"--warm_start={run}", f"--run_dir={run}", "--overwrite"], f"--run_dir={run}: holds --warm_start={run};"),
     ]:
         assert train(records, tmp_path / "new", *arguments) == 2, arguments
         message = capsys.readouterr().err
