@@ -99,8 +99,6 @@ def read(
         source=source,
         dataset_name=dataset_name,
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(path,),
         bases=tuple((base, 0) for base in bases if base.is_dir()),
         findings=tuple(name for name, label in mapping.items() if label is None),

@@ -47,8 +47,6 @@ def read(
         source="chexlocalize",
         dataset_name="chexpert",  # whose patients they are
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=tuple(paths.values()),
         bases=(
             (root, 0),

@@ -51,8 +51,6 @@ def read(
         source=source,
         dataset_name=dataset_name,
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=tuple(paths),
         # The table's paths start with CheXpert-v1.0[-small]/, whatever the folder is called here.
         bases=((root.parent, 0), (root, 1), (root, 0), *((part, 2) for part in _find_parts(root))),
@@ -86,6 +84,12 @@ def read_labels(raw: csv_files.RawTable) -> pd.DataFrame:
     return pd.DataFrame(
         {label: raw.choose(label, table.LABEL_VALUES, np.float32, "1, 0, -1 or blank") for label in LABELS}
     )
+
+
+def read_labels_of(raw: csv_files.RawTable, rows: np.ndarray) -> np.ndarray:
+    """As `read_labels`, of some rows: float32 [N, L]; NaN where the row is -1, as of `table.find_rows`."""
+    values = read_labels(raw).to_numpy()
+    return np.vstack([values, np.full((1, len(LABELS)), np.nan, np.float32)])[rows]
 
 
 def read_patients(raw: csv_files.RawTable, column: str, ids: pd.Series, *, third: bool = True) -> pd.Series:

@@ -59,8 +59,7 @@ def read(
 
     of_images = json_lines.read_table(labels, _LABELS)
     rows = table.find_rows(of_images, "path_to_image", frame["id"], lambda text: _strip_suffix(table.to_path(text)))
-    values = chexpert.read_labels(of_images).to_numpy()
-    frame[list(LABELS)] = np.vstack([values, np.full((1, len(LABELS)), np.nan, np.float32)])[rows]  # row -1: none
+    frame[list(LABELS)] = chexpert.read_labels_of(of_images, rows)
     warnings = []
     if (rows < 0).any():
         warnings.append(f"{int((rows < 0).sum())} images have no line in {labels.name}: they have no label")
@@ -74,8 +73,6 @@ def read(
         source="chexpert_plus",
         dataset_name="chexpert",  # whose patients they are
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(path, labels),
         bases=tuple((base, 0) for base in bases),
         warnings=tuple(warnings),

@@ -104,8 +104,6 @@ def make_table(
         source=source,
         dataset_name=dataset_name,
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(raw.path,),
         bases=((data_dir, 0),) if beside == data_dir else ((data_dir, 0), (beside, 0)),
         findings=tuple(name for name in findings if name not in labels),

@@ -77,7 +77,6 @@ def read(data_dir: pathlib.Path, tables: Sequence[pathlib.Path], official: bool,
     return dataclasses.replace(
         made[0],
         frame=frame,
-        num_rows=len(frame),
         paths=tuple(tables),
         bases=((root, 0),),
         search=None,

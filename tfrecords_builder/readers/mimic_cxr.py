@@ -52,9 +52,7 @@ def read(
 
     of_studies = csv_files.read_table(labels, _LABELS)
     rows = table.find_rows(of_studies, "study_id", studies)
-    values = chexpert.read_labels(of_studies).to_numpy()
-    values = np.vstack([values, np.full((1, len(LABELS)), np.nan, np.float32)])[rows]  # row -1: none
-    frame[list(LABELS)] = values
+    frame[list(LABELS)] = chexpert.read_labels_of(of_studies, rows)
     warnings = []
     if (rows < 0).any():
         warnings.append(
@@ -70,8 +68,6 @@ def read(
         source="mimic_cxr",
         dataset_name="mimic_cxr",
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=tuple(filter(None, (images, labels, split))),
         bases=tuple(dict.fromkeys([(root, 0), (root / "files", 1), (data_dir, 0), (data_dir, 1)])),
         warnings=tuple(warnings),

@@ -131,7 +131,6 @@ def read(
         dataset_name="padchest",
         frame=frame[kept].reset_index(drop=True),
         skipped=skipped if len(skipped) else table.no_rows(),
-        num_rows=len(frame),
         paths=(path,),
         bases=tuple((base, drop) for base in bases for drop in (0, 1)),
         findings=tuple(name for name in names if not mapping[name] and name not in (*_NO_FINDINGS, *_UNUSABLE)),
@@ -154,10 +153,7 @@ def check_header(
 
 
 def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> pathlib.Path:
-    table.refuse_official("padchest", official)
-    path = labels_csv or table.require_file("padchest", data_dir, [table.find_root(data_dir, _TABLES)], _TABLES)
-    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "padchest")
-    return path
+    return table.require_table("padchest", data_dir, labels_csv, official, _TABLES, _REQUIRED)
 
 
 def _to_findings(text: str) -> tuple[str, ...]:

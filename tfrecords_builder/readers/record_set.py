@@ -66,8 +66,6 @@ def read(
         source=info.source,
         dataset_name=info.dataset_name,
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(path,),
         bases=(),
         findings=tuple(sorted(findings)),

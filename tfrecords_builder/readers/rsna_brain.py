@@ -69,8 +69,6 @@ def read(
         source=source,
         dataset_name=dataset_name,
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(path,),
         bases=((folder, 0),),
         labelled=labelled,

@@ -85,8 +85,6 @@ def read(
         source="rsna_pneumonia",
         dataset_name="chestxray" if mappings else "rsna_pneumonia",
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=tuple(filter(None, (path, classes, mappings))),
         bases=tuple((base, 0) for base in bases if base.is_dir()),
         warnings=tuple(warnings),
@@ -112,11 +110,8 @@ def check_header(
 def _find_tables(
     data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
-    table.refuse_official("rsna_pneumonia", official)
-    root = table.find_root(data_dir, _TABLES)
-    path = labels_csv or table.require_file("rsna_pneumonia", data_dir, [root], _TABLES)
-    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "rsna_pneumonia")
-    classes = table.find_file([path.parent, root], _CLASSES)
+    path = table.require_table("rsna_pneumonia", data_dir, labels_csv, official, _TABLES, _REQUIRED)
+    classes = table.find_file([path.parent, table.find_root(data_dir, _TABLES)], _CLASSES)
     if classes:
         table.check_columns(classes, csv_files.read_header(classes), ("patientId", "class"), "rsna_pneumonia")
     return path, classes

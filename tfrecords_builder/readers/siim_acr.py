@@ -45,8 +45,6 @@ def read(
         source="siim_acr",
         dataset_name="siim_acr",
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=(path,),
         bases=((data_dir, 0),),
         search=data_dir,
@@ -70,10 +68,7 @@ def check_header(
 
 
 def _find_table(data_dir: pathlib.Path, labels_csv: pathlib.Path | None, official: bool) -> pathlib.Path:
-    table.refuse_official("siim_acr", official)
-    path = labels_csv or table.require_file("siim_acr", data_dir, [table.find_root(data_dir, _TABLES)], _TABLES)
-    table.check_columns(path, csv_files.read_header(path), _REQUIRED, "siim_acr")
-    return path
+    return table.require_table("siim_acr", data_dir, labels_csv, official, _TABLES, _REQUIRED)
 
 
 def _has_mask(text: str) -> bool:

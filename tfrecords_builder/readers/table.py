@@ -48,6 +48,13 @@ _DAYS = {"": 1, "Y": 1, "M": 12, "D": 365}  # of that unit in a year
 MAX_AGE = 120
 
 
+def no_rows() -> pd.DataFrame:
+    """A `Table.skipped` without rows."""
+    return pd.DataFrame({"table": [], "line": np.zeros(0, np.int64), "id": [], "reason": []}).astype(
+        {"table": object, "id": object, "reason": object}
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """The rows of a data set.
@@ -64,10 +71,9 @@ class Table:
             the record in its shard; -1: the image is a whole file). float32: the labels (1 positive, 0 negative, -1
             uncertain, NaN blank). Record sets also have `path` (text: the shard) and `combination` (the code of the
             record's labels, see labels/combinations.py).
-        skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
-        num_rows: of the tables; len(frame) + len(skipped).
         paths: the tables.
         bases: where images may be: folder, leading parts of `id` to drop.
+        skipped: one row per row of the tables that is not in `frame`: `table`, `line` (int64), `id`, `reason`.
         findings: the findings outside the label set that the data set knows.
         labelled: the labels that the data set labels at all, in their order; the others are blank (of
             record sets 0).
@@ -80,15 +86,19 @@ class Table:
     source: str
     dataset_name: str
     frame: pd.DataFrame
-    skipped: pd.DataFrame
-    num_rows: int
     paths: tuple[pathlib.Path, ...]
     bases: tuple[tuple[pathlib.Path, int], ...]
+    skipped: pd.DataFrame = dataclasses.field(default_factory=no_rows)
     findings: tuple[str, ...] = ()
     labelled: tuple[str, ...] = DEFAULT.labels
     search: pathlib.Path | None = None
     warnings: tuple[str, ...] = ()
     label_set: LabelSet = DEFAULT
+
+    @property
+    def num_rows(self) -> int:
+        """Of the tables."""
+        return len(self.frame) + len(self.skipped)
 
     @property
     def origin(self) -> pathlib.Path:
@@ -199,6 +209,24 @@ def to_filled(text: str) -> str:
     if not text:
         raise ValueError("is empty")
     return text
+
+
+def require_table(
+    dataset: str,
+    data_dir: pathlib.Path,
+    labels_csv: pathlib.Path | None,
+    official: bool,
+    names: Sequence[str],
+    required: Sequence[str],
+) -> pathlib.Path:
+    """The table of a data set that has no official folds: one of `names` in or below `data_dir`, else `labels_csv`.
+
+    Raises InputError if there is none, it lacks a required column, or folds are asked for.
+    """
+    refuse_official(dataset, official)
+    path = labels_csv or require_file(dataset, data_dir, [find_root(data_dir, names)], names)
+    check_columns(path, read_header(path), required, dataset)
+    return path
 
 
 def find_rows(raw: RawTable, column: str, keys: Iterable[str], to_key: Callable[[str], str] = to_filled) -> np.ndarray:
@@ -371,13 +399,6 @@ def to_texts(values: str | np.ndarray, count: int) -> pd.Series:
     As objects: pandas 3 would copy each text into memory of its own, and most of them repeat.
     """
     return pd.Series(values, index=range(count), dtype=object)
-
-
-def no_rows() -> pd.DataFrame:
-    """A `Table.skipped` without rows."""
-    return pd.DataFrame({"table": [], "line": np.zeros(0, np.int64), "id": [], "reason": []}).astype(
-        {"table": object, "id": object, "reason": object}
-    )
 
 
 def find_source(*folders: pathlib.Path, default: str, name: str = "") -> tuple[str, str]:

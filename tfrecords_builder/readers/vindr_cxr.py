@@ -95,8 +95,6 @@ def read(
         source="vindr_cxr",
         dataset_name="vindr_cxr",
         frame=frame,
-        skipped=table.no_rows(),
-        num_rows=len(frame),
         paths=tuple(paths.values()),
         bases=tuple((base, 0) for base in bases if base.is_dir()),
         label_set=label_set,
