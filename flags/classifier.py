@@ -126,6 +126,12 @@ def define_baseline(fv: flags.FlagValues) -> None:
         "chosen by cross-validation between training patients, in place of --stage1_epochs; with --flip of both forms",
         flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_float(
+        "logistic_c", None,
+        "inverse strength C of the penalty of --stage1_solver=logistic; default: chosen by cross-validation between "
+        "training patients, which among synthetic images finds a weaker one than suits real images",
+        lower_bound=1e-12, flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "stage2_epochs", 10, "epochs of the whole network; 0: the head alone (linear probe)", lower_bound=0,
         flag_values=fv,

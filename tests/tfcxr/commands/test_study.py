@@ -275,10 +275,10 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
         assert app.run(digits.main, digits.define_flags, ["digits", f"--output_dir={folder}"]) == 0
         data, more = [f"{name}:{folder / name}" for name in ("source", "target")], [f"{folder}/versions.json"]
         capsys.readouterr()
-    if preset == "kermany":
+    if "--records=kermany:" in text:
         data = [f"kermany:{fakes.make_kermany(tmp_path / 'kermany')}"]
     for name in re.findall(r"^--records=(\S+):", text, re.MULTILINE):
-        if f"--phantom={name}:" not in text and preset not in ("digits", "kermany"):
+        if f"--phantom={name}:" not in text and preset != "digits" and name != "kermany":
             layouts[name.split("-")[0]](tmp_path / name, num_patients=5)
             data.append(f"{name}:{tmp_path / name}")
             if name.endswith("-ap"):
@@ -290,9 +290,9 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     jobs, cells = (int(number) for number in re.search(r"(\d+) jobs: .* (\d+) cells", out).groups())
     expected = {
-        "phantom": (17, 6), "digits": (28, 13), "kermany": (120, 57), "phantom_adaptation": (64, 30),
-        "brain": (24, 9),
-        "nih_small": (47, 18), "nih_real": (49, 24), "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
+        "phantom": (17, 6), "digits": (30, 14), "kermany": (126, 60), "phantom_adaptation": (64, 30),
+        "kermany_labels": (64, 27), "kermany_volume": (76, 30), "hospitals": (20, 10), "brain": (24, 9),
+        "nih_small": (47, 18), "nih_real": (49, 24), "nih_adapted": (52, 24), "nih_labels": (14, 4), "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
         "thesis_5_9": (37, 24), "thesis_5_10": (28, 12), "thesis_5_11": (12, 4), "thesis_5_12": (12, 4),
         "thesis_5_13": (20, 8), "thesis_5_14": (12, 4),
     }  # fmt: skip

@@ -301,6 +301,7 @@ def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
     (["--variant=best"], "variant"),
     (["--stage2_epochs=0"], "--stage2_epochs=0: trains the head alone, which needs"),
     (["--stage1_solver=logistic", "--stage1_crops=random"], "--stage1_solver=logistic: is for features that are"),
+    (["--logistic_c=1"], "--logistic_c: is the penalty of a logistic regression; give --stage1_solver=logistic too"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(records, tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))

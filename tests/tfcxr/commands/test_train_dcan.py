@@ -239,6 +239,40 @@ def test_adabn_changes_statistics_alone(sets, tmp_path):
     assert min(changed) > 0
 
 
+@pytest.mark.parametrize(("flags", "shares"), [(["--balanced"], [1, 1]), (["--target_prior="], [1, 3])])
+def test_adabn_head_moves_the_head_alone_in_one_step(sets, tmp_path, flags, shares):
+    from tfcxr import data
+    from tfcxr.classifiers import inference, loading
+    from tfcxr.classifiers.adaptation import methods
+    from tfcxr.classifiers.adaptation.methods.method import Setting
+
+    prior = tmp_path / "shares.json"
+    prior.write_text('{"No Finding": 1, "Pneumothorax": 3}')
+    flags = [f"{flag}{prior}" if flag.endswith("=") else flag for flag in flags]
+    assert train(sets, tmp_path / "run", "--alignment=adabn_head", "--steps=50", *flags) == 0
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["steps"], len(result["evaluations"])) == (1, 1)
+
+    before, after = (loading.load_network(path) for path in (sets[2], tmp_path / "run"))
+    for old, new in zip(before.base.get_weights(), after.base.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    records = [data.RecordSet(path) for path in sets[:2]]
+    features = [
+        np.concatenate([
+            inference.compute_features(before, batch["image"] / 255, path="source")
+            for batch in data.evaluation_batches(each, "train", 8)
+        ])
+        for each in records
+    ]
+    classes = records[0].labels("train")["class"]
+    weights = np.array(shares)[classes]  # of as many images of each class
+    method = methods.make("adabn_head", Setting(num_classes=2, feature_width=before.width))
+    moved = method.move_head(*before.head.get_weights(), *features, weights)
+    for wanted, got in zip(moved, after.head.get_weights(), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+        assert np.abs(got).max() > 0
+
+
 def test_the_source_is_drawn_in_the_shares_of_a_file(sets, tmp_path):
     from tfcxr import data
     from tfcxr.classifiers.adaptation import train_dcan as library

@@ -4,6 +4,7 @@ A method (see `methods`) adds its terms to the classification loss of the source
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from tfcxr.classifiers.adaptation import (
 )
 from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
 from tfcxr.classifiers.networks import models, preprocessing
-from tfcxr.classifiers.training import loop, losses, optimizers, train_baseline
+from tfcxr.classifiers.training import frozen_features, loop, losses, optimizers, train_baseline
 from tfcxr.training import runs, strategies
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pixel_ranges
@@ -65,7 +66,7 @@ class AdaptationConfig:
         weights, init_from: see loading.initialise.
         train_batch_norm: let BatchNorm learn; otherwise it runs on its stored statistics and is not trained.
         batch_size: source images per step, and as many target images.
-        steps: training steps.
+        steps: training steps; a method that only moves the head takes one.
         eval_every: steps between evaluations.
         ten_crop: evaluate on ten crops of each image, see preprocessing.ten_crops.
         learning_rate: of the backbone at step 0.
@@ -233,7 +234,7 @@ class Adaptation:
 
         def evaluate() -> dict[str, float | None]:
             source, target = validate["source"](), validate["target"]()
-            done, step = trainer.step == self.config.steps, trainer.step
+            done, step = trainer.step == self._steps, trainer.step
             if embeddings_every and (done or step // self.config.eval_every % embeddings_every == 0):
                 self._show_features(source, target, run, step)
             return self._row(source, target, watched)
@@ -353,9 +354,9 @@ class Adaptation:
                 self._average(batch["number"])
             return values
 
-        return loop.Phase(
+        phase = loop.Phase(
             name=self.config.alignment,
-            steps=self.config.steps,
+            steps=self._steps,
             eval_every=self.config.eval_every,
             stream=self._stream,
             step=step,
@@ -363,6 +364,44 @@ class Adaptation:
             optimizer=optimizer,
             layers=[*self.method.layers, *([self.network] if self.method.averages else [])],
         )
+        return self._as_moved_head(phase) if self.method.moves_head else phase
+
+    @property
+    def _steps(self) -> int:
+        return 1 if self.method.moves_head else self.config.steps
+
+    def _as_moved_head(self, phase: loop.Phase) -> loop.Phase:
+        """One step, whose preparation moves the head; what it logs is of one batch."""
+
+        @functools.cache
+        def make() -> list[frozen_features.FrozenFeatures]:
+            rows = [np.arange(records.num_examples("train")) for records in (self.source, self.target)]
+            return [
+                frozen_features.FrozenFeatures(self.classifier, [records], each, np.zeros(len(each), bool))
+                for records, each in zip((self.source, self.target), rows, strict=True)
+            ]
+
+        def prepare() -> bool:
+            source, target = make()
+            if source.compute_part() or target.compute_part():
+                return True
+            variables = self.classifier.head.trainable_variables
+            kernel, bias = (variable.numpy() for variable in variables)
+            moved = self.method.move_head(kernel, bias, source.all(), target.all(), self._source_weights())
+            for variable, value in zip(variables, moved, strict=True):
+                variable.assign(value)
+            return False
+
+        return dataclasses.replace(phase, step=self.losses_of, prepare=prepare, eval_every=1)
+
+    def _source_weights(self) -> np.ndarray:
+        """How much each training image of the source counts, so that classes do as in the draws: float [N]."""
+        classes = self.source.labels("train")["class"]
+        counts = np.bincount(classes, minlength=self.source.num_classes)
+        shares = counts if self.class_counts is None else self.class_counts
+        if self.config.balanced and self.class_counts is None:
+            shares = np.ones(len(counts))
+        return (shares / counts)[classes]
 
     def _make_trained(self) -> models.Classifier:
         """A copy of the classifier, whose weights become a mean of this one's."""

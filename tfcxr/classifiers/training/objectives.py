@@ -44,7 +44,13 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def fit_head(
-        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+        self,
+        features: np.ndarray,
+        labels: Mapping[str, np.ndarray],
+        groups: np.ndarray,
+        *,
+        balanced: bool,
+        strength: float | None,
     ) -> tuple[np.ndarray, np.ndarray, str]:
         """The best linear head, see linear_head: kernel, bias, and the inverse strength of its penalty in words.
 
@@ -53,6 +59,7 @@ class Objective(abc.ABC):
             labels: "class" int64 [N] and "vector" [N, L].
             groups: of images of one patient, [N].
             balanced: whether classes, or the values of a label, count alike.
+            strength: inverse strength of the penalty; None to choose it.
         """
 
     @abc.abstractmethod
@@ -97,13 +104,19 @@ class Classes(Objective):
         }
 
     def fit_head(
-        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+        self,
+        features: np.ndarray,
+        labels: Mapping[str, np.ndarray],
+        groups: np.ndarray,
+        *,
+        balanced: bool,
+        strength: float | None,
     ) -> tuple[np.ndarray, np.ndarray, str]:
         """Multinomial logistic regression."""
-        kernel, bias, strength = linear_head.fit_classes(
-            features, labels["class"], groups, num_classes=len(self.names), balanced=balanced
+        kernel, bias, used = linear_head.fit_classes(
+            features, labels["class"], groups, num_classes=len(self.names), balanced=balanced, strength=strength
         )
-        return kernel, bias, f"{strength:g}"
+        return kernel, bias, f"{used:g}"
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Balanced accuracy and recalls."""
@@ -165,11 +178,19 @@ class Labels(Objective):
         }
 
     def fit_head(
-        self, features: np.ndarray, labels: Mapping[str, np.ndarray], groups: np.ndarray, *, balanced: bool
+        self,
+        features: np.ndarray,
+        labels: Mapping[str, np.ndarray],
+        groups: np.ndarray,
+        *,
+        balanced: bool,
+        strength: float | None,
     ) -> tuple[np.ndarray, np.ndarray, str]:
         """A logistic regression for each label."""
         members = labels["vector"][:, self._columns] > 0.5
-        kernel, bias, strengths = linear_head.fit_labels(features, members, groups, balanced=balanced)
+        kernel, bias, strengths = linear_head.fit_labels(
+            features, members, groups, balanced=balanced, strength=strength
+        )
         return kernel, bias, ", ".join(f"{name} {c:g}" for name, c in zip(self.names, strengths, strict=True))
 
     def describe(self, row: Mapping[str, Any]) -> str:

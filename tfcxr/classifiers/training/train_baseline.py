@@ -49,6 +49,7 @@ class BaselineConfig:
         stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
         stage1_crops: one of choices.STAGE1_CROPS: what of the images stage 1 sees.
         stage1_solver: one of choices.STAGE1_SOLVERS: logistic takes one step, to the optimum, whatever stage1_epochs.
+        logistic_c: inverse strength C of the penalty of that regression; None to choose it by cross-validation.
         stage2_epochs: of the whole network; 0 for a linear probe.
         optimizer: of stage 2, one of choices.OPTIMIZERS. Adam has the variant's rates and schedule, and no decay.
         learning_rate: of stage 2; None for the variant's.
@@ -83,6 +84,7 @@ class BaselineConfig:
     stage1_epochs: int = 2
     stage1_crops: str = "centre"
     stage1_solver: str = "sgd"
+    logistic_c: float | None = None
     stage2_epochs: int = 10
     optimizer: str = "sgd"
     learning_rate: float | None = None
@@ -112,6 +114,8 @@ def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
         raise InputError("--stage2_epochs=0: trains the head alone, which needs --stage1_epochs and first weights")
     if config.stage1_solver == "logistic" and config.stage1_crops != "centre":
         raise InputError("--stage1_solver=logistic: is for features that are computed once; leave out --stage1_crops")
+    if config.stage1_solver != "logistic" and config.logistic_c:
+        raise InputError("--logistic_c: is the penalty of a logistic regression; give --stage1_solver=logistic too")
 
 
 class Baseline:
@@ -341,7 +345,11 @@ class Baseline:
             patients = policies.number_patients(np.concatenate([each.patients("train") for each in self._sets]))
             balanced = self.config.balanced or self.config.class_weights
             kernel, bias, strength = self._objective.fit_head(
-                features.all(), self._find_labels(rows), patients[rows], balanced=balanced
+                features.all(),
+                self._find_labels(rows),
+                patients[rows],
+                balanced=balanced,
+                strength=self.config.logistic_c,
             )
             print(f"head: logistic regression of {len(rows)} feature vectors, C {strength}", flush=True)
             for variable, value in zip(self.classifier.head.trainable_variables, (kernel, bias), strict=True):

@@ -7,7 +7,7 @@ from tfcxr.studies import differences, results
 from tfrecords_builder import files
 from tools import digits
 
-GAINING = ("adabn", "dan", "dann", "cdan", "cdan_e", "mcc", "fixmatch", "mean_teacher", "dcan", "dcan_noreg")
+GAINING = ("adabn", "adabn_head", "dan", "dann", "cdan", "cdan_e", "mcc", "fixmatch", "mean_teacher", "dcan", "dcan_noreg")
 
 
 @pytest.mark.large

@@ -40,3 +40,14 @@ def test_each_label_has_a_regression_of_its_own():
 def test_a_class_of_one_patient_leaves_the_default():
     classes = (PATIENTS == 7).astype(int)
     assert linear_head.fit_classes(FEATURES, classes, PATIENTS, num_classes=2, balanced=True)[2] == 1e-3
+
+
+def test_a_given_strength_is_not_chosen():
+    labels = FEATURES[:, :2] > 0.3
+    _, _, strength = linear_head.fit_classes(
+        FEATURES, labels[:, 0].astype(int), PATIENTS, num_classes=2, balanced=False, strength=0.5
+    )
+    kernel, bias, strengths = linear_head.fit_labels(FEATURES, labels, PATIENTS, balanced=True, strength=0.5)
+    assert (strength, strengths) == (0.5, [0.5, 0.5])
+    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=2000).fit(FEATURES, labels[:, 1])
+    np.testing.assert_allclose(expit(FEATURES @ kernel + bias)[:, 1], model.predict_proba(FEATURES)[:, 1], atol=1e-5)

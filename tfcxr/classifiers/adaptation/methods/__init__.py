@@ -15,6 +15,7 @@ METHODS = {
     "none": ("none", "NoAlignment", "classification loss alone"),
     "continued": ("none", "NoAlignment", "the same as none; names the control of the others in studies"),
     "adabn": ("adabn", "AdaBn", "statistics of BatchNorm from the target, no training (Li 2018)"),
+    "adabn_head": ("adabn", "AdaBnHead", "statistics of the pooled features from the target, no training"),
     "dan": ("dan", "Dan", "MMD between features (Long 2015)"),
     "dann": ("dann", "Dann", "domain discriminator with reversed gradient (Ganin 2016)"),
     "cdan": ("cdan", "Cdan", "domain discriminator of features times probabilities (Long 2018)"),

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from tfcxr.classifiers.training import losses
@@ -74,6 +75,7 @@ class Method(tf.Module):
         averages: whether the classifier that is evaluated and kept is an exponential moving average of the trained one,
             with statistics of BatchNorm from the target, if those are trained at all.
         trains: whether steps change weights; otherwise they only let BatchNorm see target images.
+        moves_head: whether the head is replaced once, by `move_head`, and that is all.
         uses_mmd: whether a term is a maximum mean discrepancy.
         default_mmd: estimate of the maximum mean discrepancy, one of choices.MMDS.
         default_alpha: weight of the alignment in the paper.
@@ -89,6 +91,7 @@ class Method(tf.Module):
     sees_strong_views: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     trains: ClassVar[bool] = True
+    moves_head: ClassVar[bool] = False
     uses_mmd: ClassVar[bool] = False
     default_mmd: ClassVar[str] = "quadratic"
     default_alpha: ClassVar[float] = 1.0
@@ -105,4 +108,10 @@ class Method(tf.Module):
 
     def losses(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The terms, scalars by the names of `weights`, unweighted."""
+        raise NotImplementedError
+
+    def move_head(
+        self, kernel: np.ndarray, bias: np.ndarray, source: np.ndarray, target: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel and bias of the head for the target, of methods with `moves_head`; see `adabn.AdaBnHead`."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcxr.classifiers.adaptation import methods
-from tfcxr.classifiers.adaptation.methods import cdan, discriminator, mcc
+from tfcxr.classifiers.adaptation.methods import adabn, cdan, discriminator, mcc
 from tfcxr.classifiers.adaptation.methods.method import Batch, Setting
 from tfcxr.classifiers.training import losses
 
@@ -250,3 +250,30 @@ def test_the_regulariser_compares_classes_with_random_corrected_images():
     expected = losses.regulariser(batch.source_features, corrected, batch.labels, keep, num_kernels=5, width=None)
     expected += losses.regulariser(batch.source_logits, logits, batch.labels, keep, num_kernels=1, width=1.68)
     np.testing.assert_allclose(make("dcan", seed=9).losses(batch)["reg"], expected, rtol=1e-6)
+
+
+def test_a_moved_head_says_of_the_target_what_it_said_of_the_source():
+    rng = np.random.default_rng(2)
+    source, kernel, bias = rng.normal(3, 2, [50, 4]), rng.normal(size=[4, 2]), np.array([0.5, -0.5])
+    method = adabn.AdaBnHead(Setting(num_classes=2, feature_width=4))
+    stretched = source * [1.0, 4.0, 0.5, 2.0] + [0.0, -7.0, 2.0, 1.0]
+    moved, offset = method.move_head(kernel, bias, source, stretched, np.ones(50))
+    assert moved.dtype == offset.dtype == np.float32
+    np.testing.assert_allclose(stretched @ moved + offset, source @ kernel + bias, atol=0.01)
+    # Images that count three times are as good as three images.
+    counts = np.tile([1, 3], 25)
+    weighed = method.move_head(kernel, bias, source, stretched, counts)
+    repeated = method.move_head(kernel, bias, np.repeat(source, counts, axis=0), stretched, np.ones(100))
+    for a, b in zip(weighed, repeated, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_moved_head_of_one_feature_by_hand():
+    # Source 0 and 2 (mean 1, variance 1), target 4 and 4 (mean 4, variance 0): 0.001 is added to each variance.
+    method = adabn.AdaBnHead(Setting(num_classes=2, feature_width=1))
+    kernel, bias = np.array([[1.0, -1.0]]), np.array([0.0, 3.0])
+    features = np.array([[0.0], [2.0]]), np.array([[4.0], [4.0]])
+    moved, offset = method.move_head(kernel, bias, *features, np.ones(2))
+    scale = (1.001 / 0.001) ** 0.5
+    np.testing.assert_allclose(moved, [[scale, -scale]], rtol=1e-6)
+    np.testing.assert_allclose(offset, [1 - 4 * scale, 3 - 1 + 4 * scale], rtol=1e-5)
