@@ -258,10 +258,12 @@ def test_adabn_head_moves_the_head_alone_in_one_step(sets, tmp_path, flags, shar
         np.testing.assert_array_equal(new, old)
     records = [data.RecordSet(path) for path in sets[:2]]
     features = [
-        np.concatenate([
-            inference.compute_features(before, batch["image"] / 255, path="source")
-            for batch in data.evaluation_batches(each, "train", 8)
-        ])
+        np.concatenate(
+            [
+                inference.compute_features(before, batch["image"] / 255, path="source")
+                for batch in data.evaluation_batches(each, "train", 8)
+            ]
+        )
         for each in records
     ]
     classes = records[0].labels("train")["class"]
