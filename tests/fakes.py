@@ -146,10 +146,12 @@ def make_records(
     aspect: str = "",
     contrast: str = "",
     dataset_name: str = "",
+    sexes: tuple[str, ...] = ("",),
 ) -> pathlib.Path:
     """Writes a record set with `per_class` images of each class (multilabel: of each of CASES) in each split.
 
-    Each patient has two images. `aspect` and `contrast` are only said of the images. Returns `folder`.
+    Each patient has two images; the patients of a class have the `sexes` in turn. `aspect` and `contrast` are only said
+    of the images. Returns `folder`.
     """
     from tfrecords_builder import records
     from tfrecords_builder.records import writing
@@ -174,6 +176,7 @@ def make_records(
                 source=source,
                 patient_id=f"{split}-{number // (2 * len(cases))}-{number % len(cases)}" if with_patients else "",
                 view="PA",
+                sex=sexes[number // (2 * len(cases)) % len(sexes)],
             )
 
     writing.write_record_set(

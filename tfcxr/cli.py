@@ -29,6 +29,7 @@ COMMANDS = {
     "neighbours": ("tfcxr.commands.neighbours", "the real images nearest to synthetic ones: table and pictures"),
     "audit-privacy": ("tfcxr.commands.audit_privacy", "whether a synthetic set gives away training images"),
     "attribute": ("tfcxr.commands.attribute", "where two classifiers look in the same images, and how far they agree"),
+    "utility": ("tfcxr.commands.utility", "what classifiers learn from synthetic images, beside real ones: gaps"),
     "scorecard": ("tfcxr.commands.scorecard", "what is known of a synthetic set, and what is not, on one page"),
     "reader-study": ("tfcxr.commands.reader_study", "a page for readers: real or synthetic? And its scores"),
     "export-model": ("tfcxr.commands.export_model", "write a run's classifier or generator as a SavedModel"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfcxr import percentages
-from tfcxr.classifiers import loading
+from tfcxr.evaluation.utility import find_training_records
 from tfcxr.fidelity import feature_names
 from tfrecords_builder import files, pages, records
 from tfrecords_builder.errors import InputError
@@ -24,6 +24,14 @@ INTENDED_USE = (
 )
 
 _FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage")
+# Of utility.
+_ARMS = {
+    "real": "real images",
+    "synthetic": "synthetic ones",
+    "mixed": "both",
+    "control": "real images repeated",
+    "on_synthetic": "real images and tested on this set",
+}
 # The seven criteria, and what stands for each: keys of `_measured`.
 _CRITERIA = {
     "Congruence: is it distributed as patient data are?": ("FID, KID, precision and density", "fidelity"),
@@ -32,7 +40,10 @@ _CRITERIA = {
     "Completeness: does it hold all that a task needs?": ("the counts of the datasheet", "datasheet"),
     "Compliance: does it protect patients?": ("the privacy audit", "privacy"),
     "Comprehension: is it known how it was made?": ("the datasheet, and the generator's model card", "datasheet"),
-    "Consistency: is it as good in every group?": ("figures of each class and label combination", "groups"),
+    "Consistency: is it as good in every group?": (
+        "figures of each class and label combination; gaps by sex, age and view",
+        "groups",
+    ),
 }
 
 
@@ -42,6 +53,7 @@ def make_scorecard(
     comparisons: Sequence[str] = (),
     audits: Sequence[str] = (),
     evaluations: Sequence[str] = (),
+    utilities: Sequence[str] = (),
     intended_use: str = INTENDED_USE,
     attach: bool = True,
     output_dir: pathlib.Path,
@@ -53,6 +65,7 @@ def make_scorecard(
         comparisons, audits: output folders of compare-sets and audit-privacy of this set.
         evaluations: output folders of evaluate: of a classifier that was trained on this set, of a classifier on the
             images of this set, or, as reference, of another classifier on the same test images as one of the first.
+        utilities: output folders of utility: of classifiers of this set.
         intended_use: in words.
         attach: also writes scorecard.json into the set's folder, and its lines into the datasheet there.
         output_dir: existing folder to write into.
@@ -87,6 +100,7 @@ def make_scorecard(
         "intended_use": intended_use,
         "fidelity": fidelity,
         "utility": utility,
+        "gaps": [_read_utility(path, info.digest) for path in utilities],
         "privacy": privacy,
     }
     card["unknown"] = _tell_unknown(card)
@@ -206,6 +220,35 @@ def _read_evaluations(paths: Sequence[str], digest: str) -> list[dict[str, Any]]
     return found
 
 
+def _read_utility(path: str, digest: str) -> dict[str, Any]:
+    """The gaps of an output of utility. Raises InputError if none of its classifiers has to do with this set."""
+    result = _read_result(path, "--utility", "utility", "arms", "gaps", "subgroups", "measure")
+    of_set = [
+        name
+        for name, arm in result["arms"].items()
+        if digest in (arm["tested_on"] if name == "on_synthetic" else arm["trained_on"])
+    ]
+    if not of_set:
+        raise InputError(
+            f"--utility={path}: none of its classifiers was trained or tested on this set ({digest[:12]}); give "
+            "that of classifiers of this set"
+        )
+    return {
+        "measure": result["measure"],
+        "records": result["records"],
+        "split": result["split"],
+        "num_images": result["num_images"],
+        "arms": {name: {key: arm[key] for key in ("value", "ci95")} for name, arm in result["arms"].items()},
+        "of_set": of_set,
+        "gaps": result["gaps"],
+        "subgroups": [
+            {**{key: row[key] for key in ("attribute", "group", "num_images")}, "gaps": row["gaps"]}
+            for row in result["subgroups"]
+        ],
+        "warnings": result["warnings"],
+    }
+
+
 def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
     if result.get("multilabel"):
         measure, value, ends = "mean ROC-AUC", result["roc_auc"]["macro"], result["roc_auc"]["macro_ci95"]
@@ -230,14 +273,7 @@ def _find_role(path: str, result: Mapping[str, Any], digest: str) -> str:
     """By the records that the run or export names, if its weights are still those that were evaluated."""
     if result["records"]["digest"] == digest:
         return "tested on this set"
-    flag = f"--evaluation={path}"
-    try:
-        learned = loading.load_classifier_config(result["model"])["records"].values()
-        same = loading.weights_digest(result["model"]) == result["model_digest"]
-    except InputError as error:
-        raise InputError(f"{flag}: the classifier that it is of cannot be looked at ({error})") from error
-    if not same:
-        raise InputError(f"{flag}: the weights of {result['model']} have changed since; evaluate it again")
+    learned = find_training_records(result, f"--evaluation={path}")
     return "trained on this set" if digest in learned else "reference"
 
 
@@ -254,9 +290,10 @@ def _tell_unknown(card: Mapping[str, Any]) -> list[str]:
     if not any(one["label_agreement"] for one in fidelity):
         unknown.append("Whether images show what their labels say is unknown: no classifier was asked.")
     roles = {one["role"] for one in utility}
-    if "trained on this set" not in roles:
+    learned = {arm for one in card["gaps"] for arm in one["of_set"] if arm in ("synthetic", "mixed")}
+    if not learned and "trained on this set" not in roles:
         unknown.append("What a classifier learns from the set is unknown: no such evaluation was given.")
-    elif "reference" not in roles:
+    elif not learned and "reference" not in roles:  # a report of utility has its reference
         unknown.append("What a classifier would learn from real images is unknown: there is no reference evaluation.")
     if not privacy:
         unknown.append("Whether the set gives away patients is unknown: no privacy audit was given.")
@@ -270,11 +307,13 @@ def _tell_unknown(card: Mapping[str, Any]) -> list[str]:
             unknown.append("Whether patients can be recognised is unknown: no network that can do so was at hand.")
         if not any(one["discriminator_attacked"] for one in privacy):
             unknown.append("What the GAN's discriminator gives away is unknown: it was not attacked.")
+    groups = any(row["gaps"] for one in card["gaps"] for row in one["subgroups"])
     return [
         *unknown,
         "Whether anatomy and physics are right in every image, and whether readers take them for real, was not looked "
         "at.",
-        "How good the set is for patients of other places, and of groups by sex, age or view, was not looked at.",
+        "How good the set is for patients of other places"
+        + (" was not looked at." if groups else ", and of groups by sex, age or view, was not looked at."),
     ]
 
 
@@ -292,6 +331,13 @@ def _lines(card: Mapping[str, Any]) -> list[str]:
     for one in card["utility"]:
         value = f"{percentages.percent(one['value'])}% ({percentages.interval(one['interval'])})"
         lines.append(f"Utility, classifier {one['role']}, tested on {one['tested_on']}: {one['measure']} {value}.")
+    for one in card["gaps"]:
+        lines += [
+            f"Utility, {_tell_gap(gap)} points of {one['measure']} ({percentages.interval(gap['ci95'])}), tested on "
+            f"{one['records']['source']}, {one['split']}."
+            for gap in one["gaps"]
+            if gap["arm"] in one["of_set"]
+        ]
     for one in card["privacy"]:
         lines += [f"Privacy: {sentence}" for sentence in one["conclusions"][:2]]
     return [*lines, *card["unknown"]]
@@ -332,14 +378,20 @@ def _write_page(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
             tables=[_criteria(card)],
         ),
         Section("Fidelity and diversity", tables=[_fidelity_table(one) for one in card["fidelity"]]),
-        Section("Utility", tables=[_utility_table(card["utility"])] if card["utility"] else []),
+        Section(
+            "Utility",
+            tables=[
+                *([_utility_table(card["utility"])] if card["utility"] else []),
+                *(table for one in card["gaps"] for table in _gap_tables(one)),
+            ],
+        ),
         Section(
             "Privacy",
             bullets=[sentence for one in card["privacy"] for sentence in [*one["conclusions"]]],
         ),
         Section("What is unknown", bullets=list(card["unknown"])),
     ]
-    warnings = [w for part in ("fidelity", "utility", "privacy") for one in card[part] for w in one["warnings"]]
+    warnings = [w for part in ("fidelity", "utility", "gaps", "privacy") for one in card[part] for w in one["warnings"]]
     if warnings:
         sections.append(Section("Warnings of the measurements", bullets=[f"{w}." for w in dict.fromkeys(warnings)]))
     for section in sections[1:4]:
@@ -364,7 +416,8 @@ def _criteria(card: Mapping[str, Any]) -> Table:
         "fidelity": bool(card["fidelity"]),
         "agreement": any(one["label_agreement"] for one in card["fidelity"]),
         "privacy": card["audited"] == "yes",
-        "groups": any(one["num_groups"] for one in card["fidelity"]),
+        "groups": any(one["num_groups"] for one in card["fidelity"])
+        or any(row["gaps"] for one in card["gaps"] for row in one["subgroups"]),
         "datasheet": True,
     }
     rows = [[name, what, "yes" if measured[key] else "no: unknown"] for name, (what, key) in _CRITERIA.items()]
@@ -411,3 +464,41 @@ def _utility_table(found: Sequence[Mapping[str, Any]]) -> Table:
         [False] * 4 + [True],
         [False] * len(rows),
     )
+
+
+def _gap_tables(one: Mapping[str, Any]) -> list[Table]:
+    """Gaps of a report of utility: on all test images by label, and by sex, age and view."""
+    gaps = one["gaps"]
+    if not gaps:
+        return []
+    names = [f"{gap['arm']} − {gap['reference']}" for gap in gaps]
+    labels = list(dict.fromkeys(label for gap in gaps for label in gap["parts"]))
+    rows = [[one["measure"], *map(_tell_difference, gaps)]]
+    rows += [[label, *(_tell_difference(gap["parts"].get(label)) for gap in gaps)] for label in labels]
+    where = f"on {one['records']['source']}, {one['split']}, {one['num_images']} images"
+    tables = [
+        Table(f"Gaps in points, {where}.", ["", *names], rows, [False, *[True] * len(names)], [False] * len(rows))
+    ]
+    groups = []
+    for row in one["subgroups"]:
+        found = {f"{gap['arm']} − {gap['reference']}": gap for gap in row["gaps"]}
+        groups.append(
+            [f"{row['attribute']}: {row['group']}", str(row["num_images"])]
+            + [_tell_difference(found.get(name)) for name in names]
+        )
+    if groups:
+        numeric = [False, *[True] * (1 + len(names))]
+        tables.append(
+            Table("Gaps by group, in points.", ["group", "images", *names], groups, numeric, [False] * len(groups))
+        )
+    return tables
+
+
+def _tell_difference(one: Mapping[str, Any] | None) -> str:
+    if one is None or one["value"] is None:
+        return percentages.NOTHING
+    return f"{percentages.signed(one['value'])} ({percentages.interval(one['ci95'])})"
+
+
+def _tell_gap(gap: Mapping[str, Any]) -> str:
+    return f"trained on {_ARMS[gap['arm']]}, against {_ARMS[gap['reference']]}: {percentages.signed(gap['value'])}"

@@ -1,8 +1,9 @@
 """The scorecard of a synthetic set: fidelity, utility, privacy, and what is unknown, on one page and as JSON.
 
-It gathers outputs of compare-sets, audit-privacy and evaluate, checks by digests that each is of this set, and says
-what was not measured. It also goes into the set's folder (scorecard.json) and into its datasheet, which say "audited:
-no" until there is an audit against the records that the generator learned from; --noattach leaves the set as it is.
+It gathers outputs of compare-sets, audit-privacy, evaluate and utility, checks by digests that each is of this set,
+and says what was not measured. It also goes into the set's folder (scorecard.json) and into its datasheet, which say
+"audited: no" until there is an audit against the records that the generator learned from; --noattach leaves the set as
+it is.
 The records and their digest do not change.
 After Zamzmi et al. 2024, arXiv 2406.11143.
 Example: tfcxr scorecard --synthetic_set=workspace/records/synthetic/v2/64 --comparison=workspace/comparisons/gan64
@@ -24,6 +25,7 @@ def define_flags(fv: flags.FlagValues) -> None:
         "audit": "output folders of audit-privacy of this set",
         "evaluation": "output folders of evaluate: of classifiers trained on this set, or tested on its images; and, "
         "for reference, of others on the same test images",
+        "utility": "output folders of utility, of classifiers of this set",
     }.items():
         flags.DEFINE_list(name, [], f"{text}; several separated by commas", flag_values=fv)
     flags.DEFINE_string("intended_use", None, "what the set is for, a sentence; default: research only", flag_values=fv)
@@ -39,6 +41,9 @@ def main(fv: flags.FlagValues) -> None:
     from tfrecords_builder import files
 
     files.refuse_source(fv.output_dir, fv.synthetic_set, flag="--synthetic_set")
+    for name in ("comparison", "audit", "evaluation", "utility"):
+        for folder in getattr(fv, name):
+            files.refuse_source(fv.output_dir, folder, flag=f"--{name}")
     with files.output_folder(fv.output_dir, overwrite=fv.overwrite) as folder:
         app.write_flags(fv, folder)
         card = scorecard.make_scorecard(
@@ -46,6 +51,7 @@ def main(fv: flags.FlagValues) -> None:
             comparisons=fv.comparison,
             audits=fv.audit,
             evaluations=fv.evaluation,
+            utilities=fv.utility,
             intended_use=fv.intended_use or scorecard.INTENDED_USE,
             attach=fv.attach,
             output_dir=folder,

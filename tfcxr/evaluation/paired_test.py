@@ -116,7 +116,8 @@ class Accuracy:
     """Balanced accuracy of a group of models, the mean over them: on all images, and on each resample of patients [B].
 
     Groups that were sampled together have the same patients in each resample, so that differences are paired. Of labels
-    that do not exclude each other it is the mean ROC-AUC, and `parts` has those of the labels.
+    that do not exclude each other it is the mean ROC-AUC, and `parts` has those of the labels; of classes `parts` has
+    the recalls, where they were asked for.
     """
 
     value: float
@@ -125,7 +126,12 @@ class Accuracy:
 
 
 def sample_accuracies(
-    groups: Mapping[Any, Sequence[Predictions]], num_classes: int, *, resamples: int = 2000, seed: int = 0
+    groups: Mapping[Any, Sequence[Predictions]],
+    num_classes: int,
+    *,
+    recalls_of: Sequence[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[Any, Accuracy] | None:
     """Samples the balanced accuracy of groups of models, such as trainings that differ in their seed only.
 
@@ -134,6 +140,7 @@ def sample_accuracies(
     Args:
         groups: name -> predictions of its models; all on the same images, in the same order (see `align`).
         num_classes: K.
+        recalls_of: names of the K classes, if their recalls are wanted as `parts`.
         resamples, seed: of the bootstrap over patients.
 
     Returns:
@@ -150,18 +157,26 @@ def sample_accuracies(
         for name, models in groups.items()
     }
 
-    def accuracies(weights: np.ndarray) -> dict[Any, np.ndarray]:
-        recalls = {
+    def recalls(weights: np.ndarray) -> dict[Any, np.ndarray]:
+        """Of each group, the mean over its models: [B, K]."""
+        of_all = {
             name: [metrics.recalls_of_tables(bootstrap.confusion_tables(table, weights)) for table in of_models]
             for name, of_models in tables.items()
         }
-        return {name: np.mean(of_models, axis=(0, 2)) for name, of_models in recalls.items()}
+        return {name: np.mean(of_models, axis=0) for name, of_models in of_all.items()}
 
-    sampled = patients.sample(accuracies)
+    sampled = patients.sample(recalls)
     if sampled is None:
         return None
-    whole = accuracies(np.ones((patients.num_patients, 1), np.float32))
-    return {name: Accuracy(float(whole[name][0]), sampled[name]) for name in groups}
+    whole = recalls(np.ones((patients.num_patients, 1), np.float32))
+    return {
+        name: Accuracy(
+            float(whole[name][0].mean()),
+            sampled[name].mean(axis=1),
+            {label: Accuracy(float(whole[name][0, k]), sampled[name][:, k]) for k, label in enumerate(recalls_of)},
+        )
+        for name in groups
+    }
 
 
 def _columns(values: dict[str, np.ndarray]) -> np.ndarray:

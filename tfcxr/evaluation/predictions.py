@@ -51,6 +51,16 @@ class Predictions:
             self, labels=self.labels[:, list(columns)], probabilities=self.probabilities[:, list(columns)]
         )
 
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Of some of the images, bool [N]."""
+        chosen = np.flatnonzero(rows)
+        return Predictions(
+            [self.ids[i] for i in chosen],
+            [self.patients[i] for i in chosen],
+            self.labels[chosen],
+            self.probabilities[chosen],
+        )
+
     @property
     def predicted(self) -> np.ndarray:
         """Most probable class, int64 [N]; of no use where there are labels."""

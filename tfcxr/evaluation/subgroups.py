@@ -26,6 +26,15 @@ def group_images(images: pd.DataFrame) -> dict[str, pd.Series]:
     return {name: groups for name, groups in attributes.items() if (groups != UNKNOWN).any()}
 
 
+def list_groups(images: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
+    """(attribute, group, which images are in it, bool [N]) of each group that has an image, the unknown last."""
+    groups: list[tuple[str, str, np.ndarray]] = []
+    for attribute, values in group_images(images).items():
+        names = sorted(values.unique(), key=lambda name: (name == UNKNOWN, name))
+        groups += [(attribute, name, (values == name).to_numpy()) for name in names]
+    return groups
+
+
 def _age_band(age: float) -> str:
     return UNKNOWN if age < 0 else next(name for name, end in _AGE_BANDS.items() if age < end)
 
@@ -50,10 +59,7 @@ def evaluate_subgroups(
         for a class that the group lacks and for the balanced accuracy without it.
     """
     number = len(classes)
-    groups: list[tuple[str, str, np.ndarray]] = []
-    for attribute, values in group_images(images).items():
-        names = sorted(values.unique(), key=lambda name: (name == UNKNOWN, name))
-        groups += [(attribute, name, (values == name).to_numpy()) for name in names]
+    groups = list_groups(images)
     cells = predictions.labels * number + predictions.predicted
     patients = bootstrap.PatientBootstrap(predictions.labels, predictions.patients, resamples=resamples, seed=seed)
     counts = [patients.count(np.where(member, cells, -1), number**2) for _, _, member in groups]

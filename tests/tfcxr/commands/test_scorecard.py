@@ -111,6 +111,28 @@ def test_the_whole_card(made, tmp_path, capsys):
     files.check_output(folder, overwrite=True)
 
 
+def test_gaps_of_a_report_of_utility(made, tmp_path):
+    utility, out = tmp_path / "utility", tmp_path / "card"
+    arguments = [f"--records={made / 'real'}", f"--real={made / 'eval_other'}", f"--synthetic={made / 'eval_learner'}"]
+    assert run("utility", *arguments, "--resamples=20", f"--output_dir={utility}") == 0
+    arguments = [f"--synthetic_set={made / 'set'}", f"--utility={utility}", "--noattach", f"--output_dir={out}"]
+    assert run("scorecard", *arguments) == 0
+    card, result = json.loads((out / "scorecard.json").read_text()), json.loads((utility / "result.json").read_text())
+    (gaps,) = card["gaps"]
+    assert gaps["of_set"] == ["synthetic"]
+    assert gaps["gaps"] == result["gaps"]
+    unknown = " ".join(card["unknown"])
+    assert "classifier learns" not in unknown
+    assert "groups by sex" not in unknown  # there are gaps by view
+    points = f"{100 * result['gaps'][0]['value']:+.1f}"
+    assert any(f"trained on synthetic ones, against real images: {points} points" in line for line in card["lines"])
+    assert f"| balanced accuracy | {points} (" in (out / "report.md").read_text()
+    # Of another set it is refused.
+    result["arms"]["synthetic"]["trained_on"] = ["f" * 64]
+    (utility / "result.json").write_text(json.dumps(result))
+    assert run("scorecard", *arguments[:3], f"--output_dir={tmp_path / 'other'}") == 2
+
+
 def test_what_was_not_measured_is_said_to_be_unknown(made, tmp_path):
     datasheet = (made / "set/DATASHEET.md").read_bytes()
     out = tmp_path / "card"
