@@ -48,7 +48,7 @@ $(VENV)/.ready: setup.cfg
 	  echo "error: $(or $(PYTHON),no python on PATH): is not a Python from 3.10 to 3.13 with the venv module; install one" >&2; \
 	  exit 1; fi; \
 	set -e; $$python -m venv --clear --upgrade-deps $(VENV); \
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,imagenet,onnx,serving,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[beam,dicom,imagenet,onnx,parquet,serving,test]'
 	@touch $@
 
 # What builds the site is installed only for it.

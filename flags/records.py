@@ -55,10 +55,18 @@ def define_data_set(fv: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum(
         "agreement",
-        "majority",
+        choices.AGREEMENTS[0],
         choices.AGREEMENTS,
         "--dataset=vindr_cxr: a finding is there if more than half of the radiologists who read the image see it, if "
         "any does, or if all do",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "labelled_by",
+        choices.LABELLED_BY[0],
+        choices.LABELLED_BY,
+        "--dataset=padchest: images whose reports anyone labelled, or physicians only and not the network that "
+        "labelled most of them",
         flag_values=fv,
     )
     flags.DEFINE_list(

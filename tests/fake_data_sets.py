@@ -98,8 +98,11 @@ def make_mimic_cxr(folder: pathlib.Path) -> pathlib.Path:
         ("aaaaaaaa", "12000012", "59999999", "PA", "train"),
     ]
     header = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
-    rows = [[name, patient, study, "CHEST", view, SIZE] for name, patient, study, view, _ in images]
-    write_table(folder / "mimic-cxr-2.0.0-metadata.csv.gz", header, rows)
+    dates = {"50414267": "21800506", "53189527": "21810626", "57375967": "21331015.0"}
+    rows = [
+        [name, patient, study, "CHEST", view, SIZE, dates.get(study, "")] for name, patient, study, view, _ in images
+    ]
+    write_table(folder / "mimic-cxr-2.0.0-metadata.csv.gz", [*header, "StudyDate"], rows)
     rows = [[patient, study, *_values(labels)] for (patient, study), labels in MIMIC_STUDIES.items()]
     write_table(folder / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *LABELS], rows)
     rows = [[name, study, patient, split] for name, patient, study, _, split in images]
@@ -207,7 +210,8 @@ def make_padchest(folder: pathlib.Path) -> pathlib.Path:
         ["c1.png", "1", "20100101", "S3", "P3", "", "M", "", "AP", "['unchanged']", "RNN_model"],
         ["d1.png", "1", "20100101", "S4", "P3", "2011.0", "M", "", "PA", "", "RNN_model"],
         ["e1.png", "1", "20100101", "S5", "P4", "1950.0", "M", "", "COSTAL", "['rib fracture']", "RNN_model"],
-        ["f1.png", "1", "20100101", "S6", "P5", "1950.0", "M", "", "PA", "['pneumonia', 'suboptimal study']", "RNN"],
+        ["f1.png", "1", "20100101", "S6", "P5", "1950.0", "M", "", "PA", "['pneumonia', 'suboptimal study']",
+         "RNN_model"],
     ]  # fmt: skip
     header = ["ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM"]
     header += ["ViewPosition_DICOM", "Projection", "Labels", "MethodLabel"]

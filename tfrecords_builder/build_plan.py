@@ -29,6 +29,7 @@ class Options:
         label_set: the labels; None: those of the data set, see `readers.choose_label_set`.
         label_map: file that maps the labels of the data set to `label_set`.
         agreement: of several readers of an image, see `readers.read`.
+        labelled_by: whose labels count, see `readers.read`.
         label_versions: versions of the user's beside the built-in ones.
         uncertain: policy, see `labels.parse_uncertain`; empty: zeros, in benchmark settings ones.
         split_policy: one of `choices.SPLIT_POLICIES`.
@@ -57,7 +58,8 @@ class Options:
     columns: readers.FolderColumns | None = None
     label_set: labels.LabelSet | None = None
     label_map: str | os.PathLike | None = None
-    agreement: str = "majority"
+    agreement: str = choices.AGREEMENTS[0]
+    labelled_by: str = choices.LABELLED_BY[0]
     label_versions: Mapping[str, labels.LabelVersion] | None = None
     uncertain: str = ""
     split_policy: str = "patient"
@@ -242,6 +244,7 @@ def _read(options: Options) -> readers.Table:
         label_set=options.label_set,
         label_map=options.label_map,
         agreement=options.agreement,
+        labelled_by=options.labelled_by,
     )
     if not len(table.frame):
         raise InputError(f"{table.origin}: all rows are lateral views; --nofrontal_only uses them")

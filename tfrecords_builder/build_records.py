@@ -114,7 +114,7 @@ def build(
             **_split_settings(options),
             "limit": options.limit,
             **({"unlabelled_images": "keep"} if options.unlabelled_images == "keep" else {}),
-            **({"agreement": options.agreement} if options.dataset in choices.ANNOTATED else {}),
+            **{name: getattr(options, name) for name in choices.DATASETS[options.dataset].options},
             **({"no_finding": no_finding} if no_finding != "column" else {}),
         },
         report=report,

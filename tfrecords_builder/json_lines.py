@@ -39,7 +39,7 @@ def read_table(path: pathlib.Path, columns: Collection[str]) -> csv_files.RawTab
                 index[column] = {"": 0} if lines else {}
                 codes[column] = array.array("i", bytes(array.array("i").itemsize * len(lines)))
         for column, known in index.items():
-            text = _to_text(row.get(column))
+            text = to_text(row.get(column))
             codes[column].append(known.setdefault(text, len(known)))
         lines.append(line)
     if not lines:
@@ -63,13 +63,14 @@ def _read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _to_text(value: Any) -> str:
+def to_text(value: Any) -> str:
+    """The text of a value, as `read_table` says."""
     if value is None or value != value:  # JSON has no NaN, but Python writes it
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # 3.0 and 3 are one number, and so one patient
     if isinstance(value, list):
-        return "|".join(map(_to_text, value))
+        return "|".join(map(to_text, value))
     if isinstance(value, dict):
         return json.dumps(value)
     return str(value).strip()

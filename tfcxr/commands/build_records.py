@@ -40,7 +40,7 @@ def main(fv: flags.FlagValues) -> None:
     _check_flags(fv, ())
     files.refuse_source(fv.output_dir, fv.data_dir)
     options = _options(fv)
-    window = fv.window or ("brain" if fv.dataset == "rsna_brain" and fv.contrast == "none" else None)
+    window = fv.window or (choices.DATASETS[fv.dataset].window if fv.contrast == "none" else "")
     picture = pictures.PictureOptions(fv.resolution, aspect=fv.aspect, contrast=window or fv.contrast)
     runner = None
     if fv.runner == "beam":
@@ -134,6 +134,7 @@ def _options(fv: flags.FlagValues) -> "build_plan.Options":
         label_set=label_set,
         label_map=fv.label_map,
         agreement=fv.agreement,
+        labelled_by=fv.labelled_by,
         label_versions=(
             labels.load_label_versions(fv.label_versions_file, label_set) if fv.label_versions_file else None
         ),
@@ -178,9 +179,12 @@ def _refuse_idle(fv: flags.FlagValues) -> None:
     ):
         if fv[name].value and idle:
             raise InputError(f"--{name}: does nothing without {needed}; give both or neither")
-    if fv.agreement != "majority" and fv.dataset not in choices.ANNOTATED:
-        needed = " or ".join(choices.ANNOTATED)
-        raise InputError(f"--agreement={fv.agreement}: does nothing without --dataset={needed}; give both or neither")
+    for name, default in (("agreement", choices.AGREEMENTS[0]), ("labelled_by", choices.LABELLED_BY[0])):
+        fits = [dataset for dataset, known in choices.DATASETS.items() if name in known.options]
+        if fv[name].value != default and fv.dataset not in fits:
+            raise InputError(
+                f"--{name}={fv[name].value}: does nothing without --dataset={' or '.join(fits)}; give both or neither"
+            )
     if fv.no_finding != "column" and fv.dataset not in choices.FOLDERS:
         raise InputError(
             f"--no_finding={fv.no_finding}: does nothing without --dataset=folder or imagefolder; give both or neither"

@@ -46,6 +46,7 @@ def main(fv: flags.FlagValues) -> None:
             label_set=label_set,
             label_map=fv.label_map,
             agreement=fv.agreement,
+            labelled_by=fv.labelled_by,
         )
         rows = counting.select_rows(
             table,

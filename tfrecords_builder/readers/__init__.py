@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfrecords_builder import choices
 from tfrecords_builder.errors import InputError
-from tfrecords_builder.labels.label_sets import BRAIN6, DEFAULT, EXTRA_SEPARATOR, LabelSet, get_label_set
+from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LABEL_SETS, LabelSet, get_label_set
 from tfrecords_builder.readers import label_maps
 from tfrecords_builder.readers.chestxray import NIH_FINDINGS
 from tfrecords_builder.readers.folder_columns import FolderColumns, choose_columns, parse_class_values, parse_columns
@@ -58,7 +58,8 @@ def read(
     frontal_only: bool = True,
     label_set: LabelSet | None = None,
     label_map: str | os.PathLike | None = None,
-    agreement: str = "majority",
+    agreement: str = choices.AGREEMENTS[0],
+    labelled_by: str = choices.LABELLED_BY[0],
 ) -> Table:
     """Reads a data set's tables.
 
@@ -72,7 +73,8 @@ def read(
         frontal_only: whether rows of view LL are skipped, with the reason "lateral view".
         label_set: which labels to read (None: that of the data set, see `choose_label_set`); the same as in `columns`.
         label_map: file that maps the labels of the data set to `label_set`, see `label_maps.load`.
-        agreement: one of `choices.AGREEMENTS`, for data sets of several readers (`choices.ANNOTATED`).
+        agreement: one of `choices.AGREEMENTS`, for VinDr-CXR, whose images have several readers.
+        labelled_by: one of `choices.LABELLED_BY`, for PadChest, most of whose reports a network labelled.
 
     Raises:
         InputError: a file, column or value is missing or unknown, or rows of one image differ; the message names
@@ -88,7 +90,8 @@ def read(
         raise InputError(f"--data_dir={data_dir}: there is no such folder")
     read_set = label_set or choose_label_set(dataset, data_dir)
     mapping = _load_map(dataset, data_dir, read_set, label_map)
-    more = {"agreement": agreement} if dataset in choices.ANNOTATED else {}
+    given = {"agreement": agreement, "labelled_by": labelled_by}
+    more = {name: given[name] for name in choices.DATASETS[dataset].options}
     own_set = mapping.source if mapping else read_set
     made = _module(dataset).read(data_dir, table_path, official, columns, own_set, **more)
     table = _merge_duplicates(label_maps.apply(made, mapping) if mapping else made)
@@ -121,10 +124,8 @@ def check_header(
 
 def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
     """The label set of a data set where the user names none: of records theirs. Raises InputError as `load_info`."""
-    if dataset == "rsna_brain":
-        return BRAIN6
-    if dataset != "records":
-        return DEFAULT
+    if choices.DATASETS[dataset].label_set:
+        return LABEL_SETS[choices.DATASETS[dataset].label_set]
     from tfrecords_builder import records  # imports TensorFlow, which the other readers do not need
 
     return records.load_info(data_dir).label_set
@@ -133,12 +134,13 @@ def choose_label_set(dataset: str, data_dir: str | os.PathLike) -> LabelSet:
 def find_label_set(name: str | None, dataset: str, data_dir: str | os.PathLike | None) -> LabelSet:
     """The label set of that name or file, else, if there is no name, that of the data set.
 
-    Without a folder, as of records that have yet to be made, it is the default. Raises InputError if there is no such
+    Of records that have yet to be made, which have no folder, it is the default. Raises InputError if there is no such
     set.
     """
     if name:
         return get_label_set(name)
-    return DEFAULT if data_dir is None else choose_label_set(dataset, data_dir)
+    unknown = data_dir is None and not choices.DATASETS[dataset].label_set
+    return DEFAULT if unknown else choose_label_set(dataset, data_dir or "")
 
 
 def _load_map(
@@ -162,7 +164,7 @@ def _load_map(
 
 
 def _module(dataset: str) -> Any:
-    return importlib.import_module(f"{__name__}.{choices.DATASETS[dataset]}")
+    return importlib.import_module(f"{__name__}.{choices.DATASETS[dataset].module}")
 
 
 def _merge_duplicates(table: Table) -> Table:

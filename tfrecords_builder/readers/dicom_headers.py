@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 
@@ -12,12 +13,19 @@ from tfrecords_builder.readers.locating import locate
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg"})
 _THREADS = 8  # they wait for the disk
+# What programs that take patients' names out of headers leave there.
+_NAMELESS = re.compile(
+    r"(de-?identified|anonym(ous|ized|ised|ize|ise)?|anon|unknown|unnamed|removed|none|null|nan|n/?a|patient|no ?name"
+    r"|[x0?*#-]+)([ _-]?(patient|id|name))?",
+    re.IGNORECASE,
+)
 
 
 def fill(made: table.Table, *, patients: bool) -> table.Table:
     """Returns the table with sex, age and view, and `patients` if it is asked for, of the images that are DICOM.
 
-    An image whose header names no patient is its own, which a warning says. Whole images are not read.
+    An image whose header names no patient is its own, which a warning says; so is each of images that name the same one
+    all, or a word such as Anonymous. Whole images are not read.
 
     Args:
         made: its patients, sexes, ages and views are replaced.
@@ -41,9 +49,11 @@ def fill(made: table.Table, *, patients: bool) -> table.Table:
     frame["view"] = table.to_texts(np.array([table.to_view(text) for text in pick("ViewPosition")], object), count)
     warnings = [] if installed else ["DICOM headers are not read: pip install tfcxr[dicom]"]
     if patients:
-        names = pick("PatientID")
-        frame["patient"] = table.to_texts(names, count)
-        unknown = int((names == "").sum())
+        named = np.array([headers.get(path, {}).get("PatientID", "") for path in distinct], object)
+        trusted, doubts = trust(named)
+        frame["patient"] = table.to_texts(trusted[codes], count)
+        warnings += doubts
+        unknown = int((named[codes] == "").sum())
         if unknown:
             which = "nothing says" if unknown == count else f"of {unknown} rows nothing says"
             warnings.append(
@@ -51,3 +61,26 @@ def fill(made: table.Table, *, patients: bool) -> table.Table:
                 "own patient; if some are of the same one, they are in several splits and scores will be too good"
             )
     return dataclasses.replace(made, warnings=(*made.warnings, *warnings))
+
+
+def trust(names: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Takes from the patients that headers name those that name nobody.
+
+    Args:
+        names: PatientID of each image, object [N] of str; "" where there is none.
+
+    Returns:
+        The names, "" where one is a word such as Anonymous, or where all images have the same; and a warning of it.
+    """
+    distinct = sorted(set(names.tolist()) - {""})
+    nobody = [name for name in distinct if _NAMELESS.fullmatch(name)]
+    if len(distinct) == 1 and (names != "").sum() > 1:
+        nobody = distinct
+    if not nobody:
+        return names, []
+    doubted = np.isin(names, nobody)
+    return np.where(doubted, "", names), [
+        f"{int(doubted.sum())} DICOM headers call their patient {' or '.join(map(repr, nobody[:3]))}, which tells no "
+        "patients apart: each image counts as its own patient; if some are of the same one, they are in several splits "
+        "and scores will be too good: give a table with a column of patients by --dataset=folder"
+    ]

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import pathlib
 import re
+import types
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -148,13 +149,19 @@ def choose_columns(
     return used, label_columns, patient
 
 
-def suspect_unused(path: pathlib.Path, used: Sequence[str]) -> list[str]:
-    """A warning of columns of 0 and 1 that nothing reads: an image with such a finding would count as without it."""
-    header = csv_files.read_header(path)
+def suspect_unused(path: pathlib.Path, used: Sequence[str], reader: types.ModuleType = csv_files) -> list[str]:
+    """A warning of columns of 0 and 1 that nothing reads: an image with such a finding would count as without it.
+
+    Args:
+        path: the table.
+        used: the columns that are read.
+        reader: csv_files, or another module with its `read_header` and `read_table`.
+    """
+    header = reader.read_header(path)
     others = [name for name in header if name and name not in used and header.count(name) == 1]
     if not others:
         return []
-    texts = csv_files.read_table(path, others).texts
+    texts = reader.read_table(path, others).texts
     found = [
         name
         for name in others

@@ -40,14 +40,14 @@ def read(
     columns: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
 ) -> table.Table:
-    """Lists the images of a folder, or reads the metadata.csv or metadata.jsonl that describe them.
+    """Lists the images of a folder, or reads the metadata.csv, .jsonl or .parquet that describe them.
 
     The class is the name of the upper folder, but for one of the splits above it or below it, which is the fold. Deeper
     folders mean nothing; those of masks are left out. Folders that hold nothing but one folder are passed over.
 
     Args:
         data_dir: the folder.
-        labels_csv: a metadata.csv or metadata.jsonl that is not called so.
+        labels_csv: a metadata.csv, .jsonl or .parquet that is not called so.
         official: whether the folders must name splits; `fold` is filled wherever they do.
         columns: for its `class_values`, `patient_pattern` and `label_set`; the rest is for metadata.csv.
         label_set: the labels that there are, if there is no `columns`.
@@ -100,8 +100,8 @@ def _list(data_dir: pathlib.Path, columns: FolderColumns) -> tuple[pathlib.Path,
     own = ("class_column", "class_values", "patient_pattern", "unlabelled", "label_set")
     if columns != FolderColumns(**{name: getattr(columns, name) for name in own}):
         raise InputError(
-            f"--columns, --no_finding: {data_dir} has no metadata.csv or metadata.jsonl, and so no columns; leave them "
-            "out, or name the table by --labels_csv"
+            f"--columns, --no_finding: {data_dir} has no metadata.csv, .jsonl or .parquet, and so no columns; leave "
+            "them out, or name the table by --labels_csv"
         )
     root = _find_root(data_dir, columns)
     rows, masks, outside = [], 0, collections.Counter[str]()

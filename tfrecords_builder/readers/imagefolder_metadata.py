@@ -1,4 +1,4 @@
-"""Hugging Face's `imagefolder` with metadata.csv or metadata.jsonl, for --dataset=imagefolder.
+"""Hugging Face's `imagefolder` with metadata.csv, .jsonl or .parquet, for --dataset=imagefolder.
 
 The table lies beside the images, or one in each folder of a split, and names each image in `file_name`, from its own
 folder. Source: https://huggingface.co/docs/datasets/image_dataset.
@@ -6,19 +6,20 @@ folder. Source: https://huggingface.co/docs/datasets/image_dataset.
 
 import dataclasses
 import pathlib
+import types
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from tfrecords_builder import csv_files, json_lines
+from tfrecords_builder import csv_files, json_lines, parquet_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding
 from tfrecords_builder.readers import folder, table
 from tfrecords_builder.readers.folder_columns import FOLDER_CLASS, FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
 
-_NAMES = ("metadata.csv", "metadata.jsonl")
+_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _PATH = "file_name"
 _CLASSES = ("label", "labels")
 _PATIENTS = ("patient", "patient_id", "subject_id")
@@ -37,7 +38,8 @@ def find_tables(data_dir: pathlib.Path, labels_csv: pathlib.Path | None) -> list
             folders.clear()
         here = [pathlib.Path(place, name) for name in names if name in _NAMES]
         if len(here) > 1:
-            raise InputError(f"{place}: holds {_NAMES[0]} and {_NAMES[1]}; name one of them by --labels_csv")
+            names = [path.name for path in sorted(here)]
+            raise InputError(f"{place}: holds {' and '.join(names)}; name one of them by --labels_csv")
         found += here
     return found
 
@@ -108,15 +110,17 @@ def _find_root(tables: Sequence[pathlib.Path]) -> pathlib.Path:
     return folders[0]
 
 
-def _is_csv(path: pathlib.Path) -> bool:
-    return ".jsonl" not in path.name.lower()
+def _reader(path: pathlib.Path) -> types.ModuleType:
+    """The module that reads a table by the suffix of its name: each has `read_header` and `read_table`."""
+    name = path.name.lower()
+    return parquet_files if name.endswith(".parquet") else json_lines if ".jsonl" in name else csv_files
 
 
 def _choose_columns(
     path: pathlib.Path, columns: FolderColumns
 ) -> tuple[FolderColumns, list[str], dict[str, tuple[str, ...]], str | None]:
     """What the columns mean, those to read, label or extra finding -> its columns, and the column of patients."""
-    header = csv_files.read_header(path) if _is_csv(path) else json_lines.read_header(path)
+    header = _reader(path).read_header(path)
     if columns.path not in header and columns.path == FolderColumns.path:
         columns = dataclasses.replace(columns, path=_PATH)
     if not columns.patient and not columns.patient_pattern:
@@ -136,7 +140,7 @@ def _choose_columns(
 
 def _read_table(path: pathlib.Path, root: pathlib.Path, official: bool, columns: FolderColumns) -> table.Table:
     columns, used, label_columns, patient = _choose_columns(path, columns)
-    raw = csv_files.read_table(path, used) if _is_csv(path) else json_lines.read_table(path, used)
+    raw = _reader(path).read_table(path, used)
     beside = path.parent.relative_to(root).as_posix()
     if beside != ".":  # names are from the table's folder, ids from the root
         texts = [text if text[:1] in ("", "/") else f"{beside}/{text}" for text in raw.texts[columns.path]]
@@ -154,8 +158,7 @@ def _read_table(path: pathlib.Path, root: pathlib.Path, official: bool, columns:
             )
         raw = _add_column(raw, FOLDER_CLASS, classes, columns.path)
     made = folder.make_table("imagefolder", raw, columns, root, patient=patient, label_columns=label_columns)
-    unused = folder.suspect_unused(path, used) if _is_csv(path) else []
-    return dataclasses.replace(made, warnings=(*made.warnings, *unused))
+    return dataclasses.replace(made, warnings=(*made.warnings, *folder.suspect_unused(path, used, _reader(path))))
 
 
 def _add_column(raw: csv_files.RawTable, name: str, values: Sequence[str], like: str) -> csv_files.RawTable:

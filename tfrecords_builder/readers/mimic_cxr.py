@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import pandas as pd
 
 from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
@@ -13,6 +14,10 @@ from tfrecords_builder.readers.folder_columns import FolderColumns
 from tfrecords_builder.splits.lists import SPLIT_NAMES
 
 _IMAGES = ("dicom_id", "subject_id", "study_id", "ViewPosition")
+_DATE = "StudyDate"
+# MIMIC-IV's table of patients: a date of a patient is as far from anchor_year as an age from anchor_age.
+_PATIENTS = ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz", "hosp/patients.csv")
+_OF_PATIENTS = ("subject_id", "gender", "anchor_age", "anchor_year")
 _LABELS = ("study_id", *LABELS)
 _SPLIT = ("dicom_id", "split")
 # Views from the side or aslant, which are left out with the lateral ones.
@@ -28,7 +33,9 @@ def read(
 ) -> table.Table:
     """Reads -metadata.csv, which names the images, and -chexpert.csv, which labels studies; plain or gzipped.
 
-    An image has the labels of its study; a study without a row has none. Sex and age are not in these tables.
+    An image has the labels of its study; a study without a row has none. Sex and age are not in these tables, but in
+    MIMIC-IV's patients.csv, if that is beside: `gender`, and `anchor_age` moved by the years from `anchor_year` to the
+    study's date (whose years are shifted alike for each patient; ages above 89 are 91 there).
 
     Args:
         data_dir: the folder of the tables and of files/.
@@ -37,7 +44,7 @@ def read(
         label_set: must be CheXpert's.
     """
     images, labels, split = _find_tables(data_dir, labels_csv, official, label_set)
-    raw = csv_files.read_table(images, _IMAGES)
+    raw = csv_files.read_table(images, (*_IMAGES, _DATE))
     frame = table.make_frame(raw, id_column="", view="ViewPosition", sex="", age="")
     patients = raw.convert("subject_id", table.to_filled)
     studies = raw.convert("study_id", table.to_filled)
@@ -63,12 +70,15 @@ def read(
         folds = listed.convert("split", _to_fold)
         frame["fold"] = table.to_texts(np.append(folds, "")[table.find_rows(listed, "dicom_id", names)], len(frame))
     root = images.parent
+    listed = _find_patients(root)
+    if listed:
+        frame["sex"], frame["age"] = _read_patients(listed, patients, raw.convert(_DATE, table.to_year, np.int64))
     return table.Table(
         dataset="mimic_cxr",
         source="mimic_cxr",
         dataset_name="mimic_cxr",
         frame=frame,
-        paths=tuple(filter(None, (images, labels, split))),
+        paths=tuple(filter(None, (images, labels, split, listed))),
         bases=tuple(dict.fromkeys([(root, 0), (root / "files", 1), (data_dir, 0), (data_dir, 1)])),
         warnings=tuple(warnings),
     )
@@ -98,7 +108,12 @@ def _find_tables(
         raise InputError(
             f"--split_policy=official: {root / _names('split')[0]} is not there; choose --split_policy=patient"
         )
-    for path, columns in ((images, _IMAGES), (labels, _LABELS), (split, _SPLIT)):
+    for path, columns in (
+        (images, _IMAGES),
+        (labels, _LABELS),
+        (split, _SPLIT),
+        (_find_patients(root), _OF_PATIENTS),
+    ):
         if path:
             table.check_columns(path, csv_files.read_header(path), columns, "mimic_cxr")
     return images, labels, split
@@ -106,6 +121,25 @@ def _find_tables(
 
 def _names(kind: str) -> list[str]:
     return [f"mimic-cxr-2.{minor}.0-{kind}.csv{packed}" for minor in (0, 1) for packed in (".gz", "")]
+
+
+def _find_patients(root: pathlib.Path) -> pathlib.Path | None:
+    return table.find_file([root], _PATIENTS)
+
+
+def _read_patients(path: pathlib.Path, patients: np.ndarray, years: np.ndarray) -> tuple[pd.Series, np.ndarray]:
+    """Sex and age [N] of the patients of images, in the years of their studies; year 0: unknown, the age is anchor_age.
+
+    Both are unknown ("", -1) for a patient without a row.
+    """
+    raw = csv_files.read_table(path, _OF_PATIENTS)
+    rows = table.find_rows(raw, "subject_id", patients)
+    sexes = np.append(raw.convert("gender", str), "")[rows]
+    anchors = np.append(raw.convert("anchor_age", table.to_age, np.int64), -1)[rows]
+    since = np.append(raw.convert("anchor_year", table.to_year, np.int64), 0)[rows]
+    ages = anchors + np.where((years > 0) & (since > 0), years - since, 0)
+    known = (anchors >= 0) & (ages >= 0)
+    return table.to_texts(sexes, len(patients)), np.where(known, np.minimum(ages, table.MAX_AGE), -1)
 
 
 def _to_view(text: str) -> str:

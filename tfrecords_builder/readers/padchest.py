@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords_builder import csv_files
+from tfrecords_builder.choices import LABELLED_BY
 from tfrecords_builder.labels.label_sets import DEFAULT, EXTRA_SEPARATOR, LabelSet
 from tfrecords_builder.readers import table
 from tfrecords_builder.readers.folder_columns import FolderColumns
@@ -17,6 +18,8 @@ _TABLES = tuple(
 )
 _REQUIRED = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
 _OTHERS = ("PatientSex_DICOM", "PatientBirth", "StudyDate_DICOM")
+_METHOD = "MethodLabel"  # who labelled the report
+_METHODS = {"Physician": True, "RNN_model": False}  # whether physicians did
 _NORMAL = "normal"
 _NO_FINDINGS = frozenset({_NORMAL, "unchanged", ""})
 _UNUSABLE = ("exclude", "suboptimal study")
@@ -76,10 +79,13 @@ def read(
     official: bool,
     _: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
+    *,
+    labelled_by: str = LABELLED_BY[0],
 ) -> table.Table:
     """Reads PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv, plain or gzipped.
 
-    Labels of physicians and of the network that labelled most reports count alike. Findings that neither the label set
+    Labels of physicians and of the network that labelled most reports count alike, unless only the former are asked
+    for; images of the network's are left out then. Findings that neither the label set
     nor PadChest's tree maps to a label stay findings outside it. Left out are images that the reports call unusable
     (`exclude`, `suboptimal study`), and the projections COSTAL and EXCLUDE; an image without labels has none.
 
@@ -88,17 +94,21 @@ def read(
         labels_csv: instead of the table.
         official: must be false.
         label_set: the labels.
+        labelled_by: one of `choices.LABELLED_BY`.
     """
     path = _find_table(data_dir, labels_csv, official)
-    raw = csv_files.read_table(path, (*_REQUIRED, *_OTHERS))
+    by_physicians = labelled_by == "physicians"
+    if by_physicians:
+        table.check_columns(path, csv_files.read_header(path), (_METHOD,), "padchest")
+    raw = csv_files.read_table(path, (*_REQUIRED, *_OTHERS, *([_METHOD] if by_physicians else [])))
     frame = table.make_frame(raw, id_column="ImageID", view="Projection", sex="PatientSex_DICOM", age="")
     frame["view"] = frame["view"].replace(_VIEWS)
     folders = raw.convert("ImageDir", lambda text: text.removesuffix(".0"))
     ids = [f"{folder}/{name}" if folder else name for folder, name in zip(folders, frame["id"], strict=True)]
     frame["id"] = table.to_texts(np.array(ids, object), len(frame))
     frame["patient"] = table.to_texts(raw.convert("PatientID", str), len(frame))
-    born = raw.convert("PatientBirth", _to_year, np.int64)
-    age = raw.convert("StudyDate_DICOM", _to_year, np.int64) - born
+    born = raw.convert("PatientBirth", table.to_year, np.int64)
+    age = raw.convert("StudyDate_DICOM", table.to_year, np.int64) - born
     frame["age"] = np.where((born > 0) & (age >= 0) & (age <= table.MAX_AGE), age, -1)
 
     raw.convert("Labels", _to_findings)  # refuses what is no list
@@ -121,6 +131,8 @@ def read(
     for word in _UNUSABLE:
         named = raw.convert("Labels", functools.partial(_look_up, {text: word in lists[text] for text in lists}), bool)
         reason[(reason == "") & named] = f"labelled {word}"
+    if by_physicians:
+        reason[(reason == "") & ~raw.choose(_METHOD, _METHODS, bool)] = "labelled by a network"
     kept = reason == ""
     skipped = frame.loc[~kept, ["table", "line", "id"]].assign(reason=reason[~kept]).reset_index(drop=True)
     root = path.parent
@@ -162,11 +174,6 @@ def _to_findings(text: str) -> tuple[str, ...]:
         return ()
     names = (" ".join(name.casefold().split()) for name in table.to_list(text))
     return tuple(dict.fromkeys(name.replace(EXTRA_SEPARATOR, "/") for name in names if name))
-
-
-def _to_year(text: str) -> int:
-    """The year that a number such as 1931.0 or 20140915 begins with, 0 if it is none."""
-    return int(text[:4]) if text[:4].isdecimal() and len(text) >= 4 else 0
 
 
 def _look_up(values: Mapping[str, Any], text: str) -> Any:

@@ -11,7 +11,7 @@ from tfrecords_builder import csv_files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import dicom, finding
 from tfrecords_builder.labels.label_sets import BRAIN6, LabelSet
-from tfrecords_builder.readers import table
+from tfrecords_builder.readers import dicom_headers, table
 from tfrecords_builder.readers.folder_columns import FolderColumns
 
 _TABLES = ("stage_2_train.csv", "stage_2_train.csv.gz", "stage_1_train.csv")
@@ -184,7 +184,15 @@ def _find_patients(
             f"{root}: who the patients are is neither in a column {_PATIENT} of {raw.path.name} nor in {_PATIENTS}, "
             "and PNG files do not say it; give one of them"
         )
-    return np.array([_read_patient(folder / f"{image}.dcm") for image in slices], object)
+    patients = np.array([_read_patient(folder / f"{image}.dcm") for image in slices], object)
+    doubted = dicom_headers.trust(patients)[0] != patients
+    if doubted.any():
+        raise InputError(
+            f"{folder}: {int(doubted.sum())} headers, such as that of {slices[doubted][0]}.dcm, call their patient "
+            f"{patients[doubted][0]!r}, which tells no patients apart; give a table {_PATIENTS} with the columns ID, "
+            f"{_PATIENT}"
+        )
+    return patients
 
 
 def _read_patient(path: pathlib.Path) -> str:

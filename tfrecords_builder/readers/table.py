@@ -324,6 +324,11 @@ def to_age(text: str) -> int:
     return years if years <= MAX_AGE else -1
 
 
+def to_year(text: str) -> int:
+    """The year that a date or number such as 20140915 or 1931.0 begins with, 0 if it is none."""
+    return int(text[:4]) if text[:4].isdecimal() and len(text) >= 4 else 0
+
+
 def to_view(text: str) -> str:
     """A view in capitals; a lateral one as LL."""
     view = text.upper()

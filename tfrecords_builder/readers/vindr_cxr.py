@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tfrecords_builder import csv_files
+from tfrecords_builder.choices import AGREEMENTS
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels.label_sets import DEFAULT, LabelSet
 from tfrecords_builder.readers import dicom_headers, table
@@ -62,7 +63,7 @@ def read(
     _: FolderColumns | None = None,
     label_set: LabelSet = DEFAULT,
     *,
-    agreement: str = "majority",
+    agreement: str = AGREEMENTS[0],
 ) -> table.Table:
     """Reads image_labels_train.csv, or where it is not there annotations_train.csv, or Kaggle's train.csv.
 

@@ -84,6 +84,7 @@ def test_only_laterals(tmp_path, capfd):
         ({"columns": "path:file"}, "--dataset=folder"),
         ({"no_finding": "no_positive"}, "--dataset=folder"),
         ({"agreement": "any"}, "--dataset=vindr_cxr"),
+        ({"labelled_by": "physicians"}, "--dataset=padchest"),
         ({"fold": 1}, "--split_policy=kfold"),
         ({"beam_options": "--x=1"}, "--runner=beam"),
     ],

@@ -185,6 +185,14 @@ def test_agreement_of_radiologists(tmp_path):
     assert records.load_info(tmp_path / "out").provenance["agreement"] == "any"
 
 
+def test_labels_of_physicians_only(tmp_path):
+    root = fake_data_sets.make_padchest(tmp_path / "set")
+    flags = {"label_version": "multilabel", "labelled_by": "physicians", "split_fractions": "1,0,0"}
+    assert _run(tmp_path / "out", root, dataset="padchest", **flags) == 0
+    assert list(_manifest(tmp_path / "out")) == ["0/a1.png"]
+    assert records.load_info(tmp_path / "out").provenance["labelled_by"] == "physicians"
+
+
 def test_statistics_of_a_data_set(tmp_path):
     root = fake_data_sets.make_mimic_cxr(tmp_path / "set")
     out = tmp_path / "stats"

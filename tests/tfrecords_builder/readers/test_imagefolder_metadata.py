@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +109,50 @@ def test_numbers_as_classes_must_be_named(tmp_path):
     assert _rows(table, "patient", "Pneumonia") == [["1", 0], ["2", 1]]
 
 
+def test_parquet(tmp_path, monkeypatch):
+    """Numbers, lists, truth and null are as in JSON lines; a line is the row's number."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    root = _make(tmp_path, {}, "train/a.png", "val/b.png")
+    rows = {
+        "file_name": ["train/a.png", "val/b.png"],
+        "labels": [["Edema", "Pneumonia"], ["Effusion"]],
+        "patient": [7, 8],
+        "age": [40.0, None],
+        "scar": [True, False],
+        "note": [None, None],
+    }
+    pq.write_table(pa.table(rows), root / "metadata.parquet")
+    table = _read(root, "age:age", official=True)
+    assert _rows(table, "id", "fold", "patient", "age", "Edema", "Pleural Effusion", "line") == [
+        ["train/a.png", "train", "7", 40, 1, 0, 1],
+        ["val/b.png", "validation", "8", -1, 0, 1, 2],
+    ]
+    assert len(table.warnings) == 1
+    assert table.warnings[0].startswith("metadata.parquet: the columns 'scar' hold 0 and 1 and are not used")
+    pq.write_table(pa.table({**rows, "labels": [["Edema"], ["Effusoin"]]}), root / "metadata.parquet")
+    with pytest.raises(InputError, match=r"metadata\.parquet: line 2, column labels: 'Effusoin' is none of the 14"):
+        _read(root)
+    pq.write_table(pa.table({**rows}).slice(0, 0), root / "metadata.parquet")
+    with pytest.raises(InputError, match=r"metadata\.parquet: has no rows"):
+        _read(root)
+    (root / "metadata.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(InputError, match=r"metadata\.parquet: is no Parquet file that can be read") as error:
+        _read(root)
+    assert "\n" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"metadata\.parquet: is Parquet; install the extra: pip install tfcxr\[parq"):
+        _read(root)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    rows = [{"file_name": "a.png", "label": "Edema", "patient": 1, "scar": 1, "tb": True, "other": 2}]
+    table = _read(_make(tmp_path, {"metadata.jsonl": rows}, "a.png"))
+    assert len(table.warnings) == 1
+    assert table.warnings[0].startswith(
+        "metadata.jsonl: the columns 'scar', 'tb' hold 0 and 1 and are not used; an image with such a finding"
+    )
+
+
 @pytest.mark.parametrize(
     ("tables", "items", "message"),
     [
@@ -129,7 +174,7 @@ def test_numbers_as_classes_must_be_named(tmp_path):
             "line 3, column label: 'Mass' is none",
         ),
         ({"x/metadata.csv": ["file_name"], "y/metadata.csv": ["file_name"]}, (), "there may be one table, or one in"),
-        ({}, ("patient:p",), "--columns, --no_finding: .* has no metadata.csv or metadata.jsonl, and so no columns"),
+        ({}, ("patient:p",), "--columns, --no_finding: .* has no metadata.csv, .jsonl or .parquet, and so no columns"),
     ],
 )
 def test_bad_tables(tmp_path, tables, items, message):

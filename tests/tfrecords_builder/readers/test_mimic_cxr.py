@@ -32,6 +32,25 @@ def test_rows(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["patients.csv.gz", "hosp/patients.csv"])
+def test_sex_and_age_of_mimic_iv(tmp_path, name):
+    """The age at the study: three patients have a row, one of the years is unknown, one patient is of unknown age."""
+    root = fake_data_sets.make_mimic_cxr(tmp_path)
+    header = ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"]
+    rows = [
+        ["10000032", "F", 52, 2180, "", ""],
+        ["10000764", "M", 86, 2132, "", ""],
+        ["11000011", "M", "", 2150, "", ""],
+    ]
+    fake_data_sets.write_table(root / name, header, rows)
+    table = readers.read("mimic_cxr", root)
+    assert table.frame[["sex", "age"]].to_numpy().tolist() == [["F", 52], ["F", 53], ["M", 87], ["M", -1], ["", -1]]
+    assert table.paths[-1].name == name.removeprefix("hosp/")
+    fake_data_sets.write_table(root / name, ["subject_id", "gender"], [["10000032", "F"]])
+    with pytest.raises(InputError, match="has no column 'anchor_age'"):
+        readers.check_header("mimic_cxr", root)
+
+
 def test_labels_of_negbio(tmp_path):
     """Unpacked, named by --labels_csv, or found where the others are not there."""
     root = fake_data_sets.make_mimic_cxr(tmp_path)

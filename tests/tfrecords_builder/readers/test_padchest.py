@@ -43,6 +43,28 @@ def test_all_images_in_one_folder(tmp_path):
     assert readers.locate(readers.read("padchest", root))[0] == f"{root}/images-224/a1.png"
 
 
+def test_labels_of_physicians_only(tmp_path):
+    root = fake_data_sets.make_padchest(tmp_path)
+    table = readers.read("padchest", root, labelled_by="physicians")
+    assert table.frame["id"].tolist() == ["0/a1.png"] and table.num_rows == 7
+    assert table.skipped["reason"].value_counts().to_dict() == {
+        "labelled by a network": 3,
+        "lateral view": 1,
+        "projection COSTAL": 1,
+        "labelled suboptimal study": 1,
+    }
+    with gzip.open(root / f"{NAME}.gz", "rt") as stream:
+        text = stream.read()
+    for changed, message in (
+        (text.replace("MethodLabel", "Method"), r"t\.csv: has no column 'MethodLabel'; .*did you mean 'Method'"),
+        (text.replace("RNN_model", "RNN_modle"), "MethodLabel: unknown value 'RNN_modle', expected Physician or RNN_m"),
+    ):
+        (root / "t.csv").write_text(changed)
+        assert len(readers.read("padchest", root, labels_csv=root / "t.csv").frame) == 4
+        with pytest.raises(InputError, match=message):
+            readers.read("padchest", root, labels_csv=root / "t.csv", labelled_by="physicians")
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(InputError, match=rf"holds no {NAME}; give it by --labels_csv"):
         readers.read("padchest", tmp_path)

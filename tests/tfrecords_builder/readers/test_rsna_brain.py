@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from tests import fake_data_sets
 from tfrecords_builder import labels, readers
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.simulator import head
@@ -130,6 +131,19 @@ def test_what_else_is_missing_is_named(tmp_path):
         readers.read("rsna_brain", tmp_path)
     with pytest.raises(InputError, match="has not the labels of --dataset=rsna_brain"):
         readers.read("rsna_brain", tmp_path, label_set=labels.get_label_set("chexpert14"))
+
+
+@pytest.mark.parametrize("names", [("x1", "x1", "x1"), ("p", "ANONYMOUS", "anonymous")])
+def test_headers_that_call_all_patients_alike_are_refused(tmp_path, names):
+    write_table(tmp_path, SLICES)
+    for path, name in zip(sorted(tmp_path.glob("**/*.dcm")), names, strict=True):
+        fake_data_sets.write_dicom(path, PatientID=name)
+    with pytest.raises(
+        InputError, match=r"headers, such as that of ID_..\.dcm, call their patient .* give a table pat"
+    ):
+        readers.read("rsna_brain", tmp_path)
+    write_patients(tmp_path, ID_0a="a", ID_1b="b", ID_2c="b")
+    assert readers.read("rsna_brain", tmp_path).frame["patient"].tolist() == ["a", "b", "b"]
 
 
 def test_png_copies_need_a_table_of_patients(tmp_path):

@@ -50,6 +50,36 @@ def test_images_without_a_patient(tmp_path):
     assert table.warnings[0].startswith("of 2 rows nothing says which patient")
 
 
+@pytest.mark.parametrize("dataset", ["siim_acr", "vindr_cxr"])
+@pytest.mark.parametrize(
+    ("names", "patients", "warning"),
+    [
+        ("sss", ["", "", ""], "3 DICOM headers call their patient 's', which tells no patients apart: each image"),
+        (
+            ["Anonymous", "p1", "ANON"],
+            ["", "p1", ""],
+            "2 DICOM headers call their patient 'ANON' or 'Anonymous', which",
+        ),
+        (
+            ["0000", "xxxx", ""],
+            ["", "", ""],
+            "2 DICOM headers call their patient '0000' or 'xxxx', which tells no",
+        ),
+        (["p1", "p1", "anona"], ["p1", "p1", "anona"], None),
+    ],
+)
+def test_headers_that_call_all_patients_alike(tmp_path, dataset, names, patients, warning):
+    root = getattr(fake_data_sets, f"make_{dataset}")(tmp_path)
+    found = list(dict.fromkeys(readers.locate(readers.read(dataset, root))))
+    for path, name in zip(found, names, strict=True):
+        (tmp_path / path).unlink()
+        fake_data_sets.write_dicom(tmp_path / path, PatientID=name)
+    table = readers.read(dataset, root)
+    assert table.frame["patient"].tolist() == patients
+    assert len(table.warnings) == bool(warning) + ("" in list(names))
+    assert warning is None or table.warnings[0].startswith(warning)
+
+
 def test_without_pydicom(tmp_path, monkeypatch):
     root = fake_data_sets.make_siim_acr(tmp_path)
     monkeypatch.setattr(dicom, "is_installed", lambda: False)
