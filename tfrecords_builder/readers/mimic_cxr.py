@@ -70,15 +70,15 @@ def read(
         folds = listed.convert("split", _to_fold)
         frame["fold"] = table.to_texts(np.append(folds, "")[table.find_rows(listed, "dicom_id", names)], len(frame))
     root = images.parent
-    listed = _find_patients(root)
-    if listed:
-        frame["sex"], frame["age"] = _read_patients(listed, patients, raw.convert(_DATE, table.to_year, np.int64))
+    people = _find_patients(root)
+    if people:
+        frame["sex"], frame["age"] = _read_patients(people, patients, raw.convert(_DATE, table.to_year, np.int64))
     return table.Table(
         dataset="mimic_cxr",
         source="mimic_cxr",
         dataset_name="mimic_cxr",
         frame=frame,
-        paths=tuple(filter(None, (images, labels, split, listed))),
+        paths=tuple(filter(None, (images, labels, split, people))),
         bases=tuple(dict.fromkeys([(root, 0), (root / "files", 1), (data_dir, 0), (data_dir, 1)])),
         warnings=tuple(warnings),
     )
