@@ -226,9 +226,26 @@ def define_curation(fv: flags.FlagValues) -> None:
     common.define_folder(
         fv,
         "curate",
-        "run folder or export of a classifier of the set's classes, best trained on the patients that the GAN learned "
-        "from: keep only images in which it sees the label; default: all images are kept",
+        "run folder or export of a classifier of the set's classes, or of labels that do not exclude each other, best "
+        "trained on the patients that the GAN learned from: keep only images in which it sees the label; default: all "
+        "images are kept",
         required=False,
+    )
+    common.define_folder(
+        fv,
+        "curate_thresholds",
+        "output folder of evaluate of that classifier, best on the validation fold: from which probability on it sees "
+        "each label (Youden's J); default: those of an export's calibration, else 0.5. For labels that do not exclude "
+        "each other",
+        required=False,
+    )
+    flags.DEFINE_enum(
+        "curate_labels",
+        "asked",
+        ["asked", "exactly"],
+        "of labels that do not exclude each other: keep an image if each label that was asked for is seen, or if "
+        "exactly these are seen",
+        flag_values=fv,
     )
     common.define_folder(
         fv,
@@ -257,5 +274,9 @@ def define_curation(fv: flags.FlagValues) -> None:
         words=feature_names.WITHOUT_FIT,
     )
     flags.DEFINE_integer(
-        "max_draws", 20, "with --curate, at most so many draws for each image of a class", lower_bound=1, flag_values=fv
+        "max_draws",
+        20,
+        "with --curate, at most so many draws for each image of a class or label combination",
+        lower_bound=1,
+        flag_values=fv,
     )

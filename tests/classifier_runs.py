@@ -20,15 +20,22 @@ def set_blocks_of_resnet_tiny(blocks: int) -> None:
 
 
 def make_classifier_run(
-    folder: pathlib.Path, records: pathlib.Path, *, kind: str = "baseline", backbone: str = "resnet_tiny", seed: int = 0
+    folder: pathlib.Path,
+    records: pathlib.Path,
+    *,
+    kind: str = "baseline",
+    backbone: str = "resnet_tiny",
+    seed: int = 0,
+    labels: tuple[str, ...] = (),
 ) -> pathlib.Path:
-    """Writes a run folder with random weights for the classes of `records`; returns it."""
+    """Writes a run folder with random weights for the classes of `records`, or for `labels`; returns it."""
     from tfcxr.classifiers import loading
     from tfcxr.classifiers.networks import models
 
     info = data.RecordSet(records).info
     config = models.ModelConfig(
-        classes=info.classes,
+        classes=labels or info.classes,
+        multilabel=bool(labels),
         label_version=info.label_version,
         resolution=info.resolution,
         image_size=32,

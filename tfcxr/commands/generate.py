@@ -99,7 +99,7 @@ def main(fv):
     from tfrecords_builder import files
 
     check(fv)
-    for name in ("run_dir", "generator", "label_records", "label_table", "curate", "curate_train"):
+    for name in ("run_dir", "generator", "label_records", "label_table", "curate", "curate_train", "curate_thresholds"):
         if fv[name].value:
             files.refuse_source(fv.output_dir, fv[name].value, flag=f"--{name}")
     files.check_output(fv.output_dir, overwrite=fv.overwrite)
@@ -158,7 +158,16 @@ def _make_curator(fv, generator, plan):
             quantile=fv.curate_quantile,
             batch_size=fv.batch_size,
         )
-    return curation.Curator(fv.curate, generator, plan, far=far, max_draws=fv.max_draws)
+    return curation.Curator(
+        fv.curate,
+        generator,
+        plan,
+        far=far,
+        max_draws=fv.max_draws,
+        thresholds_from=fv.curate_thresholds,
+        exactly=fv.curate_labels == "exactly",
+        gan_run=fv.run_dir,
+    )
 
 
 def check(fv, pending=()):
@@ -173,8 +182,9 @@ def check(fv, pending=()):
             f"--num_images={fv.num_images}: --label_source=balanced makes as many of each class: give --per_class "
             "instead; or give --label_source=records, which draws labels as frequent as the GAN has seen them"
         )
-    if fv.curate_train and not fv.curate:
-        raise InputError(f"--curate_train={fv.curate_train}: is a part of curation; give --curate as well")
+    for name in ("curate_train", "curate_thresholds"):
+        if fv[name].value and not fv.curate:
+            raise InputError(f"--{name}={fv[name].value}: is a part of curation; give --curate as well")
     for name, what in _NEEDED[fv.label_source].items():
         if fv[name].value in (None, ""):
             raise InputError(f"--{name} is required: {what}")

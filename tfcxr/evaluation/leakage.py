@@ -33,7 +33,7 @@ def find_leakage(model_path: str | os.PathLike, tested: RecordSetInfo, split: st
     """
     patients: set[str] = set()
     images: set[str] = set()
-    for info, learned in _find_sets(pathlib.Path(model_path), set()):
+    for info, learned in list_training_sets(model_path):
         same = info.digest == tested.digest
         if same and split in learned:
             return [f"{MARK} these are the images that the model was trained on, so that the score is too good"]
@@ -67,11 +67,16 @@ def describe_failure(error: Exception) -> str:
     return f"{MARK} whether images of the test were given to the training cannot be found out ({error})"
 
 
-def _find_sets(folder: pathlib.Path, seen: set[pathlib.Path]) -> Iterator[tuple[RecordSetInfo, tuple[str, ...]]]:
-    """The record sets that a run, and the runs it began with, were given, where they are unchanged.
+def list_training_sets(run: str | os.PathLike) -> list[tuple[RecordSetInfo, tuple[str, ...]]]:
+    """The record sets that a run, or an export's, and the runs it began with were given, and the folds learned from.
 
-    With each the folds that were learned from.
+    Those only that are where flags.txt says, and unchanged.
     """
+    return list(_find_sets(pathlib.Path(run), set()))
+
+
+def _find_sets(folder: pathlib.Path, seen: set[pathlib.Path]) -> Iterator[tuple[RecordSetInfo, tuple[str, ...]]]:
+    """See `list_training_sets`; `seen`: folders looked into, to which it adds."""
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())

@@ -93,7 +93,12 @@ def _share(hits: np.ndarray, among: np.ndarray) -> float | None:
 
 
 def read_thresholds(
-    folder: str | os.PathLike, *, classes: Sequence[str], model_digest: str, ten_crop: bool = False
+    folder: str | os.PathLike,
+    *,
+    classes: Sequence[str],
+    model_digest: str,
+    ten_crop: bool = False,
+    flag: str = "--thresholds_from",
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
     """The thresholds that an earlier evaluation of the same model chose.
 
@@ -102,6 +107,7 @@ def read_thresholds(
         classes: names the model's classes have.
         model_digest: of the model's weights.
         ten_crop: whether they are for means over ten crops.
+        flag: that named the folder, for messages.
 
     Returns:
         The thresholds, and where they were chosen: {"path", "split", "records_digest"}.
@@ -110,7 +116,7 @@ def read_thresholds(
         InputError: no evaluation there, of another model or other crops, or one that took its thresholds from
             elsewhere.
     """
-    flag = f"--thresholds_from={folder}"
+    flag = f"{flag}={folder}"
     result = files.read_json(pathlib.Path(folder) / "result.json")
     try:
         points, found = result["operating_points"], result["classes"]

@@ -46,12 +46,13 @@ def find_overlap(
         InputError: a manifest is not of its records.
         RunError: damaged records.
     """
-    ours, theirs = (_members(*side) for side in ((first, first_splits), (second, second_splits)))
-    patients = ours.patients & theirs.patients if _are_comparable(first, second) else frozenset[str]()
+    ours, theirs = (list_members(*side) for side in ((first, first_splits), (second, second_splits)))
+    patients = ours.patients & theirs.patients if have_same_patients(first, second) else frozenset[str]()
     return Overlap(patients, ours.images & theirs.images)
 
 
-def _members(info: RecordSetInfo, splits: str | Sequence[str]) -> Overlap:
+def list_members(info: RecordSetInfo, splits: str | Sequence[str]) -> Overlap:
+    """All patients and images of splits of a record set; errors as of `find_overlap`."""
     patients: set[str] = set()
     images: set[str] = set()
     for split in [splits] if isinstance(splits, str) else splits:
@@ -62,7 +63,8 @@ def _members(info: RecordSetInfo, splits: str | Sequence[str]) -> Overlap:
     return Overlap(frozenset(patients - {""}), frozenset(images))
 
 
-def _are_comparable(first: RecordSetInfo, second: RecordSetInfo) -> bool:
+def have_same_patients(first: RecordSetInfo, second: RecordSetInfo) -> bool:
+    """Whether an id of a patient in one record set means the same person in the other."""
     if first.hashed_patients != second.hashed_patients:
         return False
     if first.dataset_name and second.dataset_name:

@@ -16,6 +16,7 @@ from tfcxr.generation.generate import Renderer
 from tfcxr.privacy import distance_filter
 from tfrecords_builder import labels
 
+SEVERAL = ("Pneumothorax", "Support Devices", "Edema")
 SETTINGS = ["--label_version=v1_0s", "--per_class=30", "--batch_size=16"]
 
 
@@ -97,7 +98,7 @@ def test_what_is_kept_has_the_label_and_the_rest_is_counted(made, curated):
 def test_a_stopped_curation_goes_on_and_ends_the_same(made, curated, tmp_path, monkeypatch):
     arguments = [f"--run_dir={made / 'gan'}", *SETTINGS, f"--curate={made / 'classifier'}"]
     arguments += [f"--curate_train={made / 'real'}", f"--output_dir={tmp_path / 'out'}"]
-    monkeypatch.setattr(curation, "_SAVE_EVERY", 16)
+    monkeypatch.setattr(curation, "_SAVE_SECONDS", 0)
     save, saved, drawn = curation._State.save, [], []
 
     def stop(state, path, key):
@@ -132,6 +133,94 @@ def test_too_few_that_pass_are_an_error_from_which_it_goes_on(made, tmp_path, ca
     assert "audit this set itself, after curation" in printed
     assert "distances to training images were not looked at" in printed
     assert "vendi (pixels_pca64): " in printed
+
+
+@pytest.fixture(scope="module")
+def several(made, tmp_path_factory):
+    """A table of two label combinations, a classifier of three labels, and an evaluation with medians as thresholds."""
+    root = tmp_path_factory.mktemp("several")
+    (root / "table.csv").write_text("Pneumothorax,Support Devices,count\n1,0,20\n1,1,20\n")
+    settings = ["--label_version=multilabel", "--label_source=table", f"--label_table={root / 'table.csv'}"]
+    run = classifier_runs.make_classifier_run(root / "classifier", made / "real", labels=SEVERAL)
+    assert call(f"--run_dir={made / 'gan'}", *settings, f"--output_dir={root / 'plain'}") == 0
+    cuts = np.median(see(run, root / "plain"), axis=0)
+    points = [
+        {"class": name, "criterion": "Youden's J", "threshold": None if name == "Edema" else float(cut)}
+        for name, cut in zip(SEVERAL, cuts, strict=True)
+    ]
+    result = {"model_digest": loading.weights_digest(run), "classes": SEVERAL, "split": "validation"}
+    result |= {"records": {"digest": "0"}, "operating_points": {"rows": points, "chosen_on": {"path": None}}}
+    (root / "evaluation").mkdir()
+    (root / "evaluation/result.json").write_text(json.dumps(result))
+    return root, [*settings, f"--curate={run}"], cuts
+
+
+def see(run, folder):
+    images = np.stack([row["image"] for row in rows(folder)]) / np.float32(255)
+    return loading.load_classifier(run).predict(images, verbose=0)
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_labels_that_do_not_exclude_each_other(made, several, tmp_path, exactly, capsys):
+    root, arguments, cuts = several
+    arguments = [f"--run_dir={made / 'gan'}", *arguments, f"--curate_thresholds={root / 'evaluation'}"]
+    out = tmp_path / "out"
+    arguments += ["--curate_labels=exactly", "--max_draws=60"] if exactly else []
+    assert call(*arguments, f"--output_dir={out}") == 0
+    printed = capsys.readouterr().out
+    seen = see(root / "classifier", out) >= cuts
+    columns = [labels.LABELS.index(name) for name in SEVERAL]
+    asked = np.array([row["label/vector"][columns] for row in rows(out)], bool)
+    np.testing.assert_array_equal(asked.sum(axis=0), [40, 20, 0])
+    assert seen[asked].all()
+    if exactly:
+        assert (seen[:, :2] == asked[:, :2]).all()
+    else:
+        assert seen[~asked[:, 1], 1].any()  # nobody asked for them, and they may be seen
+    result = json.loads((out / "result.json").read_text())["curation"]
+    assert result["drawn"] == 40 + result["refused_by_label"]
+    assert result["labels_seen"] == ("exactly" if exactly else "asked")
+    assert result["thresholds"]["Edema"] is result["disagreed"]["Edema"] is None
+    assert set(result["acceptance"]) == {"Pneumothorax", "Pneumothorax|Support Devices"}
+    assert sum(20 / share for share in result["acceptance"].values()) == pytest.approx(result["drawn"])
+    # Each refusal is of one label at least.
+    shares = [result["disagreed"][name] for name in SEVERAL[:2]]
+    assert max(shares) * result["drawn"] <= result["refused_by_label"] + 1e-9 <= sum(shares) * result["drawn"] + 1e-6
+    assert "nobody looked whether Edema can be seen" in printed
+    assert f"Pneumothorax: not seen as asked for in {shares[0]:.1%}" in printed
+    assert f"| Pneumothorax | {cuts[0]:.3g} | {100 * shares[0]:.1f}% |" in (out / "DATASHEET.md").read_text()
+
+
+def test_thresholds_of_half_are_warned_of(made, several, tmp_path, capsys):
+    _, arguments, _ = several
+    code = call(f"--run_dir={made / 'gan'}", *arguments, "--max_draws=1", f"--output_dir={tmp_path / 'out'}")
+    out, err = capsys.readouterr()
+    assert "of combination Pneumothorax" in err if code else "a label counts as seen from a probability of 0.5" in out
+
+
+def test_patients_of_the_classifier_that_the_generator_did_not_learn_from(made, tmp_path):
+    generator = gan_loading.load(made / "gan")
+    own = set(generator.records.values())
+    gan, run = (tmp_path / name for name in ("gan", "run"))
+    for folder in (gan, run):
+        folder.mkdir()
+
+    def tell(folder, record_set, kind):
+        (folder / "flags.txt").write_text(f"--records={record_set}\n")
+        digest = data.RecordSet(record_set).info.digest
+        config = {"schema_version": 1, "kind": kind, "config": {}, "records": {"records": digest}}
+        (folder / "config.json").write_text(json.dumps(config))
+        return {digest}
+
+    tell(gan, made / "real", "gan")  # 10 patients of each of two classes
+    other = fakes.make_records(tmp_path / "other", resolution=16, label_version="v1_0s", per_class=30)
+    digests = tell(run, other, "baseline")  # the same and 5 more of each
+    assert curation._compare_patients(str(run), digests, generator, str(gan)) == {"learned": 30, "others": 10}
+    assert curation._compare_patients(str(run), digests, generator, None)["others"] is None
+    assert curation._compare_patients(str(run), own, generator, None)["others"] == 0
+    strangers = fakes.make_records(tmp_path / "strangers", source="elsewhere")
+    digests = tell(run, strangers, "baseline")
+    assert curation._compare_patients(str(run), digests, generator, str(gan))["others"] is None
 
 
 def test_images_near_to_training_are_refused(made):
@@ -189,6 +278,9 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
             ["--curate_features=x: must be pixels, ", "nothing is there"],
         ),
         ([curate, "--max_draws=0"], ["max_draws"]),
+        ([curate, "--curate_labels=exactly"], ["--curate_labels=exactly: the classes of", "exclude each other"]),
+        ([curate, f"--curate_thresholds={tmp_path}"], ["--curate_thresholds=", "exclude each other"]),
+        ([f"--curate_thresholds={tmp_path}"], ["--curate_thresholds=", "give --curate as well"]),
     ]
     capsys.readouterr()
     for arguments, words in cases:
