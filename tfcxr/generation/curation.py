@@ -133,13 +133,14 @@ class Curator:
 
     def _read_thresholds(self, thresholds_from: str | None) -> None:
         self.thresholds_chosen = True
+        found: operating_points.Thresholds
         known = calibration.read(self._path)
         if thresholds_from:
             found, _ = operating_points.read_thresholds(
                 thresholds_from, classes=self._names, model_digest=self.digest, flag="--curate_thresholds"
             )
         elif known:
-            found = dict(known.thresholds)
+            found = known.thresholds
         else:
             self.thresholds_chosen = False
             return
