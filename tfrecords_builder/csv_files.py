@@ -12,6 +12,8 @@ import gzip
 import io
 import itertools
 import pathlib
+import re
+import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
@@ -25,6 +27,8 @@ from tfrecords_builder.errors import InputError
 # But for the first: a truncated or damaged gzip or zip file, and a zip file with a password.
 _READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_PEEKED = 8192  # bytes at most, by which the kind of line ends is told
+_SEPARATOR = re.compile(r'"?sep=(.)"?')  # a first line by which Excel is told the separator
 _ROWS_AT_ONCE = 1024
 _MAX_SHOWN = 60  # characters of a cell in a message
 
@@ -100,8 +104,8 @@ def read_header(path: pathlib.Path) -> list[str]:
 def read_table(path: pathlib.Path, columns: Sequence[str]) -> RawTable:
     """Reads those of `columns` that the table has.
 
-    Comma, semicolon or tab, a byte order mark, UTF-16 with one, CRLF, quotes, gzip, a zip file of one table, blank
-    lines, and empty cells beyond the last column are fine.
+    Comma, semicolon or tab, a first line `sep=;`, a byte order mark, UTF-16 with one, CRLF, CR, quotes, gzip, a zip
+    file of one table, blank lines, and empty cells beyond the last column are fine. Columns' names are composed (NFC).
 
     Raises:
         InputError: the file is absent, empty or no UTF-8 text, holds NUL bytes, has no rows, or a row has more or fewer
@@ -146,9 +150,15 @@ class _Lines:
         self.first = 0  # the first of the present row
         try:
             self._stream = _open(path)
-            wide = self._stream.peek(2)[:2] in _UTF16
-            self._text = io.TextIOWrapper(self._stream, "utf-16", newline="\n") if wide else None
+            start = self._stream.peek(_PEEKED)[:_PEEKED]
+            returns = b"\r" in start and b"\n" not in start  # line ends of old spreadsheets for the Mac
+            wide = start[:2] in _UTF16
+            self._text = io.TextIOWrapper(self._stream, "utf-16", newline="\r" if returns else "\n") if wide else None
+            self._data = (data + b"\n" for data in self._stream.read().split(b"\r")) if returns and not wide else None
             first = next(self._decoded(), "")
+            given = _SEPARATOR.fullmatch(first.removeprefix("\ufeff").rstrip("\r\n"))
+            if given:
+                first = next(self._decoded(), "")
         except _READ_ERRORS as error:
             raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         first = first.removeprefix("\ufeff")
@@ -158,14 +168,16 @@ class _Lines:
         if not first.strip():
             self._stream.close()
             raise InputError(f"{path}: is empty" if not first else f"{path}: line 1: is blank, expected column names")
-        self._separator = max(",;\t", key=first.count)
+        self._separator = given[1] if given else max(",;\t", key=first.count)
         try:
+            # Composed: Macs may write an accent as a character of its own.
             self.header = [
-                name.strip() for name in next(csv.reader([first], delimiter=self._separator, skipinitialspace=True))
+                unicodedata.normalize("NFC", name.strip())
+                for name in next(csv.reader([first], delimiter=self._separator, skipinitialspace=True))
             ]
         except csv.Error as error:
             self._stream.close()
-            raise InputError(f"{path}: line 1: is no row of a table ({error})") from error
+            raise InputError(f"{path}: line 1: is no row of a table ({_explain(error)})") from error
 
     def __enter__(self) -> "_Lines":
         return self
@@ -194,7 +206,7 @@ class _Lines:
                     yield row
                 self.first = self._line + 1
         except csv.Error as error:
-            raise InputError(f"{self._path}: line {self.first}: is no row of a table ({error})") from error
+            raise InputError(f"{self._path}: line {self.first}: is no row of a table ({_explain(error)})") from error
         except _READ_ERRORS as error:
             raise InputError(f"{self._path}: cannot be read ({error})") from error
 
@@ -202,7 +214,9 @@ class _Lines:
         if self._text:
             yield from self._decoded_wide(self._text)
             return
-        for data in self._stream:
+        if self._data is None:
+            self._data = iter(self._stream)
+        for data in self._data:
             self._line += 1
             try:
                 text = data.decode()
@@ -221,6 +235,12 @@ class _Lines:
                 yield text
         except UnicodeDecodeError as error:
             raise InputError(f"{self._path}: line {self._line + 1}: is damaged UTF-16 text") from error
+
+
+def _explain(error: csv.Error) -> str:
+    """What is wrong, without the advice to programmers that the module csv gives."""
+    returns = "a carriage return within a row; save the table with one kind of line ends"
+    return returns if str(error).startswith("new-line character") else str(error)
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -28,10 +28,23 @@ def _rows(raw):
         b"c,a,b\n,1,x\n,2,y,,\n",
         "a\tb\r\n1\tx\r\n2\ty\r\n".encode("utf-16"),  # a spreadsheet's Unicode text
         b"\xfe\xff" + "a,b\n1,x\n2,y\n".encode("utf-16-be"),
+        b"a,b\r1,x\r2,y\r",  # old spreadsheets for the Mac
+        "a;b\r1;x\r2;y".encode("utf-16"),
     ],
 )
 def test_dialects(tmp_path, data):
     assert _rows(_read(tmp_path, data)) == [(2, "1", "x"), (3, "2", "y")]
+
+
+@pytest.mark.parametrize("first", [b"sep=;\r\n", b'"sep=;"\n', b"\xef\xbb\xbfsep=;\n", b"sep=|\n"])
+def test_the_separator_that_excel_is_told(tmp_path, first):
+    separator = b"|" if b"|" in first else b";"
+    assert _rows(_read(tmp_path, first + b"a;b\n1;x\n2;y\n".replace(b";", separator))) == [(3, "1", "x"), (4, "2", "y")]
+
+
+def test_accents_of_columns_are_composed(tmp_path):
+    (tmp_path / "t.csv").write_text("a,O\u0308dem\n1,x\n")
+    assert csv_files.read_header(tmp_path / "t.csv") == ["a", "\u00d6dem"]
 
 
 def test_lines_are_those_of_the_file(tmp_path):
@@ -89,6 +102,10 @@ def test_zip(tmp_path):
         ("a,b\n1,2\n".encode("utf-16-le"), "line 1: holds a NUL byte; is it a text file?"),
         (b"a,b\n1,2\n3,\x00\n", "line 3: holds a NUL byte; is it a text file?"),
         (b'a,b\n1,"2\n3,4\n5,6\n', "line 2: is no row of a table (unexpected end of data)"),
+        (
+            b"a,b\n1,2\r3,4\n",
+            "line 2: is no row of a table (a carriage return within a row; save the table with one kind of line ends)",
+        ),
         (b'a,b\n1,"2"x\n', "line 2: is no row of a table (',' expected after '\"')"),
     ],
 )

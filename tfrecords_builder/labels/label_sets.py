@@ -16,6 +16,7 @@ import functools
 import json
 import pathlib
 import re
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -246,7 +247,7 @@ def _is_name(label: Any) -> bool:
 
 def fold_word(word: str) -> str:
     """Without case and without what is no letter or digit: `Pleural_Effusion ` and `PleuralEffusion` are one word."""
-    return re.sub(r"[\W_]+", "", str(word)).casefold()
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", str(word))).casefold()
 
 
 CHEXPERT14 = make_label_set(

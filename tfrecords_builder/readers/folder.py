@@ -7,6 +7,7 @@ import itertools
 import pathlib
 import re
 import types
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -78,7 +79,7 @@ def make_table(
         data_dir=data_dir,
     )
     if patient:
-        patients = raw.convert(patient, table.to_filled)
+        patients = raw.convert(patient, table.to_patient)
         warnings += table.suspect_spreadsheet(raw, patient)
         warnings += _suspect_lost_zeros(frame["id"], patients)
     elif columns.patient_pattern:
@@ -254,6 +255,7 @@ def _add_classes(frame: pd.DataFrame, raw: csv_files.RawTable, columns: FolderCo
     folded = set(map(fold_word, values))  # `normal` beside NORMAL is a slip, whatever NORMAL stands for
 
     def to_findings(text: str) -> tuple[str, ...]:
+        text = unicodedata.normalize("NFC", text)  # Macs may write an accent as a character of its own
         if text in values:  # one that holds "|" can be given as a whole
             return tuple(values[text])
         found: list[str] = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class FolderColumns:
         labels: label or extra finding -> column of 1, 0, -1 or blank. Empty, and no class column: the columns
             whose names mean a label (`LabelSet.match`).
         class_column: a column that names the finding; either this or `labels`.
-        class_values: value of the class column -> labels or extra findings; none: the row has no label.
+        class_values: value of the class column, composed (NFC) -> labels or extra findings; none: the row has no label.
             A value that is not here is a word for a label (`LabelSet.match`). A cell holds one value, or several
             joined by "|".
         view: PA, AP, lateral (or LL), ...
@@ -121,7 +122,7 @@ def parse_columns(
     fields: dict[str, Any] = {}
     labels: dict[str, str] = {}
     for item in items:
-        key, colon, column = (part.strip() for part in item.partition(":"))
+        key, colon, column = (part.strip() for part in unicodedata.normalize("NFC", item).partition(":"))
         if not (colon and key and column):
             raise InputError(f"--columns={item}: expected key:column, such as path:file or Pneumonia:pneu_flag")
         known = _RESERVED.get(key.casefold())
@@ -159,7 +160,7 @@ def parse_class_values(items: Sequence[str], label_set: LabelSet = DEFAULT) -> d
     """
     values: dict[str, tuple[str, ...]] = {}
     for item in items:
-        value, colon, findings = (part.strip() for part in item.rpartition(":"))
+        value, colon, findings = (part.strip() for part in unicodedata.normalize("NFC", item).rpartition(":"))
         if not (colon and value):
             raise InputError(f"--class_values={item}: expected value:finding, such as NORMAL:No Finding")
         if value in values:

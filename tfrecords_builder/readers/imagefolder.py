@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -122,7 +123,7 @@ def _list(data_dir: pathlib.Path, columns: FolderColumns) -> tuple[pathlib.Path,
             name.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{os.fsencode(path)!r}: this name is no UTF-8 text; rename the file") from error
-        rows.append(_Row(name, folders[0] if folders else "", fold))
+        rows.append(_Row(name, unicodedata.normalize("NFC", folders[0]) if folders else "", fold))
     if not rows:
         raise InputError(f"--data_dir={data_dir}: holds no PNG, JPEG or DICOM file in a folder of a class")
     _check_classes(data_dir, sorted({row.label for row in rows}), columns)
@@ -142,7 +143,11 @@ def _find_root(data_dir: pathlib.Path, columns: FolderColumns) -> pathlib.Path:
         if len(folders) != 1 or any(finding.is_image(root / name) for name in names):
             return root
         (name,) = folders
-        if name.casefold() in SPLIT_NAMES or name in columns.class_values or columns.label_set.match(name):
+        if (
+            name.casefold() in SPLIT_NAMES
+            or unicodedata.normalize("NFC", name) in columns.class_values
+            or columns.label_set.match(name)
+        ):
             return root
         if not finding.list_folder(root / name)[0]:  # it is a class
             return root

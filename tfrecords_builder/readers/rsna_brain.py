@@ -164,7 +164,7 @@ def _find_patients(
 ) -> np.ndarray:
     """The patient of each slice, object [S] of str."""
     if _PATIENT in raw.texts:
-        given = raw.convert(_PATIENT, table.to_filled)
+        given = raw.convert(_PATIENT, table.to_patient)
         expected = given[rows][codes]
         if (given != expected).any():
             row = int(np.argmax(given != expected))
@@ -178,7 +178,7 @@ def _find_patients(
         absent = slices[places < 0]
         if len(absent):
             raise InputError(f"{listed}: has no row of {absent[0]} and {len(absent) - 1} other slices")
-        return other.convert(_PATIENT, table.to_filled)[places]
+        return other.convert(_PATIENT, table.to_patient)[places]
     if suffix != ".dcm":
         raise InputError(
             f"{root}: who the patients are is neither in a column {_PATIENT} of {raw.path.name} nor in {_PATIENTS}, "

@@ -22,13 +22,14 @@ PHANTOM_MARKER = "phantom.json"
 LATERAL = "LL"
 SKIPPED_COLUMNS: tuple[str, ...] = ("table", "line", "id", "reason")
 # pandas, R and spreadsheets write numbers, truth and nothing in these ways.
-LABEL_VALUES = dict.fromkeys(("", "nan", "NaN", "NA", "N/A", "None"), np.nan) | {
+_BLANKS = ("", "nan", "NaN", "NA", "N/A", "None")
+LABEL_VALUES = dict.fromkeys(_BLANKS, np.nan) | {
     text.format(number): float(number) for number in ("0", "1", "-1") for text in ("{}", "{}.0", "{},0", "{}.00")
 }
 LABEL_VALUES |= dict.fromkeys(("True", "TRUE", "true"), 1.0) | dict.fromkeys(("False", "FALSE", "false"), 0.0)
 # What spreadsheets make of names: 12.0, 1.2E+11, 5-Jan, Jan-05, 05.01.2024.
 _SPREADSHEET = re.compile(
-    r"\d+\.0|\d[.,]\d+E\+\d+|\d{1,2}[-. ][A-Z][a-z]{2}|[A-Z][a-z]{2}[-. ]\d{2}|\d{1,2}[./]\d{1,2}[./]\d{2,4}"
+    r"\d+[.,]0|\d[.,]\d+E\+\d+|\d{1,2}[-. ][A-Z][a-z]{2}|[A-Z][a-z]{2}[-. ]\d{2}|\d{1,2}[./]\d{1,2}[./]\d{2,4}"
 )
 
 # Columns by which the table of each data set can be told from others, and what to call it.
@@ -43,7 +44,7 @@ _LAYOUTS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("vindr_cxr", "a table of VinDr-CXR", frozenset({"image_id", "rad_id"})),
     ("records", "the manifest of a record set", frozenset({"id", "split", "shard", "position"})),
 )
-_AGE = re.compile(r"(\d+)(?:\.0*)?([YMD]?)")
+_AGE = re.compile(r"(\d+)(?:[.,]0*)?([YMD]?)")
 _DAYS = {"": 1, "Y": 1, "M": 12, "D": 365}  # of that unit in a year
 MAX_AGE = 120
 
@@ -209,6 +210,15 @@ def to_filled(text: str) -> str:
     if not text:
         raise ValueError("is empty")
     return text
+
+
+def to_patient(text: str) -> str:
+    """The text itself. Raises ValueError if it says of no patient who it is."""
+    if text in _BLANKS[1:]:
+        raise ValueError(
+            f"{text!r} stands for nothing and would make one patient of all such images; name each patient"
+        )
+    return to_filled(text)
 
 
 def require_table(

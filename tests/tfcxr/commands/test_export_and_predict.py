@@ -141,6 +141,12 @@ def test_requests_at_the_edge(signatures):
     huge = files[0][:16] + (100_000).to_bytes(4, "big") * 2 + files[0][24:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
         signatures["serving_default"](image_bytes=tf.constant([files[0], huge]))
+    for strings in ([[files[0]]], files[0]):
+        with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+            signatures["serving_default"](image_bytes=tf.constant(strings))
+    for value in (np.nan, np.inf, -1.0):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 1\]"):
+            signatures["image_tensor"](images=tf.fill([1, 16, 16, 1], np.float32(value)))
     for shape in ((1, 16, 16, 3), (1, 16, 16, 4), (16, 16, 1), (16, 16)):
         with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError), match=r"shape|Shape|rank|dim"):
             signatures["image_tensor"](images=tf.zeros(shape))
@@ -198,6 +204,54 @@ def test_exports_make_the_pictures_of_records(aspect, contrast):
     )
     made = served.image_bytes(tf.constant(files))["probabilities"].numpy()  # the network returns its input
     np.testing.assert_array_equal((made * 255).round(), np.reshape(expected, [3, -1]))
+
+
+@pytest.fixture(scope="module")
+def mirror():
+    """The signature of files of a network that returns its 16 x 16 pixels."""
+    network = tf.keras.Sequential([tf.keras.Input([16, 16, 1]), tf.keras.layers.Flatten()])
+    served = export_classifier.ServedClassifier(network, list(map(str, range(256))), pictures.PictureOptions(16))
+    return lambda data: served.image_bytes(tf.constant([data]))["probabilities"].numpy()[0]
+
+
+def encode(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_exports_read_the_kinds_of_png_and_jpeg_that_records_read(mirror):
+    """Palettes of 2 and 8 bits, one bit, alpha, 16 bits, CMYK, progressive: each as build-records makes it."""
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30)).astype(np.uint8))
+    rgb = Image.merge("RGB", [grey, grey.rotate(180), grey])
+    few = rgb.convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200)
+    files = [encode(image, "PNG") for image in (rgb.convert("P"), grey.convert("1"), grey.convert("LA"), deep)]
+    files += [encode(few, "PNG", bits=2), encode(rgb.convert("P"), "PNG", transparency=3)]
+    files += [encode(rgb.convert("CMYK"), "JPEG", quality=95), encode(rgb, "JPEG", progressive=True)]
+    encoder = pictures.PictureEncoder(pictures.PictureOptions(16))
+    for data in files:
+        expected = image_ops.decode_grey(encoder.encode(data)).numpy().ravel()
+        np.testing.assert_array_equal((mirror(data) * 255).round(), expected)
+        assert 0.3 < mirror(data).mean() < 0.6  # not black, white or inverted
+
+
+def test_exports_refuse_other_formats_and_huge_pictures(mirror):
+    """Before anything of them is decoded: a JPEG of a kilobyte may declare 4,290 megapixels."""
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30)).astype(np.uint8))
+    for kind in ("GIF", "BMP", "TIFF", "WEBP"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes must be PNG or JPEG files"):
+            mirror(encode(grey, kind))
+    png, jpeg = encode(grey, "PNG"), encode(grey, "JPEG")
+    place = jpeg.find(b"\xff\xc0") + 5
+    huge = jpeg[:place] + (65_500).to_bytes(2, "big") * 2 + jpeg[place + 4 :]
+    sizes = ((8000, 8000), (2**31 - 1, 2**31 - 1), (2**32 - 1, 2**32 - 1), (1, 50_000_001))
+    for data in (huge, *(png[:16] + a.to_bytes(4, "big") + b.to_bytes(4, "big") + png[24:] for a, b in sizes)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
+            mirror(data)
+    for data in (b"", b"hello", png[:8], jpeg[:3], png[:-60], jpeg[: len(jpeg) // 2], png[:16] + bytes(8) + png[24:]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            mirror(data)
 
 
 def test_files_become_what_the_records_hold(tmp_path):

@@ -120,6 +120,8 @@ def test_absolute_paths_and_links(tmp_path):
         "path\tpatient\tNo Finding\r\na.png\t1\tTRUE\r\nb.png\t2\tFALSE\r\n".encode("utf-16"),  # its Unicode text
         b'"path", "patient", "No Finding"\n"a.png ",1 , 1.00\n b.png,2, 0\n',
         b"path,patient,No Finding\n.\\a.png,1,True\nb.png,2,False\n",  # pandas on Windows
+        b"path;patient;No Finding\ra.png;1;1\rb.png;2;0\r;;\r",  # an old one on the Mac
+        b"sep=;\r\npath;patient;No Finding\r\na.png;1;1\r\nb.png;2;0\r\n",
     ],
 )
 def test_tables_of_spreadsheets(tmp_path, table):
@@ -152,6 +154,66 @@ def test_patients_that_a_spreadsheet_changed(tmp_path, patients, warning):
     _folder(tmp_path, f"path,patient,No Finding\n00001_0.png,{one},1\n00002_0.png,{two},0\n")
     warnings = _locate("folder", tmp_path)[1].warnings
     assert warnings == () if warning is None else warning in warnings[0] and len(warnings) == 1
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "NA", "N/A", "None"])
+def test_words_for_nothing_are_no_patient(tmp_path, text):
+    """pandas and R write them; all such images would be of one patient."""
+    _folder(tmp_path, f"path,patient,Edema\na.png,1,1\nb.png,{text},0\nc.png,{text},0\n")
+    with pytest.raises(InputError, match=rf"line 3, column patient: '{text}' stands for nothing and would make one"):
+        _locate("folder", tmp_path)
+
+
+def test_ages_with_a_decimal_comma(tmp_path):
+    _folder(tmp_path, "path;patient;age;Edema\na.png;1;58,0;1,0\nb.png;2;61,;0,0\nc.png;3;6,5;0,0\n")
+    table = _locate("folder", tmp_path, "age:age", "path:path", "patient:patient", "Edema:Edema")[1]
+    assert table.frame["age"].tolist() == [58, 61, -1] and table.frame["Edema"].tolist() == [1, 0, 0]
+
+
+def test_accents_in_columns_classes_and_folders(tmp_path):
+    """As one character in a flag, as two in a table or folder of a Mac, and the other way round."""
+    one, two = "\u00d6dem", "O\u0308dem"
+    for i, (flag, there) in enumerate(((one, two), (two, one))):
+        root = _folder(tmp_path / f"t{i}", f"path,patient,{there}\na.png,1,1\n", "a.png")
+        columns = readers.choose_columns("folder", (f"Edema:{flag}", "path:path", "patient:patient"), (), "")
+        assert readers.read("folder", root, columns=columns).frame["Edema"].tolist() == [1]
+        root = _folder(tmp_path / f"c{i}", f"path,patient,class\na.png,1,{there}\n", "a.png")
+        columns = readers.choose_columns("folder", ("class:class",), (f"{flag}:Edema",), "")
+        assert readers.read("folder", root, columns=columns).frame["Edema"].tolist() == [1]
+        (tmp_path / f"f{i}" / there).mkdir(parents=True)
+        (tmp_path / f"f{i}" / there / "a.png").touch()
+        columns = readers.choose_columns("imagefolder", (), (f"{flag}:Edema",), ".")
+        table = readers.read("imagefolder", tmp_path / f"f{i}", columns=columns)
+        assert table.frame["Edema"].tolist() == [1] and all(readers.locate(table))
+
+
+def test_suffixes_in_capitals(tmp_path):
+    root = _folder(tmp_path / "t", "path,patient,Edema\na.PNG,1,1\nb.JPG,2,0\nc,3,0\n", name="T.CSV")
+    for name in ("a.PNG", "b.JPG", "c.DCM"):
+        (root / name).touch()
+    assert list(_locate("folder", root)[0].values()) == ["a.PNG", "b.JPG", "c.DCM"]
+    for name in ("TRAIN/Edema/A.PNG", "Test/Edema/b.JPEG", "Train/No Finding/c.Jpg"):
+        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / name).touch()
+    found, table = _locate("imagefolder", tmp_path / "f")
+    assert sorted(found) == sorted(found.values()) and len(found) == 3
+    assert sorted(table.frame["fold"]) == ["test", "train", "train"]
+
+
+def test_columns_that_are_there_twice(tmp_path):
+    _folder(tmp_path, "path,patient,Edema,Edema\na.png,1,1,0\n")
+    with pytest.raises(InputError, match=r"t\.csv: has two columns 'Edema'"):
+        _locate("folder", tmp_path)
+    _folder(tmp_path, "path,patient,Edema,edema \na.png,1,1,0\n")
+    with pytest.raises(InputError, match="line 2, column edema: is 0, and column Edema is 1; both mean 'Edema'"):
+        _locate("folder", tmp_path)
+
+
+def test_paths_of_windows_from_another_machine(tmp_path):
+    for path in ("C:\\data\\a.png", "\\\\server\\share\\a.png"):
+        _folder(tmp_path, f"path,patient,Edema\n{path},1,1\n", "a.png")
+        with pytest.raises(InputError, match=r"line 2, column path: .* is no path inside the data set's folder"):
+            _locate("folder", tmp_path)
 
 
 def test_rows_of_one_image_are_one(tmp_path):
