@@ -230,10 +230,10 @@ def test_exports_read_the_kinds_of_png_and_jpeg_that_records_read(mirror):
     files += [encode(few, "PNG", bits=2), encode(rgb.convert("P"), "PNG", transparency=3)]
     files += [encode(rgb.convert("CMYK"), "JPEG", quality=95), encode(rgb, "JPEG", progressive=True)]
     encoder = pictures.PictureEncoder(pictures.PictureOptions(16))
-    for data in files:
-        expected = image_ops.decode_grey(encoder.encode(data)).numpy().ravel()
-        np.testing.assert_array_equal((mirror(data) * 255).round(), expected)
-        assert 0.3 < mirror(data).mean() < 0.6  # not black, white or inverted
+    for file in files:
+        expected = image_ops.decode_grey(encoder.encode(file)).numpy().ravel()
+        np.testing.assert_array_equal((mirror(file) * 255).round(), expected)
+        assert 0.3 < mirror(file).mean() < 0.6  # not black, white or inverted
 
 
 def test_exports_refuse_other_formats_and_huge_pictures(mirror):
@@ -246,12 +246,12 @@ def test_exports_refuse_other_formats_and_huge_pictures(mirror):
     place = jpeg.find(b"\xff\xc0") + 5
     huge = jpeg[:place] + (65_500).to_bytes(2, "big") * 2 + jpeg[place + 4 :]
     sizes = ((8000, 8000), (2**31 - 1, 2**31 - 1), (2**32 - 1, 2**32 - 1), (1, 50_000_001))
-    for data in (huge, *(png[:16] + a.to_bytes(4, "big") + b.to_bytes(4, "big") + png[24:] for a, b in sizes)):
+    for file in (huge, *(png[:16] + a.to_bytes(4, "big") + b.to_bytes(4, "big") + png[24:] for a, b in sizes)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="declares more than 50,000,000 pixels"):
-            mirror(data)
-    for data in (b"", b"hello", png[:8], jpeg[:3], png[:-60], jpeg[: len(jpeg) // 2], png[:16] + bytes(8) + png[24:]):
+            mirror(file)
+    for file in (b"", b"hello", png[:8], jpeg[:3], png[:-60], jpeg[: len(jpeg) // 2], png[:16] + bytes(8) + png[24:]):
         with pytest.raises(tf.errors.InvalidArgumentError):
-            mirror(data)
+            mirror(file)
 
 
 def test_files_become_what_the_records_hold(tmp_path):
