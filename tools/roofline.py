@@ -1,0 +1,249 @@
+"""Shows how near each training step comes to what the machine can do: its arithmetic, the bytes it moves, the limit.
+
+A step is run once without a graph, and every operation is counted as it runs: multiplications and additions of
+convolutions and matrix products, and the bytes of all tensors that operations read and write. The limit of a step is
+the longer of two times (the roofline of Williams et al. 2009): its arithmetic at the speed of a large matrix product,
+its bytes at that of adding large tensors; both speeds are measured first. A graph joins some operations and keeps small
+tensors in caches, so that it moves fewer bytes than are counted; the GAN's wide 3 x 3 convolutions are counted as what
+they do, not as what they replace.
+Run it with nothing else running: python -m tools.roofline
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from flags import app, common
+from tfrecords_builder import files
+from tools import bench_classifiers, bench_gan
+
+# These move nothing, or only say where something is.
+_FREE = frozenset({
+    "Const", "ExpandDims", "Identity", "IdentityN", "ReadVariableOp", "Reshape", "Shape", "Squeeze", "StopGradient",
+    "VarHandleOp",
+})  # fmt: skip
+_GIGA = 1e9
+
+
+@dataclasses.dataclass
+class Count:
+    """What operations of one kind do.
+
+    Attributes:
+        calls: how many there are.
+        flops: multiplications and additions of convolutions and matrix products.
+        moved: bytes of what they read and write.
+    """
+
+    calls: int = 0
+    flops: int = 0
+    moved: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What the machine can do: float32 arithmetic a second, bytes a second."""
+
+    flops: float
+    bandwidth: float
+
+
+def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attributes: Mapping[str, Any]) -> int:
+    """Multiplications and additions of an operation; 0 for what is neither a convolution nor a matrix product.
+
+    Args:
+        kind: name of the operation.
+        inputs, outputs: its tensors; only shapes are looked at, but for the sizes of gradients of convolutions.
+        attributes: of the operation.
+    """
+
+    def size(tensor: Any, dimensions: slice = slice(None)) -> int:
+        return math.prod(tensor.shape.as_list()[dimensions])
+
+    if kind == "MatMul":
+        inner = inputs[0].shape.as_list()[0 if attributes.get("transpose_a") else 1]
+        return 2 * size(outputs[0]) * inner
+    if kind in ("BatchMatMulV2", "BatchMatMul"):
+        inner = inputs[0].shape.as_list()[-2 if attributes.get("adj_x") else -1]
+        return 2 * size(outputs[0]) * inner
+    if kind == "Conv2D":
+        return 2 * size(outputs[0]) * size(inputs[1], slice(0, 3))
+    if kind == "Conv2DBackpropInput":
+        return 2 * size(inputs[2]) * size(inputs[1], slice(0, 3))
+    if kind == "Conv2DBackpropFilter":
+        return 2 * size(inputs[2]) * size(outputs[0], slice(0, 3))
+    if kind == "DepthwiseConv2dNative":
+        return 2 * size(outputs[0]) * size(inputs[1], slice(0, 2))
+    if kind == "DepthwiseConv2dNativeBackpropInput":
+        return 2 * size(inputs[2]) * size(inputs[1], slice(0, 2))
+    if kind == "DepthwiseConv2dNativeBackpropFilter":
+        return 2 * size(inputs[2]) * size(outputs[0], slice(0, 2))
+    return 0
+
+
+def count(step: Callable[[], Any]) -> dict[str, Count]:
+    """Runs a step operation by operation; what each kind of operation does."""
+    import tensorflow as tf
+    from tensorflow.python.framework import op_callbacks
+
+    counts: dict[str, Count] = {}
+
+    def look(kind, inputs, attributes, outputs, op_name=None, graph=None):
+        del op_name
+        kind = kind.decode() if isinstance(kind, bytes) else kind
+        if graph is not None or kind in _FREE:
+            return
+        named = dict(zip(attributes[::2], attributes[1::2], strict=True)) if attributes else {}
+        flops = count_flops(kind, inputs, outputs, named)
+        moved = sum(_bytes(tensor) for tensor in (*inputs, *outputs))
+        own = counts.setdefault(kind, Count())
+        own.calls, own.flops, own.moved = own.calls + 1, own.flops + flops, own.moved + moved
+
+    tf.config.run_functions_eagerly(True)
+    op_callbacks.add_op_callback(look)
+    try:
+        step()
+    finally:
+        op_callbacks.remove_op_callback(look)
+        tf.config.run_functions_eagerly(False)
+    return counts
+
+
+def _bytes(tensor: Any) -> int:
+    if not hasattr(tensor, "dtype") or tensor.dtype.name in ("resource", "string", "variant"):
+        return 0
+    return math.prod(tensor.shape.as_list()) * tensor.dtype.size
+
+
+def measure_machine() -> Machine:
+    """Float32 arithmetic of a matrix product of side 2048, bytes of adding vectors of 256 MiB: the best of ten."""
+    import tensorflow as tf
+
+    square, vector = tf.random.normal([2048, 2048]), tf.random.normal([1 << 26])
+
+    @tf.function
+    def product():
+        return tf.reduce_sum(tf.linalg.matmul(square, square)[0])
+
+    @tf.function
+    def addition():
+        return tf.add(vector, 1.0)
+
+    return Machine(2 * 2048**3 / min(_time(product, 10)), 2 * 4 * (1 << 26) / min(_time(addition, 10)))
+
+
+def _time(step: Callable[[], Any], rounds: int) -> list[float]:
+    step()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def list_steps(folder: pathlib.Path, seed: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The training steps by name, each made when its turn comes: GAN, baseline, adaptation, pretraining."""
+    import tensorflow as tf
+
+    for resolution in (32, 64):
+        parts = bench_gan.make("float32", bench_gan.Sizes(resolution), seed)
+        for part in ("D step", "G step"):
+            yield f"train-gan, {part} with WGAN-GP, 64 images of {resolution} px", parts[part]
+    steps = [step for step in bench_classifiers.STEPS if step.kind != "features"]
+    records = {size: bench_classifiers.make_records(folder, seed, size) for size in {step.size for step in steps}}
+    for step in steps:
+        _, phase, batch = bench_classifiers.make_ours(step, "float32", records[step.size])
+        command = {"baseline": "train-baseline", "dcan": "train-dcan"}[step.kind]
+        run = tf.function(phase.step)
+        yield f"{command}, {step.name.partition(', ')[2]}", _bind(run, batch)
+    yield "pretrain (SimCLR), resnet50, 32 images of 64 px", _make_pretraining(records[64])
+
+
+def _bind(run: Callable[[Any], Any], batch: Any) -> Callable[[], Any]:
+    return lambda: run(batch)
+
+
+def _make_pretraining(records: str) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    from tfcxr import data
+    from tfcxr.classifiers.pretraining import pretrain
+    from tfcxr.training import strategies
+
+    config = pretrain.PretrainingConfig(backbone="resnet50", image_size=64, batch_size=32, weights="none")
+    phase = pretrain.Pretraining(config, data.RecordSet(records), load_weights=False)._phase()
+    batch = next(iter(phase.stream(0, strategies.ALONE)))
+    return _bind(tf.function(phase.step), batch)
+
+
+def measure(name: str, step: Callable[[], Any], machine: Machine, rounds: int) -> dict[str, Any]:
+    """One row of the table.
+
+    Returns:
+        step, gflop, gigabytes, seconds (median), arithmetic_seconds and memory_seconds (what these take at the
+        machine's speed), share (the longer of them over seconds) and kinds: what each kind of operation does, those
+        with the most arithmetic, then those with the most bytes, first.
+    """
+    counts = count(step)
+    seconds = statistics.median(_time(step, rounds))
+    flops = sum(each.flops for each in counts.values())
+    moved = sum(each.moved for each in counts.values())
+    arithmetic, memory = flops / machine.flops, moved / machine.bandwidth
+    kinds = sorted(counts.items(), key=lambda pair: (-pair[1].flops, -pair[1].moved))
+    return {
+        "step": name,
+        "gflop": flops / _GIGA,
+        "gigabytes": moved / _GIGA,
+        "seconds": seconds,
+        "arithmetic_seconds": arithmetic,
+        "memory_seconds": memory,
+        "share": max(arithmetic, memory) / seconds,
+        "kinds": {kind: dataclasses.asdict(each) for kind, each in kinds},
+    }
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """One line of the table."""
+    return (
+        f"{row['step']:58} {row['gflop']:8.1f} GFLOP {row['gigabytes']:6.2f} GB  {row['seconds']:7.3f} s; at the limit "
+        f"{row['arithmetic_seconds']:.3f} s of arithmetic, {row['memory_seconds']:.3f} s of bytes: {row['share']:.0%}"
+    )
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of the benchmark."""
+    flags.DEFINE_integer("repeats", 5, "timed rounds", lower_bound=1, flag_values=fv)
+    flags.DEFINE_string("only", "", "measure only the steps in whose names this is", flag_values=fv)
+    flags.DEFINE_string("output", None, "JSON file to write; default: print only", flag_values=fv)
+    common.define_seed(fv)
+
+
+def main(fv: flags.FlagValues) -> None:
+    """Runs the benchmark."""
+    machine = measure_machine()
+    print(f"{machine.flops / _GIGA:.0f} GFLOP/s, {machine.bandwidth / _GIGA:.1f} GB/s", flush=True)
+    rows = []
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, step in list_steps(folder, fv.seed):
+            if fv.only in name:
+                rows.append(measure(name, step, machine, fv.repeats))
+                print(format_row(rows[-1]), flush=True)
+    if fv.output:
+        cores = len(os.sched_getaffinity(0))
+        files.write_json(fv.output, {"cores": cores, "machine": dataclasses.asdict(machine), "steps": rows})
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))
