@@ -9,6 +9,8 @@ COMMANDS = {
     "baseline_flags": "train-baseline",
     "adapt_flags": "train-dcan",
     "evaluate_flags": "evaluate",
+    "compare_flags": "compare-sets",
+    "audit_flags": "audit-privacy",
 }
 
 
@@ -64,7 +66,9 @@ def define_sets(fv: flags.FlagValues) -> None:
 
 
 def define_table(fv: flags.FlagValues) -> None:
-    """--label_versions, --label_versions_file, --resolution, --cells, --seeds, --adapt_from_baseline, --label_stats."""
+    """--label_versions, --label_versions_file, --resolution, --cells, --seeds, --adapt_from_baseline, --label_stats,
+    --compare_sets, --audit_privacy.
+    """
     flags.DEFINE_list("label_versions", [], "label versions, such as v1_0s,v2: a table for each", flag_values=fv)
     flags.DEFINE_string(
         "label_versions_file", None, "JSON file of label versions of your own, as for build-records", flag_values=fv
@@ -91,6 +95,15 @@ def define_table(fv: flags.FlagValues) -> None:
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean("label_stats", False, "also count the labels of each set of --records", flag_values=fv)
+    flags.DEFINE_boolean(
+        "compare_sets", False,
+        "also measure fidelity and diversity of each set of --synthetic that is made, against the training fold that "
+        "its GAN learned, with the test fold as holdout (another one by --compare_flags)", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "audit_privacy", False,
+        "also audit whether each of these sets gives away training images; --audit_flags says how", flag_values=fv
+    )  # fmt: skip
 
 
 def define_jobs(fv: flags.FlagValues) -> None:

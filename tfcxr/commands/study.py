@@ -89,6 +89,8 @@ def _definition(fv):
         seeds=tuple(int(seed) for seed in fv.seeds),
         adapt_from_baseline=fv.adapt_from_baseline,
         label_stats=fv.label_stats,
+        compare_sets=fv.compare_sets,
+        audit_privacy=fv.audit_privacy,
         flags={command: definition.parse_tokens(name, fv[name].value) for name, command in study.COMMANDS.items()},
     )
 

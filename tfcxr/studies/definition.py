@@ -84,6 +84,8 @@ class Definition:
         seeds: of the classifiers' trainings.
         adapt_from_baseline: whether an adaptation starts from the baseline of its source and seed.
         label_stats: whether the labels of each set are counted too.
+        compare_sets: whether fidelity and diversity of each synthetic set are measured too.
+        audit_privacy: whether each synthetic set is audited too.
         flags: command -> flags that all its jobs have.
     """
 
@@ -104,6 +106,8 @@ class Definition:
     seeds: tuple[int, ...]
     adapt_from_baseline: bool
     label_stats: bool
+    compare_sets: bool
+    audit_privacy: bool
     flags: Mapping[str, tuple[str, ...]]
 
     def list_cells(self, default_variant: str | None) -> list[Cell]:

@@ -16,4 +16,6 @@ VERSIONS = {
     "train-baseline": 3,  # stage 1 sees the centre of the images
     "train-dcan": 3,  # random first weights have seeds of their own; fixmatch aligns its predictions
     "evaluate": 1,
+    "compare-sets": 1,
+    "audit-privacy": 1,
 }

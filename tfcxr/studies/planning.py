@@ -128,6 +128,7 @@ def plan(study: Definition, resolve: Resolve) -> Graph:
     for name in study.synthetic if not cells else ():
         for version in study.label_versions:
             planner.records(name, version)
+    planner.examine()
     return Graph(planner.jobs, cells)
 
 
@@ -139,6 +140,9 @@ class _Planner:
         self._resolve = resolve
         self._fingerprints = Fingerprints()
         self.jobs: dict[str, Job] = {}
+        self._made: dict[
+            str, tuple[str, str, str]
+        ] = {}  # generate job -> name, label version, set that its GAN learned
 
     def cell(self, cell: Cell, default_variant: str | None) -> tuple[str, str]:
         """Ids of the cell's training and evaluation."""
@@ -184,7 +188,26 @@ class _Planner:
         name = f"{name}{_number(gan)}"
         output = f"records/{name}/{version}/{resolution}"
         user = [*self._study.flags.get("generate", ()), *learned.flags]
-        return self._add("generate", f"{name}-{version}", own, inputs, external, output=output, user=user)
+        job = self._add("generate", f"{name}-{version}", own, inputs, external, output=output, user=user)
+        self._made[job] = (name, version, learned.records)
+        return job
+
+    def examine(self) -> None:
+        """Compares and audits the synthetic sets that there are so far, if the study wants it."""
+        for made, (name, version, learned) in list(self._made.items()):
+            if self._study.compare_sets:
+                real = self.records(learned, version)
+                inputs = {"synthetic": made, "real": real, "holdout": real}
+                output = f"comparisons/{name}/{version}"
+                self._add("compare-sets", f"{name}-{version}", {}, inputs, output=output)
+            if self._study.audit_privacy:
+                # What the GAN learned, whatever the label version of its images.
+                inputs = {"synthetic": made, "train": self.records(learned, MULTILABEL)}
+                job = self.jobs[made]
+                if "run_dir" in job.inputs:
+                    inputs["gan_run"] = job.inputs["run_dir"]
+                external = {"gan_run": job.external["run_dir"]} if "run_dir" in job.external else {}
+                self._add("audit-privacy", f"{name}-{version}", {}, inputs, external, output=f"audits/{name}/{version}")
 
     def _resolution(self, name: str) -> int:
         """Of a set of --records, whose own flags may have another one than the study."""

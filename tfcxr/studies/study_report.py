@@ -13,6 +13,7 @@ import matplotlib as mpl
 import pandas as pd
 
 from tfcxr import plotting
+from tfcxr.fidelity import report as fidelity_report
 from tfcxr.percentages import NOTHING, interval, percent, signed
 from tfcxr.studies import answer, checks, differences, results, study_figures
 from tfcxr.studies.definition import Cell
@@ -115,6 +116,7 @@ class _Report:
             *self._tell_results(),
             self._tell_data(),
             self._tell_synthetic(),
+            self._tell_examined(),
             self._tell_pretraining(),
             self._tell_trainings(),
             self._tell_making(),
@@ -293,6 +295,39 @@ class _Report:
             sections.append(Section(f"Images of {job['id']}", pictures=sheet))
         sections = [section for section in sections if section.pictures]
         return Section("Synthetic images", bullets=bullets, pictures=pictures, sections=sections)
+
+    def _tell_examined(self) -> Section:
+        """Fidelity and privacy of the synthetic sets."""
+        sections = []
+        for job in self._done("compare-sets"):
+            result = self._read(job, "result.json")
+            columns = ["figure", *(fidelity_report.COLUMNS.get(name, name) for name in result["metrics"]), "better"]
+            caption = (
+                f"Fidelity and diversity, {result['num_images']:,} images of each set, features "
+                f"{result['features']['name']}; held-out real images are what a perfect generator would reach."
+            )
+            sections.append(
+                Section(
+                    job["id"],
+                    [f"Classes, intervals and all else: {job['output']}/report.html."],
+                    [f"{warning}." for warning in result["warnings"]],
+                    tables=[_table(caption, columns, fidelity_report.figure_rows(result), numeric=columns[1:])],
+                    pictures=self._show(job, "features.png", "Images on the two directions in which the reals vary."),
+                )
+            )
+        for job in self._done("audit-privacy"):
+            result = self._read(job, "result.json")
+            sections.append(
+                Section(
+                    job["id"],
+                    [f"All figures, and what they would have detected: {job['output']}/report.html."],
+                    [*result["conclusions"], *(f"{warning}." for warning in result["warnings"])],
+                    pictures=self._show(
+                        job, "power-*.png", "Share of the draws in which planted copies were detected."
+                    ),
+                )
+            )
+        return Section("Fidelity and privacy of the synthetic images", sections=sections)
 
     def _tell_pretraining(self) -> Section:
         sections = []

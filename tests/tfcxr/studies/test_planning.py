@@ -278,6 +278,38 @@ def test_label_stats_takes_the_flags_of_the_records_that_it_knows():
     assert job.inputs == {"data_dir": "phantom-a"}
 
 
+def test_synthetic_sets_are_compared_and_audited():
+    extra = ["--compare_sets", "--audit_privacy", "--audit_flags=--reid_steps=0", "--gans=2", "--seeds=0,1"]
+    before, graph = plan(*extra[-2:]), plan(*extra)
+    added = {name: job for name, job in graph.jobs.items() if name not in before.jobs}
+    examined = {name: job for name, job in added.items() if job.kind != "build-records"}
+    assert {name: dict(job.inputs) for name, job in examined.items()} == {
+        f"compare-sets-synthetic{gan}-v2": {
+            "synthetic": f"generate-synthetic{gan}-v2",
+            "real": "build-records-a-v2",
+            "holdout": "build-records-a-v2",
+        }
+        for gan in ("", "-gan1")
+    } | {
+        f"audit-privacy-synthetic{gan}-v2": {
+            "synthetic": f"generate-synthetic{gan}-v2",
+            "train": "build-records-a-multilabel",
+            "gan_run": f"train-gan-a{gan}",
+        }
+        for gan in ("", "-gan1")
+    }
+    assert set(added) - set(examined) == {"build-records-a-v2"}
+    assert examined["audit-privacy-synthetic-v2"].flags == ("--reid_steps=0",)
+    assert examined["audit-privacy-synthetic-gan1-v2"].output == "audits/synthetic-gan1/v2"
+    assert {name: job.key for name, job in before.jobs.items()}.items() <= {
+        n: j.key for n, j in graph.jobs.items()
+    }.items()
+    levels = [[job.id for job in level] for level in graph.levels()]
+    assert levels.index(next(one for one in levels if "audit-privacy-synthetic-v2" in one)) > levels.index(
+        next(one for one in levels if "generate-synthetic-v2" in one)
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "without", "message"),
     [

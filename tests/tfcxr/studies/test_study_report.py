@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from tfcxr import cli
 from tfcxr.studies import study_report
 
 
@@ -27,6 +28,35 @@ def read_table(page, caption):
             break
         rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def test_fidelity_and_privacy_of_the_synthetic_sets(study):
+    folder, workspace = study
+    real, synthetic = workspace / "records/a/multilabel/8", workspace / "records/synthetic/v2/8"
+    made = {"compare-sets": workspace / "comparisons/x", "audit-privacy": workspace / "audits/x"}
+    given = [f"--synthetic={synthetic}", "--synthetic_split=train", f"--train={real}", "--features=pixels"]
+    given += ["--reid_steps=0", "--permutations=199", "--draws=1", f"--output_dir={made['audit-privacy']}"]
+    assert cli.main(["audit-privacy", *given]) == 0
+    given = [f"--synthetic={synthetic}", f"--real={real}", f"--holdout={real}", "--resamples=0"]
+    assert cli.main(["compare-sets", *given, f"--output_dir={made['compare-sets']}"]) == 0
+    state = json.loads((folder / "study.json").read_text())
+    template = state["jobs"][0]
+    for kind, output in made.items():
+        state["jobs"].append(template | {"id": f"{kind}-x", "kind": kind, "output": str(output.relative_to(workspace))})
+    (folder / "study.json").write_text(json.dumps(state))
+    study_report.write(folder, workspace)
+    page = (folder / "report.md").read_text()
+    compared, audited = (json.loads((output / "result.json").read_text()) for output in made.values())
+    rows = {row["figure"]: row for row in read_table(page, "Fidelity and diversity, ")}
+    number = compared["metrics"]["synthetic"]["recall/pixels_pca64"]
+    assert rows["recall/pixels_pca64"]["synthetic"] == f"{number:.4g}"
+    number = compared["metrics"]["holdout"]["recall/pixels_pca64"]
+    assert rows["recall/pixels_pca64"]["held-out real"] == f"{number:.4g}"
+    part = page[page.index("## Fidelity and privacy") :]
+    for conclusion in audited["conclusions"]:
+        assert conclusion.split(";")[0][:60] in part
+    assert "All figures, and what they would have detected: audits/x/report.html." in part
+    assert "power-pixels.png" in part
 
 
 def accuracy_of(workspace, run):
