@@ -81,7 +81,7 @@ def write(folder: str | os.PathLike, *, title: str, subtitle: str, program: str,
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        environment.filters["cell"] = _escape_markdown
+        environment.filters["cell"] = escape_markdown
         page = environment.get_template(f"{name}.j2").render(
             title=title, subtitle=subtitle, program=program, sections=sections, images=images
         )
@@ -104,7 +104,8 @@ def _format(value: Any) -> str:
     return value.replace(EXTRA_SEPARATOR, " + ") if isinstance(value, str) else f"{value:,}"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """A text in which Markdown sees no mark-up and no end of a table's cell, on one line."""
     for special in "\\`*<>|":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())

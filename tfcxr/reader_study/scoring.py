@@ -15,6 +15,7 @@ from tfcxr.percentages import interval, percent
 from tfcxr.reader_study.page import KEY_FILE, REAL, SCHEMA_VERSION, SYNTHETIC, name_study
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.pages import escape_markdown
 
 _COLUMNS = ["study", "reader", "number", "answer", "finding", "seconds"]
 _YES, _NO = "yes", "no"
@@ -87,19 +88,20 @@ def to_markdown(result: dict[str, Any]) -> str:
     ]
     for reader, scores in result["readers"].items():
         cells = [f"{percent(scores[name]['value'])} ({interval(scores[name]['ci95'])})" for name in measures]
-        lines.append(f"| {reader} | {scores['answered']} | {' | '.join(cells)} | {scores['p_value']:.3f} |")
+        lines.append(f"| {escape_markdown(reader)} | {scores['answered']} | {' | '.join(cells)} | {scores['p_value']:.3f} |")
     if result["pairs"]:
         lines += ["", "| readers | images | agreement | Cohen's kappa |", "|---|---:|---:|---:|"]
         for pair in result["pairs"]:
             kappa = "–" if pair["kappa"] is None else f"{pair['kappa']:.2f}"
-            lines.append(f"| {' and '.join(pair['readers'])} | {pair['of']} | {percent(pair['agreement'])} | {kappa} |")
+            who = escape_markdown(" and ".join(pair["readers"]))
+            lines.append(f"| {who} | {pair['of']} | {percent(pair['agreement'])} | {kappa} |")
     lines += [
         "",
         "An interval that holds 50% does not show that nobody can tell: it shows what this many images can tell of "
         "this reader.",
     ]
     lines += [
-        f"\nWarning: {reader} left out {scores['left_out']} images."
+        f"\nWarning: {escape_markdown(reader)} left out {scores['left_out']} images."
         for reader, scores in result["readers"].items()
         if scores["left_out"]
     ]

@@ -13,7 +13,7 @@ from scipy import stats
 
 from tests import fakes
 from tfcxr import cli, data
-from tfcxr.reader_study import page
+from tfcxr.reader_study import page, scoring
 
 # Enough of a browser for the page: elements by id, a store, key presses. The reader answers all, with one reload.
 BROWSER = """
@@ -243,3 +243,16 @@ def test_bad_input_is_one_line(sets, study, tmp_path, capsys):
         assert err.count("\n") == 1, err
         assert all(word in err for word in words), err
         assert not (tmp_path / "out").exists()
+
+
+def test_a_name_with_a_bar_is_one_cell():
+    score = {"value": 0.5, "ci95": [0.4, 0.6]}
+    scores = dict.fromkeys(("accuracy", "synthetic_recognised", "real_recognised"), score)
+    reader = scores | {"answered": 4, "left_out": 0, "p_value": 1.0}
+    pair = {"readers": ["a|b", "c"], "of": 4, "agreement": 0.5, "kappa": None}
+    result = {"study": "x", "num_images": 4, "finding": "", "readers": {"a|b": reader, "c": reader}, "pairs": [pair]}
+    rows = [line for line in scoring.to_markdown(result).splitlines() if line.startswith("|")]
+    assert rows[2].startswith("| a\\|b | 4 |")
+    # As many cells as the head of its table has.
+    assert [len(re.split(r"(?<!\\)\|", row)) for row in rows] == [8] * 4 + [6] * 3
+    assert rows[-1].startswith("| a\\|b and c |")
