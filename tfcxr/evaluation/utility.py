@@ -295,7 +295,13 @@ def _measure_subgroups(
 
 
 def _warn(result: Mapping[str, Any], read: Mapping[str, Sequence[_Evaluation]]) -> list[str]:
-    warnings = list(dict.fromkeys(text for found in read.values() for one in found for text in one.result["warnings"]))
+    # Of each evaluation, by its classifier and what that was tested on.
+    warnings = [
+        f"{pathlib.Path(one.result['model']).name}{' (on synthetic images)' if name == REVERSE else ''}: {text}"
+        for name, found in read.items()
+        for one in found
+        for text in one.result["warnings"]
+    ]
     if not result["gaps"]:
         warnings.append("a class has images of fewer than two patients, so that nothing can be compared")
     if "mixed" in read and "control" not in read:

@@ -62,6 +62,7 @@ def test_one_pair_is_what_evaluate_says_of_it(made, tmp_path, capsys):
         assert part["ci95"] == pytest.approx(compared["recall"][label]["difference"]["ci95"])
     assert f"synthetic − real: {100 * gap['value']:+.1f} points" in printed
     assert "one training each of --real, --synthetic" in printed
+    assert any(text.startswith("synthetic0: ") for text in result["warnings"])
     for name in ("report.html", "report.md", "utility.csv", "gaps.png", "subgroups.png", "flags.txt"):
         assert (out / name).is_file()
 
