@@ -88,7 +88,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     ]
     for reader, scores in result["readers"].items():
         cells = [f"{percent(scores[name]['value'])} ({interval(scores[name]['ci95'])})" for name in measures]
-        lines.append(f"| {escape_markdown(reader)} | {scores['answered']} | {' | '.join(cells)} | {scores['p_value']:.3f} |")
+        who = escape_markdown(reader)
+        lines.append(f"| {who} | {scores['answered']} | {' | '.join(cells)} | {scores['p_value']:.3f} |")
     if result["pairs"]:
         lines += ["", "| readers | images | agreement | Cohen's kappa |", "|---|---:|---:|---:|"]
         for pair in result["pairs"]:
