@@ -30,7 +30,7 @@ _LESS_MEMORY = {
 }
 
 # Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
-_NOT_REPLAYED = ("overwrite",)
+_NOT_REPLAYED = ("overwrite", "collect")
 
 # Flags of the folder that --overwrite empties.
 _OUTPUTS = ("output_dir", "run_dir")

@@ -120,7 +120,7 @@ def define_jobs(fv: flags.FlagValues) -> None:
 
 
 def define_running(fv: flags.FlagValues) -> None:
-    """--workspace, --output_dir, --jobs, --dry_run, --emit."""
+    """--workspace, --output_dir, --jobs, --only, --collect, --dry_run, --emit, --slurm."""
     flags.DEFINE_string(
         "workspace", "workspace", "folder for the jobs' outputs: data, records, runs, statistics", flag_values=fv
     )
@@ -128,7 +128,21 @@ def define_running(fv: flags.FlagValues) -> None:
         "output_dir", None, "folder of the study's own files; default studies/NAME in the workspace", flag_values=fv
     )
     flags.DEFINE_integer("jobs", 1, "jobs that run at a time; each uses all cores", lower_bound=1, flag_values=fv)
+    flags.DEFINE_string(
+        "only", None,
+        "run this job alone, such as train-gan-nih, if all that it needs is finished; --dry_run lists the jobs",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "collect", False, "run no job: write the table and the report of what is done; cells that are not stay empty, "
+        "and the exit code is 1", flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_boolean("dry_run", False, "print the plan: jobs, states, expected time; run nothing", flag_values=fv)
     flags.DEFINE_enum(
         "emit", None, ["shell", "slurm"], "print the jobs as a script instead of running them", flag_values=fv
     )
+    flags.DEFINE_multi_string(
+        "slurm", [],
+        "KIND: OPTIONS; options of sbatch for the jobs of a command, or for the table, in the script of --emit=slurm: "
+        "'train-gan: --gres=gpu:1 --cpus-per-task=8 --time=24:00:00'. Once for each kind", flag_values=fv,
+    )  # fmt: skip

@@ -5,6 +5,7 @@ Every job is a tfcxr command with a log of its own. What is done and unchanged i
 goes on after a stop, and only what a changed flag or file affects runs again, beside what was made before. All flags
 and the columns and classes of tables are checked before anything runs. A failed job leaves its cells empty and
 marked; the rest goes on, and the exit code is 1. The same call takes over what a script of --emit has made.
+--only runs one job, --collect none but makes the table.
 Example: tfcxr study --flagfile=study/phantom --seeds=0,1,2 --jobs=2
 """
 
@@ -28,12 +29,16 @@ def main(fv):
 
     from tfcxr.studies import planning
     from tfcxr.studies import study as study_lib
-    from tfrecords_builder.errors import RunError
+    from tfrecords_builder.errors import InputError, RunError
 
     definition = _definition(fv)
     workspace = pathlib.Path(fv.workspace)
     folder = pathlib.Path(fv.output_dir or workspace / "studies" / definition.name)
-    written = {name: fv[name].value for name in sorted(fv) if fv[name].value not in (None, "", [])}
+    here = ("only", "collect", "dry_run", "emit", "slurm")  # of this call, not of the study
+    written = {name: fv[name].value for name in sorted(fv) if name not in here and fv[name].value not in (None, "", [])}
+    options = _slurm_options(fv)
+    if fv.only and fv.collect:
+        raise InputError("--only and --collect: one runs a job, the other none; leave one out")
     graph = planning.plan(definition, _resolve)
     whole = study_lib.Study(definition, graph, written, workspace, folder, _resolve)
     if fv.dry_run:
@@ -41,13 +46,17 @@ def main(fv):
         whole.check(_check)
         return None
     if fv.emit:
-        flags = [fv[name].serialize() for name in fv if fv[name].present and name not in ("emit", "flagfile")]
-        print(whole.emit(fv.emit, [line for flag in flags for line in flag.split("\n")]), end="")
+        flags = [fv[name].serialize() for name in fv if fv[name].present and name not in (*here, "flagfile")]
+        print(whole.emit(fv.emit, [line for flag in flags for line in flag.split("\n")], options), end="")
         return None
-    whole.check(_check)
+    if fv.only:
+        whole.run_only(fv.only, _check)
+        return None
+    if not fv.collect:
+        whole.check(_check)
     with whole.opened() as lock_handle:
         app.write_flags(fv, folder)
-        whole.run(fv.jobs, lock_handle)
+        whole.run(fv.jobs, lock_handle, collect=fv.collect)
     if failed := whole.failed():
         raise RunError(f"{len(failed)} of {len(whole.graph.jobs)} jobs are not done: {', '.join(failed)}; see {folder}")
     return None
@@ -93,6 +102,24 @@ def _definition(fv):
         audit_privacy=fv.audit_privacy,
         flags={command: definition.parse_tokens(name, fv[name].value) for name, command in study.COMMANDS.items()},
     )
+
+
+def _slurm_options(fv):
+    """Kind of job -> its options of sbatch."""
+    import shlex
+
+    from tfcxr.studies import definition, numerics
+    from tfrecords_builder.errors import InputError
+
+    options = definition.parse_named("slurm", fv.slurm)
+    for kind, text in options.items():
+        if kind not in numerics.VERSIONS and kind != "table":
+            raise InputError(f"--slurm={kind}: ...: must be one of {', '.join(numerics.VERSIONS)} or table")
+        try:
+            shlex.split(text)
+        except ValueError as error:
+            raise InputError(f"--slurm={kind}: {text}: {error}") from error
+    return options
 
 
 def _split(lists):

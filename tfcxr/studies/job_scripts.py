@@ -1,18 +1,60 @@
 """The jobs as a script, for machines where the study itself does not run."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tfcxr.studies.planning import Graph, Job
 
 _TOOL = "$TFCXR"
-_HEAD = """\
+_SHELL_HEAD = """\
 #!/usr/bin/env bash
-# {title}
-# {how}
+# Study {name}
+# Run with bash; call it again after a stop: finished jobs are skipped, trainings go on.
 set -euo pipefail
 export TFCXR=${{TFCXR:-tfcxr}}
 cd {folder}
+"""
+
+# The batch shell gets USR1 before the limit (B:), and asks the job to save. The signal ends `wait`, so that it waits
+# again. TFCXR is written into each job, since with SBATCH_EXPORT=NONE the job has no variable of the submitting shell.
+_SLURM_HEAD = """\
+#!/usr/bin/env bash
+# Study {name}
+# Submit with bash, where sbatch is; submit it again after a failure: finished jobs end at once, trainings go on.
+# Resources: --slurm of tfcxr study for each kind of job; SBATCH_PARTITION, SBATCH_TIMELIMIT, SBATCH_GPUS ... for all.
+set -euo pipefail
+TFCXR=${{TFCXR:-$(command -v tfcxr || echo tfcxr)}}
+cd {folder}
+study=({flags})
+logs={logs}
+mkdir -p "$logs"
+
+submit() {{ # NAME FLAG_OF_STUDY OPTIONS_OF_SBATCH...: prints the number of the job
+  local name=$1 flag=$2
+  shift 2
+  {{
+    printf '#!/usr/bin/env bash\\nset -- %s %s\\n' "$TFCXR" "$(printf '%q ' "${{study[@]}}" "$flag")"
+    cat <<'EOF'
+requeue=
+trap 'requeue=yes; kill -TERM $job' USR1
+"$@" &
+job=$!
+code=0
+wait $job || code=$?
+if [ "$requeue" ]; then
+  code=0
+  wait $job || code=$?
+  if [ $code -gt 128 ]; then
+    echo "saved before the time limit; queued again"
+    scontrol requeue "$SLURM_JOB_ID" && sleep 60
+  fi
+fi
+exit $code
+EOF
+  }} | sbatch --parsable --job-name={name}-"$name" --output="$logs/$name.slurm.log" --open-mode=append \\
+    --kill-on-invalid-dep=yes --requeue --signal=B:USR1@120 "$@" | cut -d';' -f1
+}}
+
 """
 
 
@@ -26,33 +68,47 @@ def emit_shell(graph: Graph, name: str, folder: str, line: Callable[[Job], Seque
         line: a job's result.json ("" to run it in any case), its command and its flags.
         collect: flags of `tfcxr study` for reading the results at the end.
     """
-    how = "Run with bash; call it again after a stop: finished jobs are skipped, trainings go on."
-    parts = [_HEAD.format(title=f"Study {name}", how=how, folder=shlex.quote(folder))]
+    parts = [_SHELL_HEAD.format(name=name, folder=shlex.quote(folder))]
     for job in graph.jobs.values():
         parts.append(f"\n# {job.id}\n{_line(line(job))}\n")
     return "".join([*parts, f"\n# The table: takes over what the jobs have made.\n{_TOOL} study {collect}\n"])
 
 
-def emit_slurm(graph: Graph, name: str, folder: str, line: Callable[[Job], Sequence[str]], collect: str) -> str:
-    """A bash script that submits an array of SLURM jobs for each level of the graph; arguments as of `emit_shell`.
+def emit_slurm(
+    jobs: Sequence[Job], name: str, folder: str, logs: str, flags: Sequence[str], options: Mapping[str, str]
+) -> str:
+    """A bash script that submits a SLURM job for each job, after those that it needs, and one for the table after all.
 
-    A level starts when all of the level before have ended, well or not, so that one failure stops only what needs it.
+    Where a job fails, SLURM cancels those that need it; the table comes in any case, and says what is missing.
+
+    Args:
+        jobs: those that are not done, each after those it needs.
+        name: of the study.
+        folder: to run in.
+        logs: folder of the logs.
+        flags: of `tfcxr study`.
+        options: kind of job, or `table` -> its options of sbatch.
     """
-    how = "Submit with bash, where sbatch is. Time, memory, GPUs: SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_GPUS ..."
-    parts = [_HEAD.format(title=f"Study {name}", how=how, folder=shlex.quote(folder))]
-    before = ""
-    for number, jobs in enumerate(graph.levels(), 1):
-        title = f"--job-name={name}-{number} --array=1-{len(jobs)}"
-        parts.append(f"\nlevel{number}=$(sbatch --parsable {title}{before} <<'EOF'\n#!/usr/bin/env bash\nset -eu\n")
-        parts.append('case "$SLURM_ARRAY_TASK_ID" in\n')
-        parts += [f"{task}) # {job.id}\n  {_line(line(job))} ;;\n" for task, job in enumerate(jobs, 1)]
-        parts.append("esac\nEOF\n)\n")
-        before = f" --dependency=afterany:$level{number}"
-    last = f"#!/usr/bin/env bash\n{_TOOL} study {collect}\n"
-    parts.append(
-        f"\n# The table: takes over what the jobs have made.\nsbatch --job-name={name}-table{before} <<'EOF'\n"
-    )
-    return "".join([*parts, last, "EOF\n"])
+    study = shlex.join(["study", *flags])
+    parts = [_SLURM_HEAD.format(name=name, folder=shlex.quote(folder), logs=shlex.quote(logs), flags=study)]
+    numbers: dict[str, str] = {}
+    for job in jobs:
+        before = "".join(f":${numbers[need]}" for need in dict.fromkeys(job.inputs.values()) if need in numbers)
+        after = [f"--dependency=afterok{before}"] if before else []
+        numbers[job.id] = f"job{len(numbers) + 1}"
+        line = [job.id, f"--only={job.id}", *after, *shlex.split(options.get(job.kind, ""))]
+        parts.append(f"{numbers[job.id]}=$(submit {_quote(line)})\n")
+    every = "".join(f":${number}" for number in numbers.values())
+    after = [f"--dependency=afterany{every}"] if every else []
+    line = ["table", "--collect", *after, *shlex.split(options.get("table", ""))]
+    parts.append(f"table=$(submit {_quote(line)})\n")
+    parts.append(f'echo "{len(numbers)} jobs submitted; the table is job $table; logs: $logs"\n')
+    return "".join(parts)
+
+
+def _quote(words: Sequence[str]) -> str:
+    """The words for bash, in which those of dependencies keep their variables."""
+    return " ".join(word if word.startswith("--dependency=after") else shlex.quote(word) for word in words)
 
 
 def _line(parts: Sequence[str]) -> str:

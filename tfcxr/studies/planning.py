@@ -105,13 +105,6 @@ class Graph:
     jobs: Mapping[str, Job]
     cells: Sequence[tuple[Cell, str, str]]
 
-    def levels(self) -> list[list[Job]]:
-        """The jobs in groups; each needs jobs of earlier groups only."""
-        depth: dict[str, int] = {}
-        for job in self.jobs.values():
-            depth[job.id] = 1 + max((depth[need] for need in job.inputs.values()), default=-1)
-        return [[job for job in self.jobs.values() if depth[job.id] == d] for d in range(1 + max(depth.values()))]
-
 
 def plan(study: Definition, resolve: Resolve) -> Graph:
     """Expands a definition.

@@ -98,7 +98,8 @@ class Stamps:
 
         A finished output without a stamp counts as done if the job's own command made it, in a script or by hand: that
         is so if its flags.txt has the job's flags, and its result.json is newer than what the job reads. What has a key
-        of an earlier scheme is taken over in the same way, where the numbers of its kind have not changed since.
+        of an earlier scheme is taken over in the same way, where the numbers of its kind have not changed since. One
+        with the job's flags that is older than what the job reads counts as changed.
 
         Args:
             graph: of `planning.plan`.
@@ -136,6 +137,10 @@ class Stamps:
         for job in choice:
             if needs is not None and self._was_made(job, needs, outputs, resolve):
                 return job, State.DONE
+        for job in choice:
+            # Of the job's own command and flags, but older than what it reads.
+            if self.read(job) is None and self.has_result(job) and self._has_flags(job, outputs, resolve):
+                return job, State.CHANGED
         for job in choice[:2]:
             if self._is_free(job, outputs, resolve):
                 return job, State.MISSING
@@ -190,7 +195,9 @@ class Stamps:
     def must_overwrite(self, job: Job) -> bool:
         """Whether the job's command needs --overwrite to run again, instead of refusing or resuming."""
         stamp = self.read(job)
-        if stamp is None or stamp.key != job.key or not self._output(job).exists():
+        if stamp is None:
+            return self.has_result(job)  # `survey` chose it as changed: its own command made it
+        if stamp.key != job.key or not self._output(job).exists():
             return False
         return not job.trains or self.has_result(job)
 

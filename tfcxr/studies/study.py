@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import importlib.metadata
 import os
 import pathlib
@@ -18,7 +19,7 @@ from tfcxr.studies.definition import Definition
 from tfcxr.studies.planning import Graph, Job, Resolve
 from tfcxr.studies.stamps import Stamps, State
 from tfrecords_builder import files
-from tfrecords_builder.errors import InputError
+from tfrecords_builder.errors import InputError, RunError
 
 SCHEMA_VERSION = 1
 
@@ -78,14 +79,16 @@ class Study:
             InputError: a command would refuse them; the message names the job.
         """
         for job in self.graph.jobs.values():
-            if self._states[job.id] == State.DONE:
-                continue
-            pending = [flag for flag, need in job.inputs.items() if self._states[need] != State.DONE]
-            places = {**self._outputs, **{job.inputs[flag]: "." for flag in pending}}
-            try:
-                check(job.kind, [*job.arguments(places), *self._overwrite(job)], pending)
-            except InputError as error:
-                raise InputError(f"{job.id}: {error}") from error
+            if self._states[job.id] != State.DONE:
+                self._check_job(job, check)
+
+    def _check_job(self, job: Job, check: Check) -> None:
+        pending = [flag for flag, need in job.inputs.items() if self._states[need] != State.DONE]
+        places = {**self._outputs, **{job.inputs[flag]: "." for flag in pending}}
+        try:
+            check(job.kind, [*job.arguments(places), *self._overwrite(job)], pending)
+        except InputError as error:
+            raise InputError(f"{job.id}: {error}") from error
 
     def describe(self) -> str:
         """The plan: each job with its state and command, and the time that it will take."""
@@ -100,16 +103,26 @@ class Study:
         lines.append(f"\n{len(self.graph.jobs)} jobs: {summary}; {len(self.graph.cells)} cells. {self._estimate()}")
         return "\n".join(lines)
 
-    def emit(self, backend: str, flags: Sequence[str]) -> str:
-        """The jobs as a script: `backend` is shell or slurm; `flags` are those of `tfcxr study`."""
+    def emit(self, backend: str, flags: Sequence[str], options: Mapping[str, str]) -> str:
+        """The jobs as a script.
+
+        Args:
+            backend: shell or slurm.
+            flags: those of `tfcxr study`.
+            options: kind of job, or `table` -> options of sbatch.
+        """
+        folder = str(pathlib.Path.cwd())
+        if backend == "slurm":
+            jobs = [job for job in self.graph.jobs.values() if self._states[job.id] != State.DONE]
+            logs = str(self._folder / "logs")
+            return job_scripts.emit_slurm(jobs, self._definition.name, folder, logs, flags, options)
 
         def line(job: Job) -> list[str]:
             changed = self._states[job.id] == State.CHANGED
             result = "" if changed else f"{self._outputs[job.id]}/result.json"
             return [result, job.kind, *job.arguments(self._outputs), *self._overwrite(job)]
 
-        emit = {"shell": job_scripts.emit_shell, "slurm": job_scripts.emit_slurm}[backend]
-        return emit(self.graph, self._definition.name, str(pathlib.Path.cwd()), line, shlex.join(flags))
+        return job_scripts.emit_shell(self.graph, self._definition.name, folder, line, shlex.join(flags))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -121,27 +134,72 @@ class Study:
         with files.naming_failures(self._folder, "--output_dir"), running.lock(self._folder) as handle:
             yield handle
 
-    def run(self, parallel: int, lock_handle: int) -> None:
-        """Runs the jobs that are not done, writes the results, and prints the table."""
+    def run(self, parallel: int, lock_handle: int, *, collect: bool = False) -> None:
+        """Runs the jobs that are not done, or with `collect` none; writes the results, and prints the table."""
         start = time.monotonic()
         (self._folder / "result.json").unlink(missing_ok=True)
-        for job in self.graph.jobs.values():
+        self._runner = self._make_runner(self.graph.jobs, self._write)
+        done = sum(state == State.DONE for state in self._states.values())
+        plan = "Only what is done is collected." if collect else self._estimate()
+        print(f"{len(self.graph.jobs)} jobs, {done} done before. {plan}", flush=True)
+        try:
+            if not collect:
+                self._runner.run(parallel, lock_handle)
+        finally:
+            filled = self._write()
+        self._finish(filled, time.monotonic() - start)
+
+    def run_only(self, name: str, check: Check) -> None:
+        """Runs one job, whose needs have to be finished; writes its log and its stamp, but nothing of the study.
+
+        Other jobs of the study may run at the same time, on other machines, too.
+
+        Args:
+            name: id of the job.
+            check: as of `check`.
+
+        Raises:
+            InputError: there is no such job, it runs already, or its command would refuse its flags.
+            RunError: what it needs is not finished, or it failed.
+        """
+        job = self.graph.jobs.get(name)
+        if job is None:
+            near = difflib.get_close_matches(name, self.graph.jobs, 1)
+            hint = f"did you mean {near[0]}?" if near else "--dry_run lists the jobs"
+            raise InputError(f"--only={name[:100]}: the study has no such job; {hint}")
+        if self._states[name] == State.DONE:
+            print(f"{name}: done before", flush=True)
+            return
+        missing = [need for need in dict.fromkeys(job.inputs.values()) if self._states[need] != State.DONE]
+        if missing:
+            told = ", ".join(f"{need} ({self._states[need].value})" for need in missing)
+            raise RunError(f"{name}: needs what is not finished: {told}; run that first")
+        self._check_job(job, check)
+        with contextlib.ExitStack() as stack:
+            log = running.log_path(self._folder, job)
+            with files.naming_failures(self._folder, "--output_dir"):
+                log.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    handle = stack.enter_context(files.lock(log.with_suffix(".lock"), temporary=True))
+                except files.InUse as error:
+                    raise InputError(f"--only={name}: another call is running this job; wait for it") from error
+            needed = {need: self.graph.jobs[need] for need in job.inputs.values()}
+            runner = self._make_runner({**needed, name: job}, lambda: None)
+            runner.run(1, handle)
+        outcome = runner.outcomes[name]
+        if outcome.status != running.DONE:
+            raise RunError(f"{name}: {outcome.error}; log: {log}")
+
+    def _make_runner(self, jobs: Mapping[str, Job], on_change: Callable[[], object]) -> running.Runner:
+        """A runner, for which jobs that were found done have their stamps."""
+        for job in jobs.values():
             if self._states[job.id] == State.DONE:
                 self._stamps.adopt(job)
 
         def command(job: Job, overwrite: bool) -> list[str]:
             return planning.command(job, self._outputs, *(["--overwrite"] if overwrite else []))
 
-        self._runner = running.Runner(
-            self.graph.jobs, self._stamps, self._folder, command=command, on_change=self._write
-        )
-        done = sum(state == State.DONE for state in self._states.values())
-        print(f"{len(self.graph.jobs)} jobs, {done} done before. {self._estimate()}", flush=True)
-        try:
-            self._runner.run(parallel, lock_handle)
-        finally:
-            filled = self._write()
-        self._finish(filled, time.monotonic() - start)
+        return running.Runner(jobs, self._stamps, self._folder, command=command, on_change=on_change)
 
     def failed(self) -> list[str]:
         """Ids of the jobs that are not done."""

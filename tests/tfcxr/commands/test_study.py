@@ -14,6 +14,7 @@ from tfcxr import cli
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.adaptation.methods import FORMER_NAMES
 from tfcxr.commands import study
+from tfcxr.studies import planning
 from tfcxr.training import runs
 from tfrecords_builder import files
 from tools import digits
@@ -366,3 +367,36 @@ def test_all_that_a_study_wrote_may_be_overwritten(tiny_study):
             files.check_output(folder, overwrite=True)
     assert kinds == {"gan", "baseline", "dcan"}
     assert len(folders) == 10
+
+
+def test_one_job_runs_only_if_what_it_needs_is_finished_and_collect_runs_none(tmp_path, capsys):
+    workspace = tmp_path / "workspace"
+    definition = [f"--flagfile={study_runs.write_definition(tmp_path)}", f"--workspace={workspace}"]
+    assert call(*definition, "--only=build-records-a-multilabel") == 1
+    assert "needs what is not finished: phantom-a (missing); run that first" in capsys.readouterr().err
+    assert not (workspace / "data").exists()
+    assert call(*definition, "--only=phantom-a") == 0
+    assert call(*definition, "--only=phantom-a") == 0
+    assert "phantom-a: done before" in capsys.readouterr().out
+    folder = workspace / "studies" / "tiny"
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["phantom-a.log"]
+    # A training that was cut off is not generated from.
+    (workspace / "runs" / "gan-a").mkdir(parents=True)
+    stamp = files.read_json(workspace / "data" / ".a.job.json")
+    defined = study._definition(app.parse(study.define_flags, ["study", *definition]))
+    key = planning.plan(defined, study._resolve).jobs["train-gan-a"].key
+    files.write_json(workspace / "runs" / ".gan-a.job.json", stamp | {"key": key, "result_digest": None})
+    assert call(*definition, "--only=generate-synthetic-v2") == 1
+    assert "train-gan-a (unfinished)" in capsys.readouterr().err
+    assert call(*definition, "--only=phantom-c") == 2
+    assert "did you mean phantom-" in capsys.readouterr().err
+
+    assert call(*definition, "--collect") == 1
+    error = capsys.readouterr().err
+    assert "9 of 10 jobs are not done: build-records-a-multilabel" in error
+    assert [row["status"] for row in read_rows(folder)] == ["missing", "missing"]
+    jobs = json.loads((folder / "study.json").read_text())["jobs"]
+    assert [job["id"] for job in jobs if job["status"] == "done"] == ["phantom-a"]
+    assert jobs[0]["seconds"] > 0 and jobs[0]["log"] == "studies/tiny/logs/phantom-a.log"
+    assert not (workspace / "records").exists()
+    assert "collect" not in (folder / "flags.txt").read_text()

@@ -1,6 +1,8 @@
 """A definition as a graph: which jobs, on what they depend, whom a changed flag affects, and what is refused."""
 
+import signal
 import subprocess
+import time
 
 import pytest
 from absl import flags as absl_flags
@@ -49,11 +51,6 @@ def test_the_chain():
         ("none", "sched", f"train-baseline-{baseline}"),
         ("dcan_noreg", None, f"train-dcan-{adapted}"),
     ]
-    levels = [[job.id.split("-")[0] for job in level] for level in graph.levels()]
-    assert levels == [
-        ["phantom", "phantom"], ["build", "build"], ["train"], ["generate"], ["train"], ["evaluate", "train"],
-        ["evaluate"],
-    ]  # fmt: skip
 
 
 def test_commands_parse_with_the_paths_of_the_workspace():
@@ -304,10 +301,8 @@ def test_synthetic_sets_are_compared_and_audited():
     assert {name: job.key for name, job in before.jobs.items()}.items() <= {
         n: j.key for n, j in graph.jobs.items()
     }.items()
-    levels = [[job.id for job in level] for level in graph.levels()]
-    assert levels.index(next(one for one in levels if "audit-privacy-synthetic-v2" in one)) > levels.index(
-        next(one for one in levels if "generate-synthetic-v2" in one)
-    )
+    order = list(graph.jobs)
+    assert order.index("audit-privacy-synthetic-v2") > order.index("generate-synthetic-v2")
 
 
 @pytest.mark.parametrize(
@@ -385,29 +380,101 @@ def test_a_failing_job_stops_the_shell_script(emitted):
     assert ran.returncode == 1
 
 
-def test_the_slurm_script_has_an_array_per_level_after_the_one_before(emitted, tmp_path):
-    fake = tmp_path / "sbatch"
-    fake.write_text('#!/usr/bin/env bash\necho "$*" >&2\ncat >&2\necho $RANDOM\n')
-    fake.chmod(0o755)
-    script = emitted("slurm")
-    for number, level in enumerate(plan().levels(), 1):
-        after = f" --dependency=afterany:$level{number - 1}" if number > 1 else ""
-        assert f"level{number}=$(sbatch --parsable --job-name=tiny-{number} --array=1-{len(level)}{after} <<" in script
-    for job in plan().jobs.values():
-        assert script.count(f") # {job.id}\n") == 1
-    assert script.count("--dependency=afterany:$level7 <<'EOF'\n#!/usr/bin/env bash\n$TFCXR study --name=tiny") == 1
-    ran = subprocess.run(
-        ["bash"], input=script, text=True, check=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+@pytest.fixture
+def cluster(tmp_path):
+    """A stand-in for SLURM: jobs run when they are submitted, with no variable but PATH, if their needs went well.
+
+    Yields a function: (script, body of the stand-in for tfcxr) -> what was submitted and how it ended, in order.
+    """
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sbatch").write_text(
+        f"""#!/usr/bin/env bash
+echo x >> {folder}/count
+number=$(wc -l < {folder}/count)
+cat > {folder}/$number.sh
+code=0
+for word; do case $word in
+  --dependency=afterok:*) for need in ${{word//:/ }}; do [ ! -e {folder}/$need.failed ] || code=cancelled; done ;;
+esac; done
+[ $code != 0 ] || env -i PATH="$PATH" bash {folder}/$number.sh >> {folder}/out 2>&1 || code=$?
+[ $code = 0 ] || touch {folder}/$number.failed
+echo "$code $*" >> {folder}/jobs
+echo "$number;cluster"
+"""
     )
-    # What sbatch gets is valid bash, whose tasks are those of the array.
-    scripts = ran.stderr.split("#!/usr/bin/env bash\n")[1:]
-    assert len(scripts) == 8
-    for text, level in zip(scripts, plan().levels(), strict=False):
-        body = text[: text.index("esac\n") + 5]
-        for task, job in enumerate(level, 1):
-            done = subprocess.run(
-                ["bash"], input=body, text=True, check=True, capture_output=True,
-                env={"SLURM_ARRAY_TASK_ID": str(task), "TFCXR": "echo", "PATH": "/usr/bin:/bin"},
-            )  # fmt: skip
-            assert done.stdout.split()[0] == job.kind
-            assert job.output in done.stdout
+
+    def submit(script, tool):
+        (folder / "tfcxr").write_text(f"#!/usr/bin/env bash\n{tool}\n")
+        for name in ("sbatch", "tfcxr"):
+            (folder / name).chmod(0o755)
+        environment = {"PATH": f"{folder}:/usr/bin:/bin"}
+        subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True, env=environment)
+        return [line.split() for line in (folder / "jobs").read_text().splitlines()]
+
+    submit.folder = folder
+    return submit
+
+
+def test_slurm_gets_a_job_for_each_after_those_it_needs(emitted, cluster, tmp_path):
+    options = "--gres=gpu:1 --comment='two words'"
+    script = emitted("slurm", f"--slurm=train-gan: {options}", "--slurm=table: --time=1")
+    jobs = cluster(script, f'printf "%s\\n" "$@" >> {tmp_path}/calls')
+    planned = list(plan().jobs.values())
+    numbers = {job.id: str(number) for number, job in enumerate(planned, 1)}
+    assert len(jobs) == len(planned) + 1
+    for (code, *words), job in zip(jobs, planned, strict=False):
+        assert code == "0"
+        assert {"--parsable", f"--job-name=tiny-{job.id}", "--open-mode=append", "--requeue"} <= set(words)
+        assert f"--output={tmp_path}/studies/tiny/logs/{job.id}.slurm.log" in words
+        needs = ":".join(["afterok", *dict.fromkeys(numbers[need] for need in job.inputs.values())])
+        assert [w for w in words if w.startswith("--dep")] == ([f"--dependency={needs}"] if job.inputs else [])
+        assert ("--gres=gpu:1" in words) == (job.kind == "train-gan")
+    after = ":".join(["afterany", *numbers.values()])
+    assert {f"--dependency={after}", "--time=1"} <= set(jobs[-1])
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [c for c in calls if c.startswith(("--only", "--collect"))] == [
+        *(f"--only={j.id}" for j in planned),
+        "--collect",
+    ]
+    assert calls.count("--question=Does the chain hold?") == len(jobs)
+    assert not [c for c in calls if c.startswith("--slurm")]
+
+
+def test_slurm_cancels_what_needs_a_failed_job_and_the_table_comes_all_the_same(emitted, cluster):
+    jobs = cluster(emitted("slurm"), 'case "${!#}" in --only=train-gan-a | --collect) exit 3 ;; esac')
+    ended = [code for code, *_ in jobs]
+    kinds = [job.kind for job in plan().jobs.values()]
+    assert ended[kinds.index("train-gan")] == ended[-1] == "3"
+    assert ended.count("cancelled") == 5  # generate, two trainings, two evaluations
+    assert ended.count("0") == 4
+
+
+def test_a_slurm_job_saves_and_is_queued_again_before_its_limit(emitted, cluster, tmp_path):
+    cluster(emitted("slurm"), "exit 0")
+    folder = cluster.folder
+    # A training that takes a moment to save when it is asked to stop.
+    (folder / "tfcxr").write_text(
+        f"#!/usr/bin/env bash\ntrap 'sleep 0.2; touch {tmp_path}/saved; exit 143' TERM\ntouch {tmp_path}/began\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    (folder / "scontrol").write_text(
+        f'#!/usr/bin/env bash\nls {tmp_path}/saved && echo "$*" > {tmp_path}/asked; exit 1\n'
+    )
+    (folder / "scontrol").chmod(0o755)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    with subprocess.Popen(["bash", folder / "1.sh"], env=environment, stdout=subprocess.DEVNULL) as process:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(20) == 143
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [("gan: --gres=gpu:1", "must be one of phantom, "), ("train-gan: --comment='", "No closing quotation")],
+)
+def test_wrong_options_of_slurm_are_named(value, message, capsys):
+    assert cli.main(["study", *TINY, f"--slurm={value}", "--emit=slurm"]) == 2
+    assert message in capsys.readouterr().err

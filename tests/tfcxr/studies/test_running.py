@@ -273,6 +273,17 @@ def test_a_training_that_was_begun_with_an_old_key_goes_on(tmp_path, flags, outp
     assert not Stamps(tmp_path, "s").must_overwrite(chosen)
 
 
+def test_what_a_script_made_before_its_inputs_are_as_they_are_now_runs_again(tmp_path):
+    run(tmp_path, job("a"))
+    (tmp_path / "out" / ".a.job.json").unlink()
+    (tmp_path / "out" / "a" / "flags.txt").write_text("same")
+    [chosen], states = survey(tmp_path, dataclasses.replace(job("a"), newest=9e9), resolve=resolve_flags)
+    assert (chosen.output, states) == ("out/a", {"a": State.CHANGED})
+    assert run(tmp_path, chosen) == {"a": "done"}
+    assert arguments(tmp_path, "a") == ["--overwrite"]
+    assert survey(tmp_path, job("a"))[1] == {"a": State.DONE}
+
+
 def test_an_output_that_has_its_former_name_is_found(tmp_path):
     run(tmp_path, dataclasses.replace(job("a"), output="out/old"))
     [chosen], states = survey(tmp_path, dataclasses.replace(job("a"), former_output="out/old"))
