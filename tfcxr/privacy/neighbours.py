@@ -186,5 +186,5 @@ def _plot(distances: np.ndarray, name: str, path: pathlib.Path) -> None:
         axes.hist(distances[:, -1], bins, color=plotting.ORANGE, histtype="step", label=label)
     axes.set_xlabel(f"distance of a synthetic image to real ones, features {name}")
     axes.set_ylabel("synthetic images")
-    axes.legend()
+    axes.legend(loc="upper right")  # "best" looks at every image
     plotting.save(figure, path, 120)
