@@ -30,7 +30,9 @@ _LESS_MEMORY = {
 }
 
 # Not part of a run's settings: a replay with --flagfile=flags.txt must not overwrite.
-_NOT_REPLAYED = ("overwrite", "collect")
+_NOT_REPLAYED = ("overwrite", "collect", "if_running")
+
+_LONGEST_MESSAGE = 2000  # characters
 
 # Flags of the folder that --overwrite empties.
 _OUTPUTS = ("output_dir", "run_dir")
@@ -150,7 +152,11 @@ def _plain(error: flags.Error) -> str:
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    text = " ".join(str(message).split())
+    if len(text) > _LONGEST_MESSAGE:  # it tells a value, which may be of any length
+        half = _LONGEST_MESSAGE // 2
+        text = f"{text[:half]} [...] {text[-half:]}"
+    print(f"error: {text}", file=sys.stderr, flush=True)
     return code
 
 

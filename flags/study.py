@@ -120,7 +120,7 @@ def define_jobs(fv: flags.FlagValues) -> None:
 
 
 def define_running(fv: flags.FlagValues) -> None:
-    """--workspace, --output_dir, --jobs, --only, --collect, --dry_run, --emit, --slurm."""
+    """--workspace, --output_dir, --jobs, --only, --collect, --if_running, --dry_run, --emit, --slurm."""
     flags.DEFINE_string(
         "workspace", "workspace", "folder for the jobs' outputs: data, records, runs, statistics", flag_values=fv
     )
@@ -136,6 +136,11 @@ def define_running(fv: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "collect", False, "run no job: write the table and the report of what is done; cells that are not stay empty, "
         "and the exit code is 1", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "if_running", "refuse", ["refuse", "wait", "stop"],
+        "if another call runs this study, or a job of one that was killed: refuse, wait for it, or stop it and go on "
+        "when it has saved", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_boolean("dry_run", False, "print the plan: jobs, states, expected time; run nothing", flag_values=fv)
     flags.DEFINE_enum(

@@ -67,6 +67,34 @@ def lock(path: str | os.PathLike, *, temporary: bool = False) -> Iterator[int]:
         os.close(handle)
 
 
+def holders(path: str | os.PathLike) -> dict[int, str]:
+    """Other processes of this machine that have a file open -> their command lines.
+
+    Left out are those whose parent is among them, and those that the system does not let us look at. Empty where there
+    is no /proc.
+    """
+    target = pathlib.Path(path).stat()
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if any(_is_same(handle, target) for handle in (process / "fd").iterdir()):
+                # After the name, which may hold anything: state, parent ...
+                parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                commands[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ").strip()
+    return {
+        number: command
+        for number, command in commands.items()
+        if number != os.getpid() and (parents[number] not in parents or parents[number] == os.getpid())
+    }
+
+
+def _is_same(handle: pathlib.Path, target: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):  # closed since
+        return os.path.samestat(handle.stat(), target)
+    return False
+
+
 def _take(path: pathlib.Path) -> tuple[int, bool]:
     """Opens and locks a file: descriptor, and whether the file system has locks. Raises as `lock`."""
     while True:

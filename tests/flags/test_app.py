@@ -242,3 +242,13 @@ def test_overwrite_does_not_delete_what_another_flag_reads(tmp_path, inside, cap
         f"error: --output_dir={tmp_path / 'set'}: holds --real={source}; choose another folder\n"
     )
     assert run(f"--cache={source}") == 0 and run(f"--real={tmp_path}") == 0
+
+
+def test_a_message_that_tells_a_long_value_is_shortened(capsys):
+    def main(fv):
+        raise InputError(f"--images={'x' * 100_000}: there is no such file")
+
+    assert call(main, "--output_dir=x") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --images=xxx") and error.endswith("xxx: there is no such file\n")
+    assert len(error) < 2100

@@ -34,7 +34,7 @@ def main(fv):
     definition = _definition(fv)
     workspace = pathlib.Path(fv.workspace)
     folder = pathlib.Path(fv.output_dir or workspace / "studies" / definition.name)
-    here = ("only", "collect", "dry_run", "emit", "slurm")  # of this call, not of the study
+    here = ("only", "collect", "if_running", "dry_run", "emit", "slurm")  # of this call, not of the study
     written = {name: fv[name].value for name in sorted(fv) if name not in here and fv[name].value not in (None, "", [])}
     options = _slurm_options(fv)
     if fv.only and fv.collect:
@@ -54,7 +54,7 @@ def main(fv):
         return None
     if not fv.collect:
         whole.check(_check)
-    with whole.opened() as lock_handle:
+    with whole.opened(fv.if_running) as lock_handle:
         app.write_flags(fv, folder)
         whole.run(fv.jobs, lock_handle, collect=fv.collect)
     if failed := whole.failed():

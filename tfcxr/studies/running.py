@@ -48,20 +48,44 @@ class _Running:
 
 
 @contextlib.contextmanager
-def lock(folder: pathlib.Path) -> Iterator[int]:
+def lock(folder: pathlib.Path, if_running: str = "refuse") -> Iterator[int]:
     """Holds the study's folder; yields a descriptor for the jobs to inherit, so that they hold it too.
 
     A study that is killed outright leaves the folder locked until its last job has stopped.
-    Raises InputError if it is held.
+
+    Args:
+        folder: of the study.
+        if_running: what to do if it is held: "refuse"; "wait" until it is free; or "stop": ask the processes that hold
+            it to stop, and wait.
+
+    Raises:
+        InputError: it is held, and is not to be waited for, or by no process of this machine that could be stopped.
     """
+    path = folder / files.LOCK_FILE
+    asked = False
     with contextlib.ExitStack() as stack:
-        try:
-            handle = stack.enter_context(files.lock(folder / files.LOCK_FILE))
-        except files.InUse as error:
-            raise InputError(
-                f"--output_dir={folder}: another call is running this study, or a job of one that was killed is still "
-                "saving; wait for it"
-            ) from error
+        while True:
+            try:
+                handle = stack.enter_context(files.lock(path))
+                break
+            except files.InUse as error:
+                held = files.holders(path)
+                named = "; ".join(f"process {number}: {command[:100]}" for number, command in held.items())
+                if if_running == "refuse" or (if_running == "stop" and not held and not asked):
+                    raise InputError(
+                        f"--output_dir={folder}: another call is running this study, or a job of one that was killed "
+                        f"is still saving ({named or 'on another machine'}); --if_running=wait waits for it, "
+                        "--if_running=stop stops it"
+                    ) from error
+            if not asked:
+                asked = True
+                print(
+                    f"{'stopping' if if_running == 'stop' else 'waiting for'} {named or 'another machine'}", flush=True
+                )
+                for number in held if if_running == "stop" else ():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGTERM)
+            time.sleep(_POLL_SECONDS)
         yield handle
 
 

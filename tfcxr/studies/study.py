@@ -125,13 +125,13 @@ class Study:
         return job_scripts.emit_shell(self.graph, self._definition.name, folder, line, shlex.join(flags))
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[int]:
-        """Makes and locks the study's folder; yields what the jobs inherit of the lock."""
+    def opened(self, if_running: str = "refuse") -> Iterator[int]:
+        """Makes and locks the study's folder, see `running.lock`; yields what the jobs inherit of the lock."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--output_dir={self._folder}: cannot be made ({error.strerror})") from error
-        with files.naming_failures(self._folder, "--output_dir"), running.lock(self._folder) as handle:
+        with files.naming_failures(self._folder, "--output_dir"), running.lock(self._folder, if_running) as handle:
             yield handle
 
     def run(self, parallel: int, lock_handle: int, *, collect: bool = False) -> None:

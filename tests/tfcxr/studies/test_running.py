@@ -17,6 +17,7 @@ from tfcxr.studies import running
 from tfcxr.studies.planning import Graph, Job, Resolved
 from tfcxr.studies.running import Outcome, Runner
 from tfcxr.studies.stamps import Stamps, State
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted
 
 WRITE = """
@@ -347,6 +348,38 @@ def test_signals_are_passed_on_and_the_next_call_goes_on(tmp_path, number, code)
     assert run(tmp_path, job("a"), job("b")) == {"a": "done", "b": "done"}
 
 
+HOLD = """
+import fcntl, os, pathlib, signal, sys, time
+handle = open(sys.argv[1], "w")
+fcntl.flock(handle, fcntl.LOCK_EX)
+child = os.fork()  # holds it, too, but is its parent's to stop
+if not child:
+    signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1] + ".child").touch())
+def end(*_):
+    os.kill(child, signal.SIGKILL)
+    sys.exit()
+if child:
+    signal.signal(signal.SIGTERM, end)
+    print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("if_running", "seconds"), [("stop", "100"), ("wait", "1")])
+def test_who_runs_a_study_is_named_and_waited_for_or_stopped(tmp_path, capsys, if_running, seconds):
+    path = tmp_path / files.LOCK_FILE
+    command = [sys.executable, "-S", "-c", HOLD, str(path), seconds]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        refusal = rf"is still saving \(process {process.pid}: [^;]*\); --if_running=wait waits"
+        with pytest.raises(InputError, match=refusal), running.lock(tmp_path):
+            pass
+        with running.lock(tmp_path, if_running):
+            assert process.wait(10) == 0
+    assert f" process {process.pid}: " in capsys.readouterr().out
+    assert not (tmp_path / f"{path.name}.child").exists()
+
+
 def test_jobs_of_a_study_that_is_killed_outright_stop_and_hold_its_folder_until_then(tmp_path):
     process = start_study(tmp_path)
     with pytest.raises(InputError, match="another call is running this study"), running.lock(tmp_path / "study"):
@@ -354,7 +387,7 @@ def test_jobs_of_a_study_that_is_killed_outright_stop_and_hold_its_folder_until_
     process.kill()
     process.wait(30)
     # The job still saves.
-    with pytest.raises(InputError, match="killed is still saving"), running.lock(tmp_path / "study"):
+    with pytest.raises(InputError, match="killed is still saving "), running.lock(tmp_path / "study"):
         pass
     wait_for(tmp_path / "out" / "a" / "stopped")
     end = time.monotonic() + 30

@@ -1,0 +1,153 @@
+"""The script of --emit=slurm on a real SLURM of one node, which the test starts in a temporary folder.
+
+It needs the packages slurm-wlm and munge of Debian, and root. The commands of the jobs are stand-ins: the script, the
+cluster, its signals, limits and dependencies are what is tested here.
+"""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+from tests import study_runs
+from tfcxr import cli
+
+pytestmark = [
+    pytest.mark.large,
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged"))) or os.geteuid() != 0,
+        reason="needs root, and SLURM with munge: apt-get install slurm-wlm munge",
+    ),
+]
+
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort={port}
+SlurmdPort={node_port}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=5
+NodeName={host} CPUs={cpus} State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+# The GAN's first call takes until it is asked to save, its second goes on; it says what it is, and what is there.
+TOOL = """\
+#!/usr/bin/env bash
+word="${{!#}}"
+[ "$word" != "{fails}" ] || exit 1
+if [ "$word" = --only=train-gan-a ] && [ "{slow}" ] && [ ! -e {folder}/saved ]; then
+  trap 'touch {folder}/saved; echo "$word saved" >> {folder}/calls; exit 143' TERM
+  while :; do sleep 0.2; done
+fi
+echo "$word" >> {folder}/calls
+"""
+
+
+def free_ports():
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("", 0))
+        two.bind(("", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A cluster of this machine: the environment of its clients."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm"))  # not tmp_path: the path of a socket has to be short
+    folder.chmod(0o755)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    port, node_port = free_ports()
+    text = CONFIG.format(
+        host=socket.gethostname().split(".")[0], folder=folder, port=port, node_port=node_port, cpus=os.cpu_count()
+    )
+    (folder / "slurm.conf").write_text(text)
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+    munge = ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket"]
+    munge += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
+    daemons = []
+    try:
+        for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
+            output = (folder / f"{command[0]}.out").open("wb")
+            daemons.append(
+                subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            )
+            time.sleep(2)
+        wait_for(lambda: "idle" in client(environment, "sinfo", "--noheader", "--format=%T"), 60)
+        yield environment
+        client(environment, "scancel", "--user=root")
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def client(environment, *command):
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).stdout
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def run_study(slurm, capsys, tmp_path, *flags, fails="", slow=""):
+    """Submits the tiny study's script, waits for its end; what its commands were called with, in order."""
+    definition = study_runs.write_definition(tmp_path)
+    arguments = [f"--flagfile={definition}", f"--workspace={tmp_path}/w", *flags, "--emit=slurm"]
+    assert cli.main(["study", *arguments]) == 0
+    tool = tmp_path / "tool"
+    tool.write_text(TOOL.format(folder=tmp_path, fails=fails, slow=slow))
+    tool.chmod(0o755)
+    environment = {**slurm, "TFCXR": str(tool), "SBATCH_EXPORT": "NONE"}
+    script = capsys.readouterr().out
+    subprocess.run(["bash"], input=script, text=True, check=True, env=environment, capture_output=True)
+    wait_for(lambda: not client(slurm, "squeue", "--noheader"), 400)
+    return (tmp_path / "calls").read_text().split("\n")[:-1]
+
+
+def test_a_job_is_queued_again_before_its_limit_and_all_jobs_run_after_those_they_need(slurm, capsys, tmp_path):
+    limit = "--slurm=train-gan: --time=1 --signal=B:USR1@50 --cpus-per-task=2"
+    calls = run_study(slurm, capsys, tmp_path, limit, slow="yes")
+    assert calls.index("--only=train-gan-a saved") < calls.index("--only=train-gan-a")
+    assert calls.index("--only=train-gan-a") < calls.index("--only=generate-synthetic-v2")
+    assert calls[-1] == "--collect"
+    assert len(calls) == 12  # ten jobs, the saving, the table
+    log = tmp_path / "w" / "studies" / "tiny" / "logs" / "train-gan-a.slurm.log"
+    assert "saved before the time limit; queued again" in log.read_text()
+
+
+def test_what_needs_a_failed_job_is_cancelled_and_the_table_comes(slurm, capsys, tmp_path):
+    calls = run_study(slurm, capsys, tmp_path, fails="--only=train-gan-a")
+    assert sorted(calls) == [
+        "--collect", "--only=build-records-a-multilabel", "--only=build-records-b-v2", "--only=phantom-a",
+        "--only=phantom-b",
+    ]  # fmt: skip
+    assert calls[-1] == "--collect"
