@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import errno
+import io
 import os
 import pathlib
 import re
@@ -56,6 +58,9 @@ def run(
     """
     argv = list(sys.argv if argv is None else argv)
     fv = None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
     try:
         if any(a in ("--help", "-h", "-help", "--helpfull", "--helpshort") for a in argv[1:]):
             fv = flags.FlagValues()
@@ -75,14 +80,22 @@ def run(
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`); Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has gone (`| head`)
         return 1
     except Exception as error:
         message = _explain(error, fv)
         if message is None:
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return _fail(message, 1)
+
+
+def _drop_output() -> None:
+    """What cannot be printed is dropped: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(define_flags: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> flags.FlagValues:
@@ -139,7 +152,7 @@ def _explain(error: Exception, fv: flags.FlagValues | None) -> str | None:
         helps = [text for name, text in _LESS_MEMORY.items() if fv is not None and name in fv]
         advice = f"give {' or '.join(helps)}, or " if helps else ""
         return f"the memory does not suffice ({errors.reason(error)}); {advice}end other programs that use the device"
-    if errors.says_disk(error):
+    if errors.says_disk(error) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
         return f"the disk is full ({errors.reason(error)}); free some space and give the same command again"
     if errors.is_of_tensorflow(error):
         return f"TensorFlow cannot go on: {errors.reason(error)} ({type(error).__name__})"

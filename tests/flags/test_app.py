@@ -1,6 +1,7 @@
 """The wrapper that runs binaries: exit codes, one-line errors, help, presets, replay."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -252,3 +253,22 @@ def test_a_message_that_tells_a_long_value_is_shortened(capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: --images=xxx") and error.endswith("xxx: there is no such file\n")
     assert len(error) < 2100
+
+
+def print_help(**changes):
+    command = [sys.executable, "-m", "tfcxr.cli", "train-gan", "--help"]
+    return subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, **changes)
+
+
+def test_help_can_be_printed_where_only_ascii_is_known():
+    shown = print_help(env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\\xb7" in shown.stdout
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_cannot_be_written_is_one_line():
+    with pathlib.Path("/dev/full").open("w") as full:
+        shown = print_help(stdout=full)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("error: the disk is full (") and shown.stderr.count("\n") == 1
