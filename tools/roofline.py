@@ -1,6 +1,6 @@
 """Shows how near each training step comes to what the machine can do: its arithmetic, the bytes it moves, the limit.
 
-A step is run once without a graph, and every operation is counted as it runs: multiplications and additions of
+A step is traced, and every operation of its graph is counted: multiplications and additions of
 convolutions and matrix products, and the bytes of all tensors that operations read and write. The limit of a step is
 the longer of two times (the roofline of Williams et al. 2009): its arithmetic at the speed of a large matrix product,
 its bytes at that of adding large tensors; both speeds are measured first. A graph joins some operations and keeps small
@@ -29,8 +29,8 @@ from tools import bench_classifiers, bench_gan
 
 # These move nothing, or only say where something is.
 _FREE = frozenset({
-    "Const", "ExpandDims", "Identity", "IdentityN", "ReadVariableOp", "Reshape", "Shape", "Squeeze", "StopGradient",
-    "VarHandleOp",
+    "Const", "ExpandDims", "Identity", "IdentityN", "Placeholder", "ReadVariableOp", "Reshape", "Shape", "Squeeze",
+    "StopGradient", "VarHandleOp",
 })  # fmt: skip
 _GIGA = 1e9
 
@@ -64,17 +64,17 @@ def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attrib
     Args:
         kind: name of the operation.
         inputs, outputs: its tensors; only shapes are looked at, but for the sizes of gradients of convolutions.
-        attributes: of the operation.
+        attributes: of the operation, AttrValue by name.
     """
 
     def size(tensor: Any, dimensions: slice = slice(None)) -> int:
         return math.prod(tensor.shape.as_list()[dimensions])
 
     if kind == "MatMul":
-        inner = inputs[0].shape.as_list()[0 if attributes.get("transpose_a") else 1]
+        inner = inputs[0].shape.as_list()[0 if attributes["transpose_a"].b else 1]
         return 2 * size(outputs[0]) * inner
     if kind in ("BatchMatMulV2", "BatchMatMul"):
-        inner = inputs[0].shape.as_list()[-2 if attributes.get("adj_x") else -1]
+        inner = inputs[0].shape.as_list()[-2 if attributes["adj_x"].b else -1]
         return 2 * size(outputs[0]) * inner
     if kind == "Conv2D":
         return 2 * size(outputs[0]) * size(inputs[1], slice(0, 3))
@@ -92,16 +92,16 @@ def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attrib
 
 
 def count(step: Callable[[], Any]) -> dict[str, Count]:
-    """Runs a step operation by operation; what each kind of operation does."""
+    """What each kind of operation of a step does; the step becomes a graph that is never run."""
     import tensorflow as tf
-    from tensorflow.python.framework import op_callbacks
+    from tensorflow.python.framework import func_graph, op_callbacks
 
     counts: dict[str, Count] = {}
 
     def look(kind, inputs, attributes, outputs, op_name=None, graph=None):
-        del op_name
+        del op_name, graph
         kind = kind.decode() if isinstance(kind, bytes) else kind
-        if graph is not None or kind in _FREE:
+        if kind in _FREE:
             return
         named = dict(zip(attributes[::2], attributes[1::2], strict=True)) if attributes else {}
         flops = count_flops(kind, inputs, outputs, named)
@@ -109,10 +109,10 @@ def count(step: Callable[[], Any]) -> dict[str, Count]:
         own = counts.setdefault(kind, Count())
         own.calls, own.flops, own.moved = own.calls + 1, own.flops + flops, own.moved + moved
 
-    tf.config.run_functions_eagerly(True)
+    tf.config.run_functions_eagerly(True)  # functions within the step are then parts of the one graph
     op_callbacks.add_op_callback(look)
     try:
-        step()
+        func_graph.func_graph_from_py_func("step", step, [], {})
     finally:
         op_callbacks.remove_op_callback(look)
         tf.config.run_functions_eagerly(False)
@@ -121,6 +121,8 @@ def count(step: Callable[[], Any]) -> dict[str, Count]:
 
 def _bytes(tensor: Any) -> int:
     if not hasattr(tensor, "dtype") or tensor.dtype.name in ("resource", "string", "variant"):
+        return 0
+    if tensor.dtype.is_integer and not tensor.shape.is_fully_defined():  # which axes a sum is over, and the like
         return 0
     return math.prod(tensor.shape.as_list()) * tensor.dtype.size
 
