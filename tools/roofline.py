@@ -122,7 +122,7 @@ def count(step: Callable[[], Any]) -> dict[str, Count]:
 def _bytes(tensor: Any) -> int:
     if not hasattr(tensor, "dtype") or tensor.dtype.name in ("resource", "string", "variant"):
         return 0
-    if tensor.dtype.is_integer and not tensor.shape.is_fully_defined():  # which axes a sum is over, and the like
+    if not tensor.shape.is_fully_defined():  # which axes a sum is over, what a BatchNorm keeps for its gradient
         return 0
     return math.prod(tensor.shape.as_list()) * tensor.dtype.size
 
