@@ -144,6 +144,11 @@ def attribute(
             f"--models={','.join(model_paths)}: the classes of the first are {', '.join(classes)}, those of the second "
             f"{', '.join(configs[1]['classes'])}; give two classifiers of the same"
         )
+    if class_name is None and not multilabel and list(record_set.info.classes) != classes:
+        raise InputError(
+            f"--records={records_path}: the classes are {', '.join(record_set.info.classes) or 'none'}, the models' are "
+            f"{', '.join(classes)}; give records of these, or --class_name"
+        )
     record_set.refuse_other_labels(label_sets.of_settings(configs[0]), f"--models={model_paths[0]}")
     resolution = record_set.info.resolution
     if block_size > resolution:

@@ -113,6 +113,10 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
         ),
         ([both, records, "--block_size=17"], ["--block_size=17", "16 px"]),
         ([both, records, "--class_name=Edema"], ["--class_name=Edema", "No Finding, Finding"]),
+        (
+            [both, f"--records={other_records}"],
+            ["--records=", "No Finding, Pneumothorax, the models' are No Finding, Finding"],
+        ),
         ([both], ["--records is required"]),
     ]
     capsys.readouterr()
