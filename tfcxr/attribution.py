@@ -146,8 +146,8 @@ def attribute(
         )
     if class_name is None and not multilabel and list(record_set.info.classes) != classes:
         raise InputError(
-            f"--records={records_path}: the classes are {', '.join(record_set.info.classes) or 'none'}, the models' are "
-            f"{', '.join(classes)}; give records of these, or --class_name"
+            f"--records={records_path}: its classes are {', '.join(record_set.info.classes) or 'none'}, those of the "
+            f"models {', '.join(classes)}; give records of these, or --class_name"
         )
     record_set.refuse_other_labels(label_sets.of_settings(configs[0]), f"--models={model_paths[0]}")
     resolution = record_set.info.resolution

@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
         ([both, records, "--class_name=Edema"], ["--class_name=Edema", "No Finding, Finding"]),
         (
             [both, f"--records={other_records}"],
-            ["--records=", "No Finding, Pneumothorax, the models' are No Finding, Finding"],
+            ["--records=", "No Finding, Pneumothorax, those of the models No Finding, Finding"],
         ),
         ([both], ["--records is required"]),
     ]
