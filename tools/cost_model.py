@@ -6,6 +6,7 @@ taken to be built at the speed of --record_rate on each worker. Nothing of this 
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def read_preset(kind: str, resolution: int) -> dict[str, Any]:
     }
 
 
+@functools.cache  # presets share networks
 def count_gan(resolution: int, fmap_base: int, fmap_max: int) -> float:
     """Arithmetic for each real image shown, of the discriminator's and the generator's step with WGAN-GP."""
     parts = bench_gan.make("float32", bench_gan.Sizes(resolution, fmap_base, fmap_max, _BATCH))

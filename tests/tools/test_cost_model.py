@@ -22,4 +22,5 @@ def test_arithmetic_of_an_image_grows_fourfold_with_its_side():
 def test_a_batch_of_twice_as_many_takes_as_much_for_each_image(monkeypatch):
     one = cost_model.count_gan(16, fmap_base=64, fmap_max=8)
     monkeypatch.setattr(cost_model, "_BATCH", 8)
+    cost_model.count_gan.cache_clear()
     assert cost_model.count_gan(16, fmap_base=64, fmap_max=8) == pytest.approx(one, rel=0.1)
