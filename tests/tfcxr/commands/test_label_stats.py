@@ -113,7 +113,7 @@ def test_report(written):
 def test_names_from_a_table_are_escaped(tmp_path):
     from tfrecords_builder import pages
 
-    assert pages._escape_markdown("a|b <i> *c*\n`d`") == r"a\|b \<i\> \*c\* \`d\`"
+    assert pages.escape_markdown("a|b <i> *c*\n`d`") == r"a\|b \<i\> \*c\* \`d\`"
 
 
 def test_chosen_versions_of_a_chexpert_table(tmp_path, capfd):
