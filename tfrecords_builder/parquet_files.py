@@ -35,6 +35,10 @@ def read_table(path: pathlib.Path, columns: Collection[str]) -> csv_files.RawTab
             places = (known.setdefault(json_lines.to_text(value), len(known)) for value in values)
             codes[column] = np.fromiter(places, np.int32, len(values))
             texts[column] = list(known)
+    except TypeError as error:  # of json: structures that hold bytes or dates
+        raise InputError(
+            f"{path}: column {column} holds structures that are no text ({error}); leave it out"
+        ) from error
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     return csv_files.RawTable(path=path, lines=np.arange(1, stream.metadata.num_rows + 1), codes=codes, texts=texts)

@@ -275,6 +275,23 @@ def test_adabn_head_moves_the_head_alone_in_one_step(sets, tmp_path, flags, shar
         assert np.abs(got).max() > 0
 
 
+def test_a_head_that_was_moved_before_a_stop_is_not_moved_again(sets):
+    from tfcxr import data
+    from tfcxr.classifiers.adaptation import train_dcan as library
+
+    settings = {"image_size": 16, "batch_size": 4, "backbone": "resnet_tiny", "alignment": "adabn_head"}
+    config = library.AdaptationConfig(init_from=str(sets[2]), **settings)
+    run = library.Adaptation(config, *(data.RecordSet(path) for path in sets[:2]))
+    heads = [run.classifier.head.get_weights()[0]]
+    for _ in range(2):
+        phase = run._phase()
+        while phase.prepare():
+            pass
+        heads.append(run.classifier.head.get_weights()[0])
+    assert np.abs(heads[1] - heads[0]).max() > 1e-4
+    np.testing.assert_array_equal(heads[2], heads[1])
+
+
 def test_the_source_is_drawn_in_the_shares_of_a_file(sets, tmp_path):
     from tfcxr import data
     from tfcxr.classifiers.adaptation import train_dcan as library
@@ -347,6 +364,7 @@ def test_selection_on_target_labels_is_marked_and_none_is_a_plain_network(sets, 
     (["--alignment=mmd"], "alignment"),
     (["--init_from=", "--train_batch_norm", "--weights=none", "--target_prior=estimate"], "give one with --init_from"),
     (["--init_from=", "--weights=none", "--alignment=adabn"], "trains nothing; give a trained classifier"),
+    (["--init_from=", "--weights=none", "--alignment=adabn_head"], "trains nothing; give a trained classifier"),
     (["--target_prior=nothing.json"], "there is no such file"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(sets, tmp_path, capsys, flags, message):

@@ -132,6 +132,9 @@ def test_parquet(tmp_path, monkeypatch):
     pq.write_table(pa.table({**rows, "labels": [["Edema"], ["Effusoin"]]}), root / "metadata.parquet")
     with pytest.raises(InputError, match=r"metadata\.parquet: line 2, column labels: 'Effusoin' is none of the 14"):
         _read(root)
+    pq.write_table(pa.table({**rows, "patient": [{"bytes": b"7"}, None]}), root / "metadata.parquet")
+    with pytest.raises(InputError, match=r"metadata\.parquet: column patient holds structures that are no text"):
+        _read(root)
     pq.write_table(pa.table({**rows}).slice(0, 0), root / "metadata.parquet")
     with pytest.raises(InputError, match=r"metadata\.parquet: has no rows"):
         _read(root)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -187,6 +187,14 @@ class Adaptation:
                 seed=config.seed,
             ),
         )
+        if self.method.moves_head:
+            assert config.init_from  # check_settings
+            theirs = tuple(loading.load_classifier_config(config.init_from)["classes"])
+            if theirs != self.model_config.classes:
+                raise InputError(
+                    f"--init_from={config.init_from}: its classes are {', '.join(theirs)}, those of the records "
+                    f"{', '.join(self.model_config.classes)}; --alignment={config.alignment} needs the same"
+                )
         # What is trained; what is evaluated and kept, the classifier, may be a mean of its weights.
         self.network = self._make_trained() if self.method.averages else self.classifier
         if not config.train_batch_norm and self.method.trains:
@@ -385,8 +393,10 @@ class Adaptation:
             source, target = make()
             if source.compute_part() or target.compute_part():
                 return True
+            # Not the classifier's own: a run that was stopped after this, before its step, has that moved already.
+            assert self.config.init_from  # check_settings
+            kernel, bias = cast(models.Classifier, loading.load_network(self.config.init_from)).head.get_weights()
             variables = self.classifier.head.trainable_variables
-            kernel, bias = (variable.numpy() for variable in variables)
             moved = self.method.move_head(kernel, bias, source.all(), target.all(), self._source_weights())
             for variable, value in zip(variables, moved, strict=True):
                 variable.assign(value)
