@@ -65,6 +65,13 @@ def measure_utility(
             "--real and at least one of --synthetic, --mixed, --control and --on_synthetic: give evaluations of both, "
             "or there is nothing to compare"
         )
+    for name, folders in given.items():
+        if "" in folders:
+            raise InputError(f"--{name}={','.join(folders)}: an entry between its commas is empty")
+        paths = [pathlib.Path(folder).resolve() for folder in folders]
+        again = [folder for number, folder in enumerate(folders) if paths[number] in paths[:number]]
+        if again:
+            raise InputError(f"--{name}: {again[0]} is given twice; it is one training, and counts once")
     record_set = data.RecordSet(records)
     read = {name: [_read(name, folder) for folder in folders] for name, folders in given.items()}
     first = read["real"][0]

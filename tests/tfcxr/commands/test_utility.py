@@ -185,6 +185,8 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
         (f"--real={real}", f"--synthetic={tmp_path / 'empty'}"): "result.json",
         (f"--real={real}", f"--synthetic={tmp_path / 'none'}"): "none",
         (f"--real={real}", f"--synthetic={synthetic}", "--mean_labels=Pneumonia"): "exclude each other",
+        (f"--real={real},{real}/", f"--synthetic={synthetic}"): f"--real: {real}/ is given twice",
+        (f"--real={real},", f"--synthetic={synthetic}"): "an entry between its commas is empty",
     }
     for arguments, words in cases.items():
         capsys.readouterr()
