@@ -63,7 +63,7 @@ def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attrib
 
     Args:
         kind: name of the operation.
-        inputs, outputs: its tensors; only shapes are looked at, but for the sizes of gradients of convolutions.
+        inputs, outputs: its tensors, of which the shapes are looked at.
         attributes: of the operation, AttrValue by name.
     """
 
@@ -76,18 +76,13 @@ def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attrib
     if kind in ("BatchMatMulV2", "BatchMatMul"):
         inner = inputs[0].shape.as_list()[-2 if attributes["adj_x"].b else -1]
         return 2 * size(outputs[0]) * inner
-    if kind == "Conv2D":
-        return 2 * size(outputs[0]) * size(inputs[1], slice(0, 3))
-    if kind == "Conv2DBackpropInput":
-        return 2 * size(inputs[2]) * size(inputs[1], slice(0, 3))
-    if kind == "Conv2DBackpropFilter":
-        return 2 * size(inputs[2]) * size(outputs[0], slice(0, 3))
-    if kind == "DepthwiseConv2dNative":
-        return 2 * size(outputs[0]) * size(inputs[1], slice(0, 2))
-    if kind == "DepthwiseConv2dNativeBackpropInput":
-        return 2 * size(inputs[2]) * size(inputs[1], slice(0, 2))
-    if kind == "DepthwiseConv2dNativeBackpropFilter":
-        return 2 * size(inputs[2]) * size(outputs[0], slice(0, 2))
+    for name, taps in (("Conv2D", slice(0, 3)), ("DepthwiseConv2dNative", slice(0, 2))):  # of the kernel, for a value
+        if kind == name:
+            return 2 * size(outputs[0]) * size(inputs[1], taps)
+        if kind == f"{name}BackpropInput":
+            return 2 * size(inputs[2]) * size(inputs[1], taps)
+        if kind == f"{name}BackpropFilter":
+            return 2 * size(inputs[2]) * size(outputs[0], taps)
     return 0
 
 
