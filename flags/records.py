@@ -279,8 +279,9 @@ def define_running(fv: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "beam_options",
         "",
-        "options of the Beam pipeline, such as '--runner=FlinkRunner --flink_master=host:8081'; default: Beam's "
-        "DirectRunner",
+        "options of the Beam pipeline. On a Dask cluster: '--runner=DaskRunner --dask_client_address=tcp://host:8786', "
+        "with the address that `dask scheduler` prints; without an address one is started on this machine. Default: "
+        "Beam's DirectRunner, in this process",
         flag_values=fv,
     )
 

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from tfrecords_builder.errors import InputError, RunError
 
 # The name of a file that a killed `atomic_path` has left; the group is that of the file it was to become.
-LEFTOVER = re.compile(r"\.(.+)\.\d+\.tmp[^/]*")
+LEFTOVER = re.compile(r"\.(.+)\.([\w-]+-)?\d+\.tmp[^/]*", re.ASCII)
 
 # What a program that holds a whole folder locks, see `lock`.
 LOCK_FILE = ".lock"
@@ -25,6 +26,8 @@ LOCK_FILE = ".lock"
 # In each finished output: all that was written there, so that --overwrite can tell what was not.
 _LIST_FILE = ".tfcxr.json"
 _LIST_VERSION = 2
+
+_LONGEST_HOST = 40  # characters of a host's name; what tells pods of Kubernetes apart is at the end
 
 # What a desktop puts into each folder that somebody looks at.
 _OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -137,19 +140,27 @@ def _warn_of_no_locks(folder: str, reason: str | None) -> None:
     )
 
 
+def writer_name() -> str:
+    """Host and process: part of temporary names, because programs of several machines may write in one folder."""
+    host = re.sub(r"[^\w-]", "-", socket.gethostname().partition(".")[0], flags=re.ASCII)
+    return f"{host[-_LONGEST_HOST:]}-{os.getpid()}"
+
+
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike, *, ending: str = "") -> Iterator[pathlib.Path]:
+def atomic_path(path: str | os.PathLike, *, ending: str = "", make_folder: bool = True) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; it becomes `path` if the block succeeds and is removed otherwise.
 
     Contents reach the disk before the name does: after a power failure the file is the old or the new one, too.
 
     Args:
-        path: the file to write; its folder is made.
+        path: the file to write.
         ending: of the temporary name, for writers that choose a format by it.
+        make_folder: whether the file's folder is made.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{writer_name()}.tmp{ending}")
     try:
         yield temporary
         sync(temporary)

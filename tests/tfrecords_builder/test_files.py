@@ -125,7 +125,7 @@ def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     files.write_text(tmp_path / "a.json", "{}")
-    assert synced == [(f".a.json.{os.getpid()}.tmp", False), (".", True)]
+    assert synced == [(f".a.json.{files.writer_name()}.tmp", False), (".", True)]
     synced.clear()
     with files.output_folder(tmp_path / "out") as folder:
         (folder / "tables").mkdir()
@@ -135,6 +135,20 @@ def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     for name in (temporary, f"{temporary}/tables", f"{temporary}/tables/t.csv"):
         assert name in names
     assert names[-1] == "."
+
+
+def test_temporary_names_hold_host_and_process(tmp_path, monkeypatch):
+    """Two machines may have processes of one number; names of hosts may hold anything, and be long."""
+    monkeypatch.setattr(files.socket, "gethostname", lambda: f"{'long' * 20}-pod_\xe4-7.example.org")
+    with files.atomic_path(tmp_path / "a.json") as path:
+        path.write_text("{}")
+        assert path.name.endswith(f"-pod_--7-{os.getpid()}.tmp")
+        assert len(path.name) < 70
+        assert files.LEFTOVER.fullmatch(path.name)[1] == "a.json"
+    assert files.LEFTOVER.fullmatch(".b.c.123.tmp.png")[1] == "b.c"  # of earlier versions
+    with pytest.raises(FileNotFoundError), files.atomic_path(tmp_path / "none" / "a", make_folder=False) as path:
+        path.write_text("")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_without_fsync_is_no_error(tmp_path, monkeypatch):

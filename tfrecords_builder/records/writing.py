@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -88,7 +89,10 @@ class ShardJob:
 
 
 def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) -> None:
-    """Writes one shard and its part; both appear whole or not at all.
+    """Writes one shard and its part, if they are not there; both appear whole or not at all.
+
+    A runner may give a job to a second worker when it has lost the first one, which may yet live. What such a
+    straggler writes after the set is finished falls away: no folder is made for it.
 
     Args:
         job: the shard.
@@ -97,12 +101,14 @@ def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) ->
     Raises:
         RunError: the shard could not be written. Whatever `job.examples` raises is passed on.
     """
+    if _finished(job):
+        return
     summary, lines = records.Summary(job.classes, job.labels), io.StringIO()
     manifest, columns = csv.writer(lines, lineterminator="\n"), records.manifest_columns(job.labels)
     skipped: list[SkippedRow] = []
     pictures: list[str] = []
     try:
-        with files.atomic_path(job.path) as temporary:
+        with files.atomic_path(job.path, make_folder=False) as temporary:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
                 for item in job.examples():
                     if isinstance(item, SkippedRow):
@@ -126,7 +132,8 @@ def write_shard(job: ShardJob, on_image: Callable[[], object] = lambda: None) ->
             "pictures": pictures,
             "manifest": lines.getvalue(),
         }
-        files.write_json(job.part_path, part)
+        with files.atomic_path(job.part_path, make_folder=False) as temporary:
+            temporary.write_text(json.dumps(part), encoding="utf-8")
     except (OSError, *_FILE_ERRORS) as error:
         reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror or error
         raise RunError(f"{job.path}: cannot be written ({reason})") from error
@@ -290,10 +297,7 @@ def has_finished_shards(folder: pathlib.Path) -> bool:
 
 def _run(jobs: Sequence[ShardJob], folder: pathlib.Path, runner: Runner, total: int) -> None:
     """Writes what an earlier run has not; nothing else that looks like a shard stays in the folder."""
-    names = {job.name for job in jobs}
-    for path in [*folder.glob("*.tfrecord-*"), *folder.glob(".*.tmp")]:
-        if path.name not in names:  # of another build, or half written
-            path.unlink(missing_ok=True)
+    _sweep(folder, jobs)
     rest, there = [], 0
     for job in jobs:
         finished = _finished(job)
@@ -304,6 +308,22 @@ def _run(jobs: Sequence[ShardJob], folder: pathlib.Path, runner: Runner, total: 
             rest.append(job)
     if rest:
         runner(rest, total, there)
+        _sweep(folder, jobs)
+        for job in rest:
+            part = files.read_json(job.part_path) if job.part_path.is_file() else {}
+            if part.get("key") != job.key or not job.path.is_file() or part["bytes"] != job.path.stat().st_size:
+                raise RunError(
+                    f"{job.path}: is not there, or of another build, though its writer ended well; see to it that all "
+                    "workers see this folder under this path, and that nobody else writes there"
+                )
+
+
+def _sweep(folder: pathlib.Path, jobs: Sequence[ShardJob]) -> None:
+    """Removes shards of another build, and what killed or lost writers have left half written."""
+    names = {job.name for job in jobs}
+    for path in [*folder.glob("*.tfrecord-*"), *folder.glob(".*.tmp")]:
+        if path.name not in names:
+            path.unlink(missing_ok=True)
 
 
 def _finished(job: ShardJob) -> int:

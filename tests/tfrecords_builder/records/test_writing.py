@@ -180,6 +180,38 @@ def test_threads_give_the_same_set_and_the_first_failure_stops_them(tmp_path):
     assert not list((tmp_path / "f").glob("*.tfrecord-*")) and not list((tmp_path / "f").glob(".*.tmp"))
 
 
+def test_what_lost_writers_leave_is_swept_and_what_none_wrote_is_named(tmp_path):
+    """A runner whose worker was killed amid a shard, and whose straggler writes after the set is finished."""
+    jobs = []
+
+    def runner(todo, total, initial):
+        jobs.extend(todo)
+        for job in todo:
+            writing.write_shard(job)
+        (tmp_path / "set" / f".{todo[0].name}.elsewhere-7.tmp").write_text("half")
+
+    _write(tmp_path / "whole", _shards(), KEYS)
+    _write(tmp_path / "set", _shards(), KEYS, runner=runner)
+    assert _contents(tmp_path / "set") == _contents(tmp_path / "whole")
+    (tmp_path / "set").rename(tmp_path / "finished")
+    with pytest.raises(RunError, match="cannot be written"):
+        writing.write_shard(jobs[0])
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(RunError, match=r"tiny-test\.tfrecord-00000-of-00001: is not there, .* see this folder"):
+        _write(
+            tmp_path / "lost", _shards(), KEYS, runner=lambda todo, *_: [writing.write_shard(job) for job in todo[:2]]
+        )
+
+
+def test_a_job_that_is_given_twice_is_done_once(tmp_path):
+    def runner(todo, *_):
+        for job in (*todo, *todo):
+            writing.write_shard(job)
+
+    _write(tmp_path / "set", _shards(), KEYS, runner=runner)
+    assert CALLS == ["a", "b", "c"]
+
+
 def test_full_disk(tmp_path, monkeypatch):
     def full(self, record):
         raise OSError(28, "No space left on device")
