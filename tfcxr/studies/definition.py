@@ -12,6 +12,7 @@ from tfcxr.classifiers.adaptation import methods
 from tfcxr.studies import sources
 from tfrecords_builder import labels
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.benchmark_settings import NAMES as SETTINGS
 
 NONE = "none"
 MULTILABEL = "multilabel"  # the label version without classes
@@ -247,7 +248,8 @@ def check(study: Definition) -> None:
     own = labels.load_label_versions(study.label_versions_file) if study.label_versions_file else None
     adapted = [method for group in study.cells for method, _ in group.methods if method != NONE]
     for version in study.label_versions:
-        if labels.get_label_version(version, own).multilabel and adapted:
+        # The classes of a setting are known for images with a table, and not for synthetic ones.
+        if (version in SETTINGS or labels.get_label_version(version, own).multilabel) and adapted:
             raise InputError(
                 f"--label_versions={version}: has no classes, which {adapted[0]} needs; its cells can have the method "
                 f"{NONE} only: give it a study of its own"

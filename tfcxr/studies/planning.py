@@ -17,6 +17,7 @@ from tfcxr.studies.definition import MULTILABEL, NONE, Cell, Definition
 from tfcxr.studies.fingerprints import Fingerprints
 from tfcxr.studies.sources import WEIGHTS, Source
 from tfrecords_builder.errors import InputError
+from tfrecords_builder.labels.benchmark_settings import NAMES as SETTINGS
 
 # A job's output does not depend on these.
 IGNORED = ("overwrite", "workers")
@@ -156,10 +157,11 @@ class _Planner:
 
     def records(self, name: str, version: str, gan: int = 0) -> str:
         """Id of the job that makes the record set, real or of the GAN of that number, of a label version."""
-        own: dict[str, Any] = {"label_version": version}
+        learned = self._study.synthetic.get(name)
+        # A GAN draws labels; to find the classes of a setting takes a table, and the benchmark's classifiers have none.
+        own: dict[str, Any] = {"label_version": MULTILABEL if learned and version in SETTINGS else version}
         if self._study.label_versions_file:
             own["label_versions_file"] = self._study.label_versions_file
-        learned = self._study.synthetic.get(name)
         resolution = self._resolution(learned.records if learned else name)
         if not learned:
             return self._add(
@@ -177,7 +179,7 @@ class _Planner:
             folder = self._study.generators[name]
             external["run_dir" if (folder / "config.json").is_file() else "generator"] = folder
         else:
-            inputs["run_dir"] = self._gan(learned.records, gan)
+            inputs["run_dir"] = self._gan(learned.records, version, gan)
         name = f"{name}{_number(gan)}"
         output = f"records/{name}/{version}/{resolution}"
         user = [*self._study.flags.get("generate", ()), *learned.flags]
@@ -194,8 +196,7 @@ class _Planner:
                 output = f"comparisons/{name}/{version}"
                 self._add("compare-sets", f"{name}-{version}", {}, inputs, output=output)
             if self._study.audit_privacy:
-                # What the GAN learned, whatever the label version of its images.
-                inputs = {"synthetic": made, "train": self.records(learned, MULTILABEL)}
+                inputs = {"synthetic": made, "train": self.records(learned, _learned_version(version))}
                 job = self.jobs[made]
                 if "run_dir" in job.inputs:
                     inputs["gan_run"] = job.inputs["run_dir"]
@@ -224,12 +225,12 @@ class _Planner:
             raise InputError(f"--cells: {NONE} needs a variant, such as {NONE}/plain: --baseline_flags has {{variant}}")
         return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["variant"]
 
-    def _gan(self, name: str, gan: int) -> str:
+    def _gan(self, name: str, version: str, gan: int) -> str:
         own: dict[str, Any] = {"resolution": self._resolution(name)}
         if gan:
             own["seed"] = self._seed("train-gan") + gan
-        inputs = {"records": self.records(name, MULTILABEL)}
-        name = f"{name}{_number(gan)}"
+        inputs = {"records": self.records(name, _learned_version(version))}
+        name = f"{name}{f'-{version}' if version in SETTINGS else ''}{_number(gan)}"
         return self._add("train-gan", name, own, inputs, output=f"runs/gan-{name}")
 
     def _pretraining(self, name: str) -> str:
@@ -249,6 +250,8 @@ class _Planner:
         """Id of the source's last training; adds those before it."""
         if version == MULTILABEL:
             self._refuse_class_flags()
+        if version in SETTINGS:
+            self._check_learns_labels(version, source)
         *before, stage = source.stages
         own: dict[str, Any] = {"variant": variant, "seed": seed}
         inputs = {"records": self._learned_records(stage.records, version, seed)}
@@ -278,6 +281,16 @@ class _Planner:
         for flag in choices.CLASS_FLAGS:
             if values[flag]:
                 raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {MULTILABEL} has not")
+
+    def _check_learns_labels(self, version: str, source: Source) -> None:
+        """Raises InputError if a classifier would look for the classes of a setting in synthetic images."""
+        made = next((name for name in source.names if name in self._study.synthetic), None)
+        user = [token.replace("{variant}", "plain") for token in self._study.flags.get("train-baseline", ())]
+        if made and not self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["multilabel"]:
+            raise InputError(
+                f"--label_versions={version}: synthetic images such as {made} have its labels and not its classes; add "
+                "--multilabel to --baseline_flags"
+            )
 
     def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
         source = self._study.parse_source(cell.source)
@@ -394,6 +407,11 @@ class _Planner:
 def command(job: Job, outputs: Mapping[str, str], *extra: str) -> list[str]:
     """What runs the job in a process of its own."""
     return [sys.executable, "-m", "tfcxr.cli", job.kind, *job.arguments(outputs), *extra]
+
+
+def _learned_version(version: str) -> str:
+    """Of the records that a GAN learns: all images, or those of a setting of the benchmark."""
+    return version if version in SETTINGS else MULTILABEL
 
 
 def _number(gan: int) -> str:

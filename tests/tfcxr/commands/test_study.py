@@ -270,6 +270,7 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     text = (app.PRESETS / "study" / f"{preset}.flags").read_text()
     layouts = {"chexpert": fakes.make_chexpert, "chestxray8": fakes.make_chestxray, "nih": fakes.make_chestxray}
+    layouts |= dict.fromkeys(("real", "n50", "n200", "n800"), fakes.make_chexpert)
     data, more = [], []
     if preset == "digits":
         folder = tmp_path / "digits"
@@ -293,7 +294,7 @@ def test_every_preset_can_be_planned(preset, tmp_path, capsys, monkeypatch):
     expected = {
         "phantom": (17, 6), "digits": (30, 14), "kermany": (132, 63), "phantom_adaptation": (64, 30),
         "kermany_labels": (64, 27), "kermany_volume": (76, 30), "hospitals": (20, 10), "hospitals_32": (32, 15),
-        "brain": (24, 9),
+        "brain": (24, 9), "benchmark_classes": (68, 24), "benchmark_samples": (51, 18),
         "nih_small": (47, 18), "nih_real": (49, 24), "nih_adapted": (40, 18), "nih_labels": (14, 4),
         "thesis_counts": (2, 0), "thesis_5_8": (21, 12),
         "thesis_5_9": (37, 24), "thesis_5_10": (28, 12), "thesis_5_11": (12, 4), "thesis_5_12": (12, 4),

@@ -118,6 +118,36 @@ def test_adaptation_is_refused_before_anything_runs():
     assert [cell for cell, _, _ in graph.cells] == [Cell("multilabel", "synthetic", "b", "none", "sched", 0)]
 
 
+def test_the_gan_of_a_setting_learns_the_images_of_that_setting():
+    learned = ("--cells=a, synthetic -> a: none", "--baseline_flags=--multilabel --variant=sched", "--gans=2")
+    graph = plan(
+        "--label_versions=classes-2,multilabel", *learned, "--seeds=0,1", without=["--cells", "--baseline_flags"]
+    )
+    gans = {name: job.inputs["records"] for name, job in graph.jobs.items() if job.kind == "train-gan"}
+    assert gans == {
+        "train-gan-a-classes-2": "build-records-a-classes-2",
+        "train-gan-a-classes-2-gan1": "build-records-a-classes-2",
+        "train-gan-a": "build-records-a-multilabel",
+        "train-gan-a-gan1": "build-records-a-multilabel",
+    }
+    made = graph.jobs["generate-synthetic-gan1-classes-2"]
+    assert dict(made.inputs) == {"run_dir": "train-gan-a-classes-2-gan1"}
+    assert "--label_version=multilabel" in made.flags  # its labels, for the classes are in the table alone
+    assert made.output == "records/synthetic-gan1/classes-2/8"
+    trained = graph.jobs["train-baseline-classes-2-synthetic-none-sched-seed1"]
+    assert dict(trained.inputs) == {"records": "generate-synthetic-gan1-classes-2"}
+
+
+def test_classes_of_a_setting_are_not_looked_for_in_synthetic_images():
+    with pytest.raises(InputError, match="--label_versions=classes-2: has no classes, which dcan_noreg needs"):
+        plan("--label_versions=classes-2")
+    with pytest.raises(
+        InputError, match="--label_versions=classes-2: synthetic images such as synthetic .*add --multilabel"
+    ):
+        plan("--label_versions=classes-2", "--cells=synthetic -> b: none", without=["--cells"])
+    assert plan("--label_versions=classes-2", "--cells=a -> b: none", without=["--cells"]).cells
+
+
 @pytest.fixture
 def flags(tmp_path):
     return [
