@@ -142,7 +142,7 @@ def test_classes_of_a_setting_are_not_looked_for_in_synthetic_images():
     with pytest.raises(InputError, match="--label_versions=classes-2: has no classes, which dcan_noreg needs"):
         plan("--label_versions=classes-2")
     with pytest.raises(
-        InputError, match="--label_versions=classes-2: synthetic images such as synthetic .*add --multilabel"
+        InputError, match=r"--label_versions=classes-2: synthetic images such as synthetic .*add --multilabel"
     ):
         plan("--label_versions=classes-2", "--cells=synthetic -> b: none", without=["--cells"])
     assert plan("--label_versions=classes-2", "--cells=a -> b: none", without=["--cells"]).cells
