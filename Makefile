@@ -10,7 +10,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.10 python3 python
 endif
 BIN := $(VENV)/bin
 WORKSPACE ?= workspace
-.PHONY: demo test test-large lint docs bench clean
+.PHONY: demo test test-large lint audit docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/tfcxr study --flagfile=study/phantom --workspace=$(WORKSPACE)
@@ -28,6 +28,11 @@ lint: $(VENV)/.ready
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.requirements $(VENV)
 	$(BIN)/deptry . --requirements-files $(VENV)/requirements.txt --requirements-files-dev $(VENV)/requirements-test.txt
+
+# Known weaknesses of the installed libraries; needs the internet.
+audit: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[audit]'
+	$(BIN)/pip-audit --skip-editable $$(sed -n 's/^[A-Z]/--ignore-vuln &/p' tools/accepted_risks.txt)
 
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

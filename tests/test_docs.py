@@ -184,3 +184,11 @@ def test_the_map_lists_each_source_file_once():
     assert {name for name in listed if not name.endswith("__init__.py")} == {
         name for name in sources if not name.endswith("__init__.py")
     }
+
+
+def test_every_accepted_weakness_has_its_reason():
+    listed = (ROOT / "tools" / "accepted_risks.txt").read_text().split("\n")
+    accepted = {line for line in listed if line and not line.startswith("#")}
+    explained = re.findall(r"CVE-\d+-\d+", (ROOT / "docs" / "security.md").read_text())
+    assert accepted == set(explained)
+    assert len(explained) == len(accepted)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from tfcxr import foreign_models
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import backbones, efficientnet_lite0, preprocessing, seeding
 from tfcxr.fidelity.extractor import Extractor
@@ -135,11 +136,12 @@ def make_keras(path: str | os.PathLike, resolution: int) -> NetworkFeatures:
         resolution: side of the images in pixels.
 
     Raises:
-        InputError: no Keras model, one that takes something else than one image, whose features are no vector, or that
-            expects another range than [0, 1]: as its rescaling layer says, or the stored statistics of its first
-            BatchNormalization.
+        InputError: no Keras model, one with layers that could run code, that takes something else than one image, whose
+            features are no vector, or that expects another range than [0, 1]: as its rescaling layer says, or the
+            stored statistics of its first BatchNormalization.
     """
     path = pathlib.Path(path)
+    foreign_models.check_keras(path, "--features")
     try:
         model = tf.keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the content happens to break

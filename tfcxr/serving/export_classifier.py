@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from tfcxr import foreign_models
 from tfcxr.classifiers import calibration, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.serving import model_cards, warmup_requests
@@ -146,6 +147,7 @@ def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str
     if not (pathlib.Path(path) / _SAVED_MODEL).exists():
         served = _serve(path, config)
         return lambda images: served.image_tensor(images)  # keeps `served`, which its method alone does not
+    foreign_models.check_saved_model(path, "--model")
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:

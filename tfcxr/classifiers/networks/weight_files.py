@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from tfcxr import foreign_models
 from tfrecords_builder.errors import InputError
 
 # Layer name -> its arrays, in the order of Keras's `get_weights`.
@@ -35,9 +36,12 @@ def load(model: tf.keras.Model, path: str | os.PathLike) -> None:
         path: file or SavedModel folder.
 
     Raises:
-        InputError: the file is damaged or of another network; names the file and what differs.
+        InputError: the file is damaged or of another network, or a SavedModel could run code; names the file and what
+            differs.
     """
     path = pathlib.Path(path)
+    if path.is_dir():
+        foreign_models.check_saved_model(path, "--weights")
     try:
         if path.is_dir():
             found = _from_saved_model(path)
