@@ -10,7 +10,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3.10 python3 python
 endif
 BIN := $(VENV)/bin
 WORKSPACE ?= workspace
-.PHONY: demo test test-large lint audit docs bench clean
+TORTURE_MINUTES ?= 60
+.PHONY: demo test test-large torture lint audit docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/tfcxr study --flagfile=study/phantom --workspace=$(WORKSPACE)
@@ -20,6 +21,9 @@ test: $(VENV)/.ready
 
 test-large: $(VENV)/.ready
 	$(BIN)/python -m pytest -m large
+
+torture: $(VENV)/.ready
+	$(BIN)/python -m tools.torture --minutes=$(TORTURE_MINUTES)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
