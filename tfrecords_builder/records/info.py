@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
@@ -125,15 +125,10 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
         info = RecordSetInfo(**_tuples(value), label_set=label_set, splits=splits, folder=folder)
     except (TypeError, AttributeError, KeyError, InputError) as error:
         raise InputError(f"{folder}: {INFO_FILE} is damaged ({error}); build the records again") from error
-    texts = (
-        info.source,
-        info.label_version,
-        info.digest,
-        info.dataset_name,
-        *(info.classes if isinstance(info.classes, tuple) else [None]),
-    )
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{folder}: {INFO_FILE} is damaged (a text is none); build the records again")
+    for part in (info, *splits.values()):
+        for name, kind in get_type_hints(type(part)).items():
+            if not _is(getattr(part, name), kind):
+                raise InputError(f"{folder}: {INFO_FILE} is damaged (its {name}); build the records again")
     if info.labels != named:
         raise InputError(f"{folder}: its labels are not those of {label_set.name}; build the records again")
     absent = [shard for split in splits.values() for shard in split.shards if not (folder / shard).is_file()]
@@ -161,6 +156,18 @@ def write_info(info: RecordSetInfo) -> None:
     )
     files.write_json(info.folder / "dataset_info.json", described)
     files.write_json(info.folder / "features.json", described_features)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value, with all that it holds, is of the type that an annotation says."""
+    parts = get_args(kind)
+    if kind is Any or not parts:
+        return kind is Any or (isinstance(value, kind) and (kind is not int or not isinstance(value, bool)))
+    if get_origin(kind) in (tuple, list):  # of any length, of one type
+        return isinstance(value, get_origin(kind)) and all(_is(each, parts[0]) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(key, parts[0]) and _is(value[key], parts[1]) for key in value)
+    return any(_is(value, each) for each in parts)
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:

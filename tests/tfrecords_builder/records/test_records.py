@@ -162,6 +162,17 @@ def test_load_info_refuses(tmp_path):
     (folder / records.INFO_FILE).write_text(json.dumps(written))
     with pytest.raises(InputError, match="labels are not those of chexpert14"):
         records.load_info(folder)
+    for key, value in (
+        ("label_definition", {"a": "text"}),
+        ("classes", "text"),
+        ("seed", True),
+        ("resolution", "8"),
+        ("provenance", []),
+        ("digest", None),
+    ):
+        (folder / records.INFO_FILE).write_text(json.dumps(written | {"labels": list(info.labels), key: value}))
+        with pytest.raises(InputError, match=rf"is damaged \(its {key}\)"):
+            records.load_info(folder)
     for text, message in (("{", "not valid JSON"), ('{"schema_version": 2, "splits": {}}', "is damaged")):
         (folder / records.INFO_FILE).write_text(text)
         with pytest.raises(InputError, match=message):
