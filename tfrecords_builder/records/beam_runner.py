@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import shlex
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from tfrecords_builder.records import writing
 
 _RUNNING = " [while running"  # what Beam adds to a message
 _DASK = "dask"
-_DASK_SECONDS = 10.0  # that its scheduler has to answer
+_SECONDS = 10.0  # that a scheduler or job server has to answer
 # Of every run, and about nothing that a pipeline of ours does.
 _IDLE_WARNINGS = (
     "apitools not found",
@@ -31,6 +32,7 @@ _IDLE_WARNINGS = (
     "Discarding unparseable args",
     "Sending large graph",
 )
+_OF_GRPC = re.compile(r'\bdetails = "(.+)"')  # in its errors, which are of many lines
 _OF_A_WORKER = re.compile(r'\bmessage: "(.*?)(\\n|" )')  # in the record of a worker's log that Beam prints
 
 
@@ -69,6 +71,7 @@ def run_with_beam(options: str) -> writing.Runner:
             engine = dask_runner.DaskRunner() if on_dask else runners.create_runner(name)
         except (ImportError, ValueError) as error:
             raise InputError(f"--beam_options={options}: {error}") from error
+        _check_job_server(options, parsed.view_as(pipeline_options.PortableOptions).job_endpoint)
         workers = parsed.view_as(pipeline_options.WorkerOptions)
         if "direct" in name.lower() and not workers.default_sdk_harness_log_level:
             workers.default_sdk_harness_log_level = "CRITICAL"  # what goes wrong there is told by the exception here
@@ -119,6 +122,20 @@ def _parse(options: str, kind: Any) -> Any:
     return parsed
 
 
+def _check_job_server(options: str, endpoint: str | None) -> None:
+    """Raises InputError if no job server listens where the options say: Beam would wait for it, in silence."""
+    if not endpoint or endpoint == "embed":  # which Beam starts
+        return
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--beam_options={options}: no job server answers at {endpoint} ({error}); start one and give its address "
+            "as host:port, or embed for one that Beam starts here"
+        ) from error
+
+
 def _check_scheduler(options: str, dask: Any) -> None:
     """Raises InputError if no scheduler answers where Dask's options say; nothing if they leave it to us to start one.
 
@@ -127,7 +144,7 @@ def _check_scheduler(options: str, dask: Any) -> None:
     if not dask.address and not dask.scheduler_file:
         return
     remedy = "start one (`dask scheduler`) and give the address that it prints, such as tcp://host:8786"
-    seconds = dask.timeout if isinstance(dask.timeout, int) else _DASK_SECONDS
+    seconds = dask.timeout if isinstance(dask.timeout, int) else _SECONDS
     try:
         address = dask.address or files.read_json(dask.scheduler_file)["address"]
         workers = asyncio.run(asyncio.wait_for(_workers_of(address), seconds))
@@ -173,7 +190,8 @@ def _as_run_error(error: Exception) -> RunError:
     for line in lines:
         if "RunError: " in line:
             return RunError(line.split("RunError: ", 1)[1].split(_RUNNING)[0])
-    return RunError(f"the Beam pipeline failed: {lines[-1]}")
+    details = _OF_GRPC.search(str(error))
+    return RunError(f"the Beam pipeline failed: {details[1] if details else lines[-1]}")
 
 
 class _Lines(logging.Handler):
@@ -184,12 +202,14 @@ class _Lines(logging.Handler):
         self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if RunError.__name__ not in logging.Formatter().format(record):
+        text = logging.Formatter().format(record)
+        if RunError.__name__ not in text and not _OF_GRPC.search(text):
             self.show(record.getMessage(), record.name.partition(".")[0])
 
     def show(self, message: str, source: str) -> None:
         of_worker = _OF_A_WORKER.search(message)
-        line = (of_worker[1] if of_worker else message).strip().partition("\n")[0]
+        lines = (of_worker[1] if of_worker else message).strip().splitlines() or [""]
+        line = lines[-1] if lines[0].startswith("Traceback ") else lines[0]
         if line and line not in self._printed and not line.startswith(_IDLE_WARNINGS):
             self._printed.add(line)
             _print_warning(f"{source}: {line}")

@@ -1,18 +1,21 @@
 """build-records through Beam on Dask: in this process, and on a cluster of processes that are stopped and killed."""
 
 import contextlib
+import logging
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
 from flags import app
 from tests import fakes
 from tfcxr.commands import build_records, verify_records
+from tfrecords_builder.records import beam_runner
 
 pytest.importorskip("apache_beam")
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'tfcxr[beam]'")
@@ -89,6 +92,8 @@ def test_a_failure_on_dask_is_one_line(tmp_path, cluster, capfd):
         ("--runner=DaskRunner --dask_client_address=tcp://127.0.0.1:9 --dask_connection_timeout=1", "(no answer)"),
         ("--runner=DaskRunner --dask_scheduler_file=nowhere.json", "nowhere.json: cannot be read"),
         ("--runner=DaskRunner --dask_npartitions=many", "argument --dask_npartitions: invalid int value"),
+        ("--runner=PortableRunner --job_endpoint=localhost:1", "no job server answers at localhost:1 ("),
+        ("--runner=PortableRunner --job_endpoint=localhost", "no job server answers at localhost ("),
         ("--runner=SlackRunner", "Unexpected pipeline runner: SlackRunner"),
     ],
 )
@@ -101,10 +106,35 @@ def test_dask_that_is_not_there_is_named_before_the_build(tmp_path, nih, capfd, 
     assert reason in line
 
 
+def test_a_pool_of_workers_that_is_not_there_fails_in_one_line(tmp_path, nih, capfd):
+    pool = "--environment_type=EXTERNAL --environment_config=localhost:1"
+    options = f"--runner=PortableRunner --job_endpoint=embed {pool}"
+    assert run(tmp_path / "out", nih, runner="beam", beam_options=options) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: the Beam pipeline failed: failed to connect")
+    assert all(line.startswith("warning: ") for line in lines[:-1])
+    assert len(lines) < 4
+
+
+def test_warnings_of_beam_are_lines(capfd):
+    with beam_runner._warnings_as_lines():
+        for _ in range(2):
+            logging.getLogger("apache_beam.runners").warning("Waiting for %s.\nAnd so on.", "a worker")
+        logging.getLogger("apache_beam").warning('Worker: severity: WARN message: "No room\\nhere" log_location: ')
+        logging.getLogger("grpc").error("Traceback (most recent call last):\n  File\nOSError: no route")
+        logging.getLogger("apache_beam").error("RunError: is told by the exception")
+        logging.getLogger("apache_beam").info("nothing")
+        warnings.warn("Mismatched versions\nfound", UserWarning, stacklevel=1)
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: apache_beam: Waiting for a worker.",
+        "warning: apache_beam: No room",
+        "warning: grpc: OSError: no route",
+        "warning: builtins: Mismatched versions",
+    ]
+
+
 def test_a_scheduler_without_workers_is_told(tmp_path, nih, capfd):
     with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty:
-        from tfrecords_builder.records import beam_runner
-
         beam_runner.run_with_beam(f"--runner=DaskRunner --dask_client_address={empty.scheduler_address}")
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("warning: the Dask scheduler has no workers yet, and the build waits for them")
