@@ -47,6 +47,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m tools.bench_gan
 	$(BIN)/python -m tools.bench_classifiers
 	$(BIN)/python -m tools.roofline
+	$(BIN)/python -m tools.memory
 
 # Built again only when setup.cfg changes. A Python counts if its version fits and it can make virtual environments.
 # The pip that comes with Python 3.10 does not find versions that fit together; hence --upgrade-deps.

@@ -1,5 +1,6 @@
 """Programs of their own for tests of several devices and workers: those are set before anything else of TensorFlow."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -35,19 +36,27 @@ def start(module: str, arguments: Sequence[str], *, devices: int = 1, config: di
 
 def start_two(module: str, first: Sequence[str], second: Sequence[str]) -> list[subprocess.Popen]:
     """Two workers of one cluster on this machine, with these arguments."""
-    ports = []
-    with socket.socket() as one, socket.socket() as other:
-        for taken in (one, other):
-            taken.bind(("127.0.0.1", 0))
-            ports.append(taken.getsockname()[1])
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return start_cluster(module, [first, second])
+
+
+def start_cluster(module: str, arguments: Sequence[Sequence[str]], *, chief: bool = False) -> list[subprocess.Popen]:
+    """Workers of one cluster on this machine, with the arguments of each.
+
+    Args:
+        module: the command.
+        arguments: of each worker.
+        chief: whether the first one is called chief, as on Vertex AI.
+    """
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in arguments]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in taken]
+    cluster = {"chief": hosts[:1], "worker": hosts[1:]} if chief else {"worker": hosts}
+    tasks = [{"type": kind, "index": index} for kind, names in cluster.items() for index in range(len(names))]
     return [
-        start(
-            module,
-            [*arguments, "--strategy=multiworker"],
-            config={"cluster": cluster, "task": {"type": "worker", "index": index}},
-        )
-        for index, arguments in enumerate((first, second))
+        start(module, [*own, "--strategy=multiworker"], config={"cluster": cluster, "task": task})
+        for own, task in zip(arguments, tasks, strict=True)
     ]
 
 

@@ -1,12 +1,11 @@
 """Measures the peak memory of every command on two sizes of the same data, to see what grows with it.
 
-A phantom hospital of --sizes patients goes through the commands, each in a process of its own; the peak is what the
-system says when it ends (ru_maxrss, of the largest process if the command has several). Trainings take the same steps
-at both sizes. `import-reference` reads no data set, and `study` only starts the other commands: neither is in the list.
+A phantom hospital of --sizes patients goes through the commands, each in a process of its own, which says at its end
+what the most was that it held (VmHWM). Trainings take the same steps at both sizes. `import-reference` reads no data
+set, and `study` only starts the other commands: neither is in the list.
 """
 
 import dataclasses
-import os
 import pathlib
 import subprocess
 import sys
@@ -93,20 +92,35 @@ def command_lines(root: pathlib.Path, patients: int, resolution: int) -> Iterato
     yield "scorecard", [*card, f"--output_dir={at('card')}"]
 
 
-def peak(words: list[str], log: pathlib.Path) -> float:
-    """Runs a command of tfcxr in a process of its own; the peak of its memory in MiB, 2^20 bytes.
+# A process's own record of its peak: ru_maxrss counts what the process that started it held at that time.
+_PROGRAM = """
+import pathlib, re, sys
+from tfcxr import cli
+code = cli.main(sys.argv[2:])
+status = pathlib.Path("/proc/self/status").read_text()
+pathlib.Path(sys.argv[1]).write_text(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
+sys.exit(code)
+"""
+
+
+def peak(words: Sequence[str], log: pathlib.Path) -> float:
+    """Runs a command of tfcxr in a process of its own; the peak of its memory in MiB, 2^20 bytes. Linux only.
+
+    Args:
+        words: the command and its flags.
+        log: file for its output.
 
     Raises:
         RunError: it failed; the last line of its output is in the message.
     """
+    noted = log.with_suffix(".peak")
     with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "tfcxr", *words], stdout=stream, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        command = [sys.executable, "-c", _PROGRAM, str(noted), *words]
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
         lines = log.read_text(errors="replace").splitlines() or [""]
-        raise RunError(f"{words[0]} ended with {process.returncode}: {lines[-1]}")
-    return usage.ru_maxrss / _KIB  # Linux gives KiB
+        raise RunError(f"{words[0]} ended with {code}: {lines[-1]}")
+    return int(noted.read_text()) / _KIB
 
 
 @dataclasses.dataclass(frozen=True)

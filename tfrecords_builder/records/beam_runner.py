@@ -160,7 +160,7 @@ def _check_scheduler(options: str, dask: Any) -> None:
 
 async def _workers_of(address: str) -> Any:
     """The workers of a Dask scheduler, by address; raises what Dask does if none answers."""
-    from dask import distributed
+    import distributed
 
     # Not a Client, which complains for 20 seconds after it could not connect.
     arguments = distributed.Security().get_connection_args("client")
@@ -170,7 +170,7 @@ async def _workers_of(address: str) -> Any:
 
 def _start_dask() -> Any:
     """A Dask cluster of this machine, whose workers keep their tracebacks to themselves: the exception comes here."""
-    from dask import distributed
+    import distributed
 
     return distributed.LocalCluster(silence_logs=logging.CRITICAL, dashboard_address=":0")
 

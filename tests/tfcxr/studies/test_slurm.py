@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import study_runs
+from tests import fakes, study_runs, workers
+from tests.conftest import ROOT
+from tests.test_docs import code_blocks
 from tfcxr import cli
 
 pytestmark = [
@@ -193,3 +196,59 @@ def test_a_gan_that_is_queued_again_before_its_limit_ends_as_one_that_was_not(sl
     assert len(weights) > 50
     for name in weights:
         np.testing.assert_array_equal(second.get_tensor(name), first.get_tensor(name), err_msg=name)
+
+
+# Runs a worker for real, and notes its number.
+WORKER = """\
+#!/usr/bin/env bash
+export PYTHONPATH={code} TF_NUM_INTRAOP_THREADS=1 CUDA_VISIBLE_DEVICES=
+echo $$ > {folder}/worker-$SLURM_PROCID
+exec {python} -m tfcxr "$@"
+"""
+
+
+def test_two_workers_of_srun_are_saved_and_killed_and_end_as_undisturbed_ones(slurm, tmp_path):
+    """The guide's script on one node: asked to save as before a limit, queued again, one killed, submitted again."""
+    records = fakes.make_records(tmp_path / "records", label_version="multilabel", per_class=4)
+    flags = ["--fmap_base=64", "--fmap_max=8", "--batch_size=16", "--total_kimg=16", "--tick_kimg=1000", "--init=calm"]
+    flags += [f"--records={records}", "--checkpoint_kimg=0.8", "--patience=0", "--fid_images=16"]
+    alone, run = tmp_path / "alone", tmp_path / "run"
+    codes, lines = workers.ended(
+        workers.start_cluster("tfcxr.commands.train_gan", [[*flags, f"--run_dir={alone}"]] * 2), 500
+    )
+    assert codes == [0, 0], lines
+    tool = tmp_path / "tool"
+    tool.write_text(WORKER.format(code=pathlib.Path.cwd(), folder=tmp_path, python=sys.executable))
+    tool.chmod(0o755)
+    page = (ROOT / "docs" / "guides" / "scaling-out.md").read_text(encoding="utf-8")
+    (script,) = (block for block in code_blocks(page, "bash") if "srun" in block)
+    before, rest = script.split("command=(")
+    script = f"{before}command=({tool} train-gan {' '.join(flags)} --run_dir={run}){rest.partition(')')[2]}"
+    log = tmp_path / "log"
+
+    def submit_job():
+        small = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gres=none", "--time=30", f"--output={log}"]
+        command = ["sbatch", "--parsable", *small]
+        answer = subprocess.run(command, input=script, text=True, check=True, env=slurm, capture_output=True)
+        return answer.stdout.strip()
+
+    job = submit_job()
+    wait_for(lambda: latest(run), 200)
+    client(slurm, "scancel", "--signal=USR1", "--batch", job)
+    wait_for(lambda: "stopped by a signal; the same command resumes" in log.read_text(), 100)
+    saved = latest(run)
+    assert 0 < saved < 1000
+    wait_for(lambda: latest(run) > saved, 300)  # it was queued again, and goes on
+    os.kill(int((tmp_path / "worker-1").read_text()), signal.SIGKILL)
+    wait_for(lambda: not client(slurm, "squeue", "--noheader"), 200)
+    assert "error: another worker is gone (" in log.read_text()
+    assert saved < latest(run) < 1000
+    submit_job()
+    wait_for(lambda: not client(slurm, "squeue", "--noheader"), 300)
+    assert latest(run) == 1000, log.read_text()
+    workers.assert_same_variables(alone, run, ("generator/", "discriminator/", "ema/", "step/"))
+
+
+def latest(run):
+    """Steps in the last checkpoint; 0 where there is none."""
+    return max((int(path.stem[5:]) for path in (run / "checkpoints").glob("ckpt-*.index")), default=0)

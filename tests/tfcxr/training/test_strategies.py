@@ -201,6 +201,33 @@ def test_a_worker_that_is_killed_does_not_let_the_other_wait(records, tmp_path, 
 
 
 @pytest.mark.large
+@pytest.mark.parametrize(("count", "chief"), [(2, True), (4, False)], ids=["chief and worker", "four workers"])
+def test_workers_of_whom_one_was_killed_end_as_undisturbed_ones(records, tmp_path, count, chief):
+    flags = ["--batch_size=16", "--total_kimg=0.96", "--tick_kimg=1000", "--checkpoint_kimg=0.16", "--d_steps=1"]
+
+    def launch(folder):
+        return workers.start_cluster(
+            "tfcxr.commands.train_gan", [arguments(records, folder, *flags)] * count, chief=chief
+        )
+
+    codes, lines = workers.ended(launch(tmp_path / "undisturbed"))
+    assert codes == [0] * count, lines
+    processes = launch(tmp_path / "run")
+    workers.wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    processes[-1].kill()
+    codes, lines = workers.ended(processes)
+    assert codes == [1] * (count - 1) + [-signal.SIGKILL], lines
+    assert all(line.startswith("error: another worker is gone (") for line in lines[:-1]), lines
+    step = tf.train.load_variable(str(tmp_path / "run/checkpoints"), "step/.ATTRIBUTES/VARIABLE_VALUE")
+    assert 0 < step < 60
+    codes, lines = workers.ended(launch(tmp_path / "run"))
+    assert codes == [0] * count, lines
+    workers.assert_same_variables(
+        tmp_path / "undisturbed", tmp_path / "run", ("generator/", "discriminator/", "ema/", "step/")
+    )
+
+
+@pytest.mark.large
 def test_what_the_first_worker_refuses_ends_both(records, alone, tmp_path):
     codes, lines = workers.ended(start_two(records, folders=[alone, alone]))
     assert codes == [2, 1], lines
