@@ -5,6 +5,7 @@ import errno
 import fcntl
 import functools
 import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ LOCK_FILE = ".lock"
 _LIST_FILE = ".tfcxr.json"
 _LIST_VERSION = 2
 
+_BLOCK = 2**20  # bytes of a file that are read at once
 _LONGEST_HOST = 40  # characters of a host's name; what tells pods of Kubernetes apart is at the end
 
 # What a desktop puts into each folder that somebody looks at.
@@ -199,6 +201,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with pathlib.Path(path).open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -7,6 +7,7 @@ import tfcxr
 from flags import app
 from tfcxr import read_records, zoo
 from tfcxr.commands import generate
+from tfcxr.training import digests
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
@@ -20,6 +21,11 @@ def test_a_name_is_found_where_there_is_no_such_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nih_32").mkdir()
     assert zoo.find("nih_32").resolve() == tmp_path / "nih_32"
+
+
+def test_what_is_shipped_is_what_was_exported():
+    digests.check(zoo.find("nih_32"))
+    assert (zoo.find("nih_32") / digests.FILE).is_file()
 
 
 def test_what_is_shipped_is_small():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
+from tfcxr.training import digests
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
@@ -52,6 +53,7 @@ def read(folder: str | os.PathLike) -> Calibration | None:
     path = pathlib.Path(folder) / FILE
     if not path.is_file():
         return None
+    digests.check(folder, [FILE])
     found = files.read_json(path)
     try:
         values = {field.name: found[field.name] for field in dataclasses.fields(Calibration)}

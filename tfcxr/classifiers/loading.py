@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfcxr import data
 from tfcxr.classifiers import calibration, choices, inference
 from tfcxr.classifiers.networks import efficientnet_lite0, models, se_resnet_weights, weight_files
-from tfcxr.training import devices, runs, strategies
+from tfcxr.training import devices, digests, runs, strategies
 from tfrecords_builder import files, records
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import label_sets
@@ -119,8 +119,9 @@ def load_classifier_config(path: str | os.PathLike, kinds: Sequence[str] = KINDS
         set, in order), records (flag -> digest).
 
     Raises:
-        InputError: no such run, or not of a classifier.
+        InputError: no such run, or not of a classifier; or an export whose file has changed.
     """
+    digests.check(path, ["config.json"])
     config = runs.load_config(path, kind=kinds)
     return {
         **_EARLIER,

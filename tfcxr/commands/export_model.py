@@ -60,7 +60,7 @@ def main(fv: flags.FlagValues) -> None:
     from tfcxr.evaluation import calibrate
     from tfcxr.gan import loading
     from tfcxr.serving import export_classifier, export_encoder, export_generator, onnx_export, warmup_requests
-    from tfcxr.training import runs
+    from tfcxr.training import digests, runs
     from tfrecords_builder import files
     from tfrecords_builder.errors import InputError
 
@@ -93,6 +93,7 @@ def main(fv: flags.FlagValues) -> None:
             result["calibration"] = told
             if fv.onnx:
                 result["onnx"] = onnx_export.export_onnx(folder, folder)
+        digests.write(folder)
         files.write_json(folder / "result.json", {"schema_version": 1, **result})
     if told:
         error = told["expected_calibration_error"]

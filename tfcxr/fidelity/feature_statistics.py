@@ -11,13 +11,12 @@ import json
 import logging
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfcxr import data
+from tfcxr import data, npz_files
 from tfcxr.fidelity import distances, feature_names, features
 from tfcxr.fidelity.extractor import Extractor
 from tfrecords_builder import files
@@ -133,7 +132,7 @@ def of_reals(
             statistics, state = _load(path, key)
             extractor.restore(state)
             return statistics
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, KeyError) as error:
             logging.warning("%s: is damaged or of something else (%s); computed again", path, error)
     if extractor.num_fit_images:
         drawn = positions(record_set, split, num_images=num_images, seed=seed, labels=labels)
@@ -184,9 +183,8 @@ def _save(path: pathlib.Path, key: Mapping[str, Any], statistics: Statistics, st
 
 
 def _load(path: pathlib.Path, key: Mapping[str, Any]) -> tuple[Statistics, dict[str, np.ndarray]]:
-    """Raises what a damaged file makes NumPy raise, and ValueError for a foreign one."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    """Raises ValueError or KeyError for a damaged or foreign file, OSError for one that cannot be read."""
+    arrays = npz_files.read(path)
     header = json.loads(str(arrays.pop("header")))
     if header["key"] != dict(key):
         raise ValueError("other images or features")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import zoo
+from tfcxr import npz_files, zoo
 from tfcxr.gan.networks import build_networks, network_config
 from tfcxr.gan.reference import variable_names
-from tfcxr.training import checkpoints, runs
+from tfcxr.training import checkpoints, digests, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LabelSet, label_sets
@@ -166,15 +166,25 @@ def description(generator: Generator) -> dict[str, Any]:
 
 
 def _load_export(path: pathlib.Path) -> Generator:
+    digests.check(path, [runs.EXPORTED_GENERATOR, WEIGHTS_FILE])
     value = files.read_json(path / runs.EXPORTED_GENERATOR)
+    try:
+        return _rebuild(path, value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path / runs.EXPORTED_GENERATOR}: is damaged ({error!a:.80}); export the run again"
+        ) from error
+
+
+def _rebuild(path: pathlib.Path, value: dict[str, Any]) -> Generator:
+    """The generator of an export, by what its generator.json holds."""
     label_set = label_sets.of_settings(value)
     if value.get("schema_version") != 1 or value.get("labels") != list(label_set.labels):
         raise InputError(f"{path}: was exported by another version of tfcxr; export the run again")
     network = network_config.NetworkConfig.from_dict(value["network"])
     model = build_networks.build_generator(network)
     try:
-        with np.load(path / WEIGHTS_FILE) as arrays:
-            variable_names.load_reference_variables(model, dict(arrays))
+        variable_names.load_reference_variables(model, npz_files.read(path / WEIGHTS_FILE))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the weights cannot be read ({error}); export the run again") from error
     known = {name: value[name] for name in ("name", "kimg", "records", "combinations")}

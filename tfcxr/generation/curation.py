@@ -12,14 +12,13 @@ import hashlib
 import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfcxr import metrics
+from tfcxr import metrics, npz_files
 from tfcxr.classifiers import calibration, inference, loading
 from tfcxr.evaluation import leakage, operating_points
 from tfcxr.fidelity import distances, features
@@ -342,11 +341,11 @@ class _State:
     def load(cls, path: pathlib.Path, key: str) -> "_State | None":
         """What `save` wrote; None if nothing usable of this key is there."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                if str(archive["key"]) != key:
-                    return None
-                arrays = {field.name: archive[field.name] for field in dataclasses.fields(cls)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            found = npz_files.read(path)
+            if str(found["key"]) != key:
+                return None
+            arrays: dict[str, Any] = {field.name: found[field.name] for field in dataclasses.fields(cls)}
+        except (OSError, ValueError, KeyError):
             return None
         return cls(**{**arrays, "position": int(arrays["position"]), "round": int(arrays["round"])})
 

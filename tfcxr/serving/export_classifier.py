@@ -14,7 +14,7 @@ from tfcxr import foreign_models
 from tfcxr.classifiers import calibration, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.serving import model_cards, warmup_requests
-from tfcxr.training import runs
+from tfcxr.training import digests, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import image_ops, pictures, pixel_ranges
@@ -147,6 +147,7 @@ def load_image_tensor(path: str | os.PathLike) -> Callable[[tf.Tensor], dict[str
     if not (pathlib.Path(path) / _SAVED_MODEL).exists():
         served = _serve(path, config)
         return lambda images: served.image_tensor(images)  # keeps `served`, which its method alone does not
+    digests.check(path)
     foreign_models.check_saved_model(path, "--model")
     try:
         loaded = tf.saved_model.load(str(path))

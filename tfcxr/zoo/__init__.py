@@ -1,7 +1,8 @@
 """Generators that come with the package, each in a folder of its name: `--generator=nih_32` finds one.
 
-A folder holds what `tfcxr.gan.loading` needs of an export: assets/generator.json and assets/weights.npz, and its model
-card. To add one: copy these files of an export (tfcxr export-model) into a folder here.
+A folder holds what `tfcxr.gan.loading` needs of an export: assets/generator.json and assets/weights.npz, its model
+card, and digests.json of these. To add one: copy these files of an export (tfcxr export-model) into a folder here, and
+let `tfcxr.training.digests.write` write the last.
 """
 
 import os

@@ -9,7 +9,6 @@ writer was stopped in between: a shard whose part is there and has the job's key
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -37,7 +36,6 @@ BAD_IMAGE = "bad image"
 
 _DESCRIBED_FILES = (records.MANIFEST_FILE, "dataset_info.json", "features.json", records.INFO_FILE)
 _NUM_DUPLICATES_NAMED = 20  # groups, and images of a group
-_BLOCK = 2**20  # bytes of a file read at once
 # What TensorFlow makes of a full disk, a file too large, a folder that has gone, missing rights.
 _FILE_ERRORS = (
     tf.errors.ResourceExhaustedError,
@@ -449,7 +447,7 @@ def _describe(info: records.RecordSetInfo, report: dict[str, Any], whole: _Whole
     }
     report["warnings"] = [*report.get("warnings", []), *_duplicate_warnings(whole.duplicates)]
     files.write_json(info.folder / "build_report.json", report)
-    described = {name: _sha256(info.folder / name) for name in _DESCRIBED_FILES}
+    described = {name: files.sha256(info.folder / name) for name in _DESCRIBED_FILES}
     files.write_json(info.folder / "croissant.json", croissant.describe(info, files=described))
     files.write_text(info.folder / datasheet.FILE, datasheet.render(info, report))
 
@@ -461,11 +459,3 @@ def _duplicate_warnings(duplicates: Mapping[str, Any]) -> Iterator[str]:
             f"images that repeat the pixels of another: {duplicates['images']} (groups of them in several splits: "
             f"{duplicates['across_splits']}, under several patients: {duplicates['across_patients']}), such as {first}"
         )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tfcxr.classifiers import loading
 from tfcxr.classifiers.networks import models
 from tfcxr.commands import build_records, evaluate, export_model, predict
 from tfcxr.serving import export_classifier, onnx_export, warmup_requests
+from tfcxr.training import digests
 from tfrecords_builder import choices
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import image_ops, pictures
@@ -540,7 +542,7 @@ def test_predict_names_bad_flags(baseline, tmp_path, capsys):
     assert len(pd.read_csv(out)) == 1
 
 
-def test_predict_refuses_what_is_no_sound_classifier(baseline, tmp_path, capsys):
+def test_predict_refuses_what_is_no_sound_classifier(baseline, tmp_path, capsys, monkeypatch):
     image = save(tmp_path / "a.png", fakes.draw((), 16, 0))
     out = tmp_path / "out.csv"
 
@@ -560,10 +562,13 @@ def test_predict_refuses_what_is_no_sound_classifier(baseline, tmp_path, capsys)
     for path in (index, graph):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        assert "SavedModel cannot be read" in refusal(export)
+        assert f"{path.name}: is damaged, or was changed after the export; export the run again" in refusal(export)
+        with monkeypatch.context() as patch:  # as of an export without digests
+            patch.setattr(digests, "FILE", "none.json")
+            assert re.search("(SavedModel|saved_model.pb) cannot be read", refusal(export))
         path.write_bytes(whole)
     (export / "variables" / "variables.data-00000-of-00001").unlink()
-    assert "SavedModel cannot be read" in refusal(export)
+    assert "data-00000-of-00001: cannot be read (No such file or directory)" in refusal(export)
     run = shutil.copytree(baseline[0], tmp_path / "run")
     with_nan = loading.load_network(run)
     with_nan.head.set_weights([value * np.nan for value in with_nan.head.get_weights()])

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfcxr.classifiers import choices
 from tfcxr.classifiers.networks import attention, backbones, preprocessing, seeding
+from tfcxr.training import digests
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import pictures
@@ -226,6 +227,7 @@ def save_weights(network: Encoder, path: str | os.PathLike) -> None:
         sizes = [weight.shape.num_elements() * weight.dtype.size for weight in network.weights]
         _check_space(temporary, sum(sizes) + len(sizes) * _HDF5_OVERHEAD)
         network.save_weights(str(temporary))
+        digests.seal_hdf5(temporary)
 
 
 def _check_space(path: pathlib.Path, size: int) -> None:
@@ -239,9 +241,10 @@ def _check_space(path: pathlib.Path, size: int) -> None:
 
 
 def load_weights(network: Encoder, path: str | os.PathLike) -> None:
-    """Reads what `save_weights` wrote. Raises InputError naming the file if it cannot be used."""
+    """Reads what `save_weights` wrote. Raises InputError naming the file if it is damaged or of another network."""
     if not pathlib.Path(path).is_file():
         raise InputError(f"{path}: there is no such file; the run has no weights yet")
+    digests.check_hdf5(path)
     try:
         network.load_weights(str(path))
     except (ValueError, OSError, KeyError) as error:

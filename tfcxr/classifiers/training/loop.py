@@ -17,11 +17,12 @@ from tfcxr import data, metrics
 from tfcxr.classifiers import choices, inference, loading
 from tfcxr.classifiers.networks import models
 from tfcxr.classifiers.training import best_weights
-from tfcxr.training import checkpoints, controller, early_stop, runs, strategies
+from tfcxr.training import checkpoints, controller, digests, early_stop, runs, strategies
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pictures
 
+_REMEDY = "take a copy of it, or start again with --overwrite"
 _REDUCTION = 0.1  # of the learning rate, where the criterion has become no better for a while
 
 
@@ -128,7 +129,8 @@ class Trainer:
             describe: history row -> line to print.
 
         Raises:
-            RunError: no checkpoint can be read, or the workers see different ones.
+            RunError: no checkpoint can be read, the history or the best weights are damaged, or the workers see
+                different checkpoints.
         """
         self._strategy = tf.distribute.get_strategy()
         self.run, self.classifier, self.phases = run, classifier, [phase for phase in phases if phase.steps]
@@ -233,10 +235,21 @@ class Trainer:
         return self._phase_looked_at == self.phases[-1].name and self._early_stop.is_due(self.step)
 
     def _restore_history(self) -> None:
-        """Reads it up to the restored checkpoint: later rows are of steps that will be done again."""
+        """Reads it up to the restored checkpoint: later rows are of steps that will be done again.
+
+        Raises RunError if a row, or the weights that were the best so far, are gone or damaged: what is best at the end
+        would be another.
+        """
         path = self.run.path / loading.HISTORY
-        there = files.read_json(path) if path.exists() else []
-        self.history = [row for row in there if row["step"] <= self.step]
+        try:
+            there = files.read_json(path) if path.exists() else []
+            self.history = [row for row in there if row["step"] <= self.step]
+            known = {row["step"] for row in self.history if isinstance(row.get(self._select), int | float | None)}
+        except (InputError, TypeError, KeyError, AttributeError) as error:
+            raise RunError(f"{path}: is damaged; {_REMEDY}") from error
+        if missing := sorted(self._evaluated_steps() - known):
+            raise RunError(f"{path}: lacks {len(missing)} evaluations, such as that of step {missing[0]}; {_REMEDY}")
+        self._check_best()
         if len(self.history) < len(there):
             files.write_json(path, self.history)
         self._early_stop = early_stop.EarlyStop(self._select, self._patience, maximize=True)
@@ -245,6 +258,29 @@ class Trainer:
         self._reduces = False
         for row in self.history:
             self._look(row)
+
+    def _evaluated_steps(self) -> set[int]:
+        """The steps, up to the present one, at which there was an evaluation."""
+        found, first = set(), 0
+        for phase in self.phases:
+            end = first + phase.steps
+            found |= {*range(first + phase.eval_every, end, phase.eval_every), end}
+            first = end
+        return {step for step in found if step <= self.step}
+
+    def _check_best(self) -> None:
+        if not self.best:
+            return
+        step = self.best["step"]
+        weights = loading.weights_by_step(self.run.path)
+        kept = weights.get(step, weights.get(0))  # earlier versions named none by step
+        if kept is None:
+            path = loading.weights_of_step(self.run.path, step)
+            raise RunError(f"{path}: is gone, the best weights so far; {_REMEDY}")
+        try:
+            digests.check_hdf5(kept)
+        except InputError as error:
+            raise RunError(f"{kept}: is damaged, the best weights so far; {_REMEDY}") from error
 
     def _look(self, row: Mapping[str, Any]) -> bool:
         """Takes a row for early stopping and for reductions of the learning rate; whether it is the best so far."""

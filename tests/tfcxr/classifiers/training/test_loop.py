@@ -5,6 +5,7 @@ import json
 import re
 import time
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -243,6 +244,56 @@ def test_a_run_goes_on_from_what_can_be_read(run, monkeypatch, caplog, damage):
     trainer.fit()
     assert (trainer.best["step"], kept_weight(run)) == (6, 6.0)
     assert [row["step"] for row in trainer.history] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (None, r"history\.json: lacks 2 evaluations, such as that of step 2; take a copy of it, or start again with"),
+        (lambda rows: rows[1:], r"history\.json: lacks 1 evaluations, such as that of step 2; "),
+        (lambda rows: [{**rows[0], "select/source": "0.1"}, rows[1]], r"history\.json: lacks 1 evaluations"),
+        (lambda rows: {"rows": rows}, r"history\.json: is damaged; "),
+        (lambda rows: [3, *rows], r"history\.json: is damaged; "),
+    ],
+)
+def test_a_damaged_history_of_a_run_that_goes_on_is_refused(run, monkeypatch, damage, said):
+    killed_in(monkeypatch, checkpoints.Writer, "save", 6, run)
+    path = run.path / loading.HISTORY
+    rows = json.loads(path.read_text())
+    path.unlink() if damage is None else path.write_text(json.dumps(damage(rows)))
+    with pytest.raises(RunError, match=said) as caught:
+        make_trainer(run, SCORES, steps=8)
+    assert "\n" not in str(caught.value)
+    path.write_text(json.dumps(rows))
+    trainer = make_trainer(run, SCORES[2:], steps=8)
+    trainer.fit()
+    assert (trainer.best["step"], kept_weight(run)) == (6, 6.0)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_damaged_best_weights_of_a_run_that_goes_on_are_refused(run, monkeypatch, damage):
+    killed_in(monkeypatch, checkpoints.Writer, "save", 6, run)
+    weights = loading.weights_of_step(run.path, 4)
+    content = weights.read_bytes()
+    if damage == "gone":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(content[: len(content) // 2])
+    else:
+        with h5py.File(weights, "r+") as file:
+            (name,) = (n for n in all_names(file) if isinstance(file[n], h5py.Dataset))
+            file[name][...] = 5.0
+    said = rf"best-4\.weights\.h5: is {'gone' if damage == 'gone' else 'damaged'}, the best weights so far; take a copy"
+    with pytest.raises(RunError, match=said):
+        make_trainer(run, SCORES, steps=8)
+    weights.write_bytes(content)
+    assert make_trainer(run, SCORES[2:], steps=8).step == 4
+
+
+def all_names(file):
+    names = []
+    file.visit(names.append)
+    return names
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, monkeypatch):
