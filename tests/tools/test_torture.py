@@ -4,12 +4,14 @@ import json
 import pathlib
 import time
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from flags import app
 from tfrecords_builder.errors import InputError
 from tools.torture import __main__ as torture
-from tools.torture import damage, texts, trials
+from tools.torture import damage, programs, texts, trials
 
 # The others load a network for each input.
 FAST = (*texts.SURFACES, "image_png", "image_jpeg", "image_dicom", "png_every_byte", "network_pickle", "torch_file")
@@ -43,7 +45,7 @@ def check(data):
         raise KeyError("one")
     if data == b"2":
         while True:
-            time.sleep(0.01)
+            pass
     if data == b"3":
         raise trials.SilentlyWrong("three")
     if data == b"4":
@@ -81,6 +83,41 @@ def test_damage_at_every_byte():
         differs = [a ^ b for a, b in zip(changed, data, strict=True)]
         assert [bool(value) for value in differs] == [i == place for i in range(3)]
         assert differs[place].bit_count() == 1
+
+
+def test_what_a_command_leaves_is_compared_but_for_times(tmp_path):
+    """Files, events by tag and step, and JSON without what says when."""
+    sides = []
+    for name, step, seconds in (("a", 1, 5.0), ("b", 1, 6.0), ("c", 2, 5.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps({"auc": 0.5, "seconds": seconds, "rows": [{"time": name}]}))
+        (folder / "log.html").write_text(name)
+        np.savez(folder / "arrays.npz", x=np.arange(step))
+        writer = tf.summary.create_file_writer(str(folder))
+        with writer.as_default():
+            tf.summary.scalar("loss", 1.0, step=step)
+        writer.close()
+        sides.append(programs._look(folder))
+    assert set(sides[0]) == {"result.json", "log.html", "arrays.npz", "./events"}
+    assert programs.differences(sides[0], sides[1]) == []
+    assert programs.differences(sides[2], sides[0]) == ["arrays.npz differs", "./events differs"]
+    (tmp_path / "b" / "result.json").write_text(json.dumps({"auc": 0.6, "seconds": 5.0, "rows": [{"time": "a"}]}))
+    (tmp_path / "b" / ".x.tmp").write_text("")
+    (tmp_path / "b" / "log.html").unlink()
+    assert programs.differences(programs._look(tmp_path / "b"), sides[0]) == [
+        ".x.tmp is left",
+        "log.html is missing",
+        "result.json differs",
+    ]
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("kind", ["kill_build-records", "kill_generate", "limit_sigint"])
+def test_commands_survive(kind, tmp_path):
+    """In a process of its own: TensorFlow has been used in this one, which forbids to fork it."""
+    row = torture._in_process(kind, trials.fresh(tmp_path / kind), seed=3, count=2, seconds=600)
+    assert (row.trials, row.failures) == (2, [])
 
 
 def test_through_its_flags(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Torments tfcxr: feeds it what is damaged or hostile.
+"""Torments tfcxr: kills its commands, fills their disks, takes their memory, and feeds them what is damaged or hostile.
 
 Every kind of trial is a process of its own, so that one that dies takes nothing with it. The summary is printed, and
 written to --output_dir as torture.json and torture.md; the exit code is 1 if anything failed, and beside each failure
@@ -23,7 +23,7 @@ from tfrecords_builder.errors import InputError, RunError
 from tools.torture import trials
 from tools.torture.trials import Row
 
-_SLACK = 120  # seconds that a process gets beyond its time
+_SLACK = 600  # seconds that a process gets beyond its time
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -42,14 +42,20 @@ def define_flags(fv: flags.FlagValues) -> None:
 
 def kinds() -> dict[str, float]:
     """The kinds of trials, and their shares of the time."""
-    from tools.torture import damage, texts
+    from tools.torture import damage, kills, limits, texts
 
-    return {**dict.fromkeys(texts.SURFACES, 1.0), **dict.fromkeys(damage.SURFACES, 1.5)}
+    fuzzed = {**dict.fromkeys(texts.SURFACES, 1.0), **dict.fromkeys(damage.SURFACES, 1.5)}
+    return {**fuzzed, **kills.SHARES, **limits.SHARES}
 
 
 def run_kind(kind: str, folder: pathlib.Path, *, seed: int, count: int | None, until: float) -> Row:
     """Runs one kind of trial in this process."""
+    from tools.torture import kills, limits
+
     with tempfile.TemporaryDirectory() as place:
+        for module in (kills, limits):
+            if kind in module.SHARES:
+                return module.run(kind, pathlib.Path(place), folder, seed=seed, count=count, until=until)
         surface = _surfaces(kind)[kind](pathlib.Path(place))
         return trials.try_inputs(kind, surface, folder, seed=seed, count=count or surface.count, until=until)
 
@@ -140,7 +146,7 @@ def _show_again(chosen: list[str], path: pathlib.Path) -> int:
 def _line(row: Row) -> str:
     return (
         f"{row.kind}: {row.trials} trials, {row.passed} passed ({row.refused} refused), {len(row.failures)} failed, "
-        f"{row.seconds:.0f} s"
+        f"{row.seconds:.0f} s{', ' if row.note else ''}{row.note}"
     )
 
 

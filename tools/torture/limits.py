@@ -1,0 +1,226 @@
+"""Commands whose machine fails them: no space, no right to write, no memory, no file handles, a clock that goes back,
+another process in the same folder, and SIGINT twice.
+
+Each must end with an exit code that says so and one line, without a traceback; and the same command, given again on a
+machine that is well, must end as if nothing had been.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+from tools.torture import programs
+from tools.torture.programs import Case
+from tools.torture.trials import Row, fresh
+
+_CODES = (0, 1, 2, 130, 143)
+_NOBODY = 65534
+_DAY = 86400.0
+_MIB = 2**20
+# No second process and no SIGINT is tried on those that end at once.
+_LONG = ("build-records", "generate", "train-gan", "train-baseline", "train-dcan", "pretrain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """One trial: a command, where it works, and what it leaves when nobody disturbs it."""
+
+    case: Case
+    folder: pathlib.Path
+    log: pathlib.Path
+    right: dict[str, str]
+    lasts: float
+    rng: random.Random
+
+    def run(self, before: Callable[[], object] = lambda: None) -> int | None:
+        """Runs the command; returns its exit code."""
+        return programs.wait(programs.start(self.case.kind, self.case.arguments, self.log, before))
+
+
+def full_disk(on: Machine) -> list[int | None]:
+    """The output's disk is too small for it, and larger when the command is given again."""
+    size = sum(path.stat().st_size for path in (on.folder / "out").rglob("*") if path.is_file())
+    shutil.rmtree(on.folder / "out")
+    with _disk(on.folder / "out", f"size={max(4096, int(size * on.rng.uniform(0.05, 0.9)))}"):
+        code = on.run()
+        _mount("-o", "remount,size=1g", str(on.folder / "out"))
+        _check_again(on, code)
+    return [code]
+
+
+def read_only(on: Machine) -> list[int | None]:
+    """The output's disk takes no writing."""
+    shutil.rmtree(on.folder / "out")
+    with _disk(on.folder / "out", "ro"):
+        code = on.run()
+        _mount("-o", "remount,rw", str(on.folder / "out"))
+        _check_again(on, code)
+    return [code]
+
+
+def no_permission(on: Machine) -> list[int | None]:
+    """The user may not write there."""
+    out = programs.clear(on.folder)
+    out.chmod(0o555)
+
+    def become_nobody() -> None:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+
+    code = on.run(become_nobody)
+    out.chmod(0o755)
+    _check_again(on, code)
+    return [code]
+
+
+def few_files(on: Machine) -> list[int | None]:
+    """Few files may be open at a time."""
+    programs.clear(on.folder)
+    few = sum(1 for _ in pathlib.Path("/proc/self/fd").iterdir()) + on.rng.choice((2, 6, 12, 24))
+    code = on.run(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)))
+    _check_again(on, code)
+    return [code]
+
+
+def little_memory(on: Machine) -> list[int | None]:
+    """Little memory may be taken beyond what the imported program has."""
+    programs.clear(on.folder)
+    size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = size + on.rng.choice((8, 64, 256, 512)) * _MIB
+    code = on.run(lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    _check_again(on, code)
+    return [code]
+
+
+def clock(on: Machine) -> list[int | None]:
+    """The clock goes back a day in the middle."""
+    programs.clear(on.folder)
+    began, now = time.monotonic(), time.time
+    after = on.rng.uniform(0, on.lasts)
+
+    def set_clock() -> None:
+        time.time = lambda: now() - (_DAY if time.monotonic() - began > after else 0)
+
+    code = on.run(set_clock)
+    if code != 0:
+        raise RuntimeError(f"ended with {code}")
+    _check_again(on, code)
+    return [code]
+
+
+def two(on: Machine) -> list[int | None]:
+    """Another process begins the same."""
+    programs.clear(on.folder)
+    first = programs.start(on.case.kind, on.case.arguments, on.log)
+    early = programs.wait(first, on.rng.uniform(0.1, 0.7) * on.lasts, kill=False)
+    second = on.run()
+    code = programs.wait(first) if early is None else early
+    if 0 not in (code, second):
+        raise RuntimeError(f"neither of two ended well: {code}, {second}")
+    _check_again(on, 0)
+    return [code, second]
+
+
+def sigint(on: Machine) -> list[int | None]:
+    """Ctrl-C twice."""
+    programs.clear(on.folder)
+    process = programs.start(on.case.kind, on.case.arguments, on.log)
+    code = programs.wait(process, on.rng.uniform(0.1, 1.0) * on.lasts, kill=False)
+    if code is None:
+        for pause in (on.rng.choice((0.0, 0.2, 1.0)), 0.0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGINT)
+            time.sleep(pause)
+        code = programs.wait(process)
+    _check_again(on, code)
+    return [code]
+
+
+_LIMITS = {
+    "limit_full_disk": full_disk, "limit_read_only": read_only, "limit_no_permission": no_permission,
+    "limit_few_files": few_files, "limit_little_memory": little_memory, "limit_clock": clock, "limit_two": two,
+    "limit_sigint": sigint,
+}  # fmt: skip
+SHARES = dict.fromkeys(_LIMITS, 4.0)
+
+
+def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, count: int | None, until: float) -> Row:
+    """Tries one limit with each command; arguments as of kills.run."""
+    row, start = Row(kind), time.monotonic()
+    if kind in ("limit_full_disk", "limit_read_only", "limit_no_permission") and os.geteuid():
+        row.note = "not tried: only root can mount small disks and be another user"
+        return row
+    folder = fresh(scratch / "w")
+    known = programs.cases(folder)
+    del known["study"]  # its jobs are the others
+    names = _LONG if kind in ("limit_two", "limit_sigint", "limit_clock") else tuple(known)
+    names = names[:count]
+    programs.prepare(folder, [known[name] for name in names])
+    for number, name in enumerate(names):
+        if time.monotonic() > until:
+            break
+        log = scratch / f"{name}.log"
+        row.trials += 1
+        try:
+            wrong = _try(kind, known[name], folder, log, random.Random(f"{seed}/{kind}/{name}"))
+        except RuntimeError as error:
+            wrong = [str(error)]
+        if wrong:
+            (kept / log.name).write_bytes(log.read_bytes())
+            command = f"python -m tools.torture --only={kind} --seed={seed} --trials={number + 1}"
+            row.failures.append({"what": f"{name}: {'; '.join(wrong)[:500]}", "where": "", "command": command})
+    row.seconds = time.monotonic() - start
+    return row
+
+
+def _try(kind: str, case: Case, folder: pathlib.Path, log: pathlib.Path, rng: random.Random) -> list[str]:
+    out = programs.clear(folder)
+    began = time.monotonic()
+    programs.finish(case, log)
+    lasts = time.monotonic() - began
+    right = programs.snapshot(out, folder / "right.json")
+    log.unlink()
+    codes = _LIMITS[kind](Machine(case, folder, log, right, lasts, rng))
+    said = log.read_text(errors="replace")
+    wrong = [f"exit code {code}" for code in codes if code not in _CODES]
+    if "Traceback (most recent call last)" in said:
+        wrong.append("a traceback: " + said.rstrip().splitlines()[-1][:200])
+    failed = sum(code in (1, 2) for code in codes)
+    if len(re.findall(r"^error: ", said, re.MULTILINE)) < failed:
+        wrong.append("no line says why")
+    return wrong
+
+
+def _check_again(on: Machine, code: int | None) -> None:
+    """Gives the command again, if it has not ended well, and compares. Raises RuntimeError."""
+    if code != 0:
+        programs.finish(on.case, on.log.with_suffix(".again"))
+    found = programs.snapshot(on.folder / "out", on.folder / "found.json")
+    if wrong := programs.differences(found, on.right):
+        raise RuntimeError(f"after {code}: {'; '.join(wrong)}")
+
+
+@contextlib.contextmanager
+def _disk(folder: pathlib.Path, options: str):
+    """A disk of its own, in memory."""
+    folder.mkdir()
+    _mount("-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
