@@ -210,3 +210,21 @@ def test_a_worker_that_is_killed_does_not_let_the_other_wait(sets, tmp_path):
     codes, lines = workers.ended(processes)
     assert codes[0] == 1
     assert lines[0].startswith("error: another worker is gone (")
+
+
+@pytest.mark.large
+def test_workers_of_whom_one_was_killed_end_as_undisturbed_ones(sets, tmp_path):
+    long = ["--stage2_epochs=4", "--checkpoint_steps=2"]
+    codes, lines = workers.ended(start_two(sets, tmp_path / "undisturbed", *long))
+    assert codes == [0, 0], lines
+    processes = start_two(sets, tmp_path / "run", *long)
+    workers.wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
+    processes[1].kill()
+    codes, lines = workers.ended(processes)
+    assert codes == [1, -signal.SIGKILL], lines
+    assert not (tmp_path / "run/result.json").exists()
+    codes, lines = workers.ended(start_two(sets, tmp_path / "run", *long))
+    assert codes == [0, 0], lines
+    one, two = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("undisturbed", "run"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    workers.assert_same_variables(tmp_path / "undisturbed", tmp_path / "run", ("classifier/", "optimizers/", "step/"))
