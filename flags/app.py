@@ -68,6 +68,7 @@ def run(
             print(_help(main, fv, argv[0]), flush=True)
             return 0
         fv = parse(define_flags, argv)
+        common.check_paths(fv)
         _refuse_sources(fv)
         with _sigterm_raises():
             return main(fv) or 0
@@ -189,6 +190,8 @@ def _parse(fv: flags.FlagValues, argv: list[str]) -> list[str]:
         raise InputError(f"{error.object!a}: is not UTF-8 text; rename the file or folder") from error
     except UnicodeDecodeError as error:
         raise InputError("--flagfile: is not a text file of flags, one --name=value per line") from error
+    except ValueError as error:  # a NUL byte in the name of a flagfile that a flagfile names
+        raise InputError(f"--flagfile: cannot be read ({error})") from error
 
 
 def _find_preset(argument: str, before: str) -> str:
@@ -200,7 +203,8 @@ def _find_preset(argument: str, before: str) -> str:
         head, name = "", argument
     else:
         return argument
-    if pathlib.Path(name).exists():
+    if _is_there(name):
+        files.check_regular(name, "--flagfile")
         return argument
     name = _RENAMED_PRESETS.get(name.removesuffix(".flags").removeprefix("flags/presets/"), name)
     for candidate in (PRESETS / name, PRESETS / f"{name}.flags", PRESETS.parent.parent / name):
@@ -209,6 +213,13 @@ def _find_preset(argument: str, before: str) -> str:
     near = difflib.get_close_matches(name, _preset_names(), n=3)
     advice = f"did you mean {' or '.join(near)}?" if near else "--help lists the presets"
     raise InputError(f"--flagfile={name}: no such file, and no preset of that name; {advice}")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return pathlib.Path(name).exists()
+    except (OSError, ValueError) as error:  # a name too long, a link to itself, a NUL byte
+        raise InputError(f"--flagfile={name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _preset_names() -> list[str]:

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from absl import flags
 
-from tfrecords_builder import labels
+from tfrecords_builder import files, labels
+from tfrecords_builder.errors import InputError
 
 Settings = TypeVar("Settings")
 
@@ -78,6 +79,42 @@ def define_path(
 def define_place(fv: flags.FlagValues, name: str, help_text: str) -> None:
     """Defines a flag that names a file or folder to write."""
     flags.DEFINE_flag(PathFlag(name, help_text, reads=False), flag_values=fv)
+
+
+class PathListFlag(flags.Flag):
+    """A flag that names several files or folders, separated by commas; some may be words instead."""
+
+    def __init__(self, name: str, help_text: str):
+        """A flag without a default."""
+        super().__init__(flags.ListParser(), flags.CsvListSerializer(","), name, [], help_text)
+
+
+def define_paths(fv: flags.FlagValues, name: str, help_text: str) -> None:
+    """Defines a flag that names several files or folders to read, separated by commas."""
+    flags.DEFINE_flag(PathListFlag(name, help_text), flag_values=fv)
+
+
+def check_paths(fv: flags.FlagValues) -> None:
+    """Raises InputError for what no program can read: paths that the system refuses, pipes and devices, NUL bytes."""
+    for name in fv:
+        flag = fv[name]
+        entries = flag.value if isinstance(flag.value, list) else [flag.value]
+        values: list[str] = [value for value in entries if isinstance(value, str)]
+        if any("\0" in value for value in values):
+            raise InputError(f"--{name}: holds a NUL byte, which is part of no text")
+        if isinstance(flag, PathListFlag) or (isinstance(flag, PathFlag) and flag.names_a_path):
+            for value in values:
+                _check_path(f"--{name}", value)
+
+
+def _check_path(flag: str, path: str) -> None:
+    try:
+        pathlib.Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # the program says so, or makes it
+    except OSError as error:
+        raise InputError(f"{flag}={path}: cannot be looked at ({error.strerror})") from error
+    files.check_regular(path, flag)
 
 
 def define_choice(

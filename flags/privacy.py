@@ -34,10 +34,9 @@ def define_features(fv: flags.FlagValues) -> None:
 
 def define_feature_spaces(fv: flags.FlagValues) -> None:
     """--features, of which there may be several."""
-    flags.DEFINE_list(
+    common.define_paths(
+        fv,
         "features",
-        [],
         f"feature spaces, separated by commas: each one of {', '.join(feature_names.WITHOUT_FIT)}, or the path of a "
         f"classifier; default: {feature_names.PIXELS}, and {choices.EFFICIENTNET_LITE0} if its package is installed",
-        flag_values=fv,
     )

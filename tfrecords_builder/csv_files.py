@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
 # But for the first: a truncated or damaged gzip or zip file, and a zip file with a password.
@@ -245,6 +246,7 @@ def _explain(error: csv.Error) -> str:
 
 def _open(path: pathlib.Path) -> Any:
     """The bytes of a table: of the file, of what was gzipped, or of the only table in a zip file."""
+    files.check_regular(path)
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return gzip.open(path, "rb")
@@ -288,6 +290,7 @@ def read_numbered_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
 
 def read_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a UTF-8 file, stripped, without blank ones. Raises InputError if it cannot be read."""
+    files.check_regular(path)
     try:
         return [line for line in map(str.strip, path.read_text("utf-8-sig").splitlines()) if line]
     except OSError as error:

@@ -1,5 +1,6 @@
 """The errors that a user can cause, which programs turn into one line and an exit code; what TensorFlow's say."""
 
+import errno
 import re
 
 # Beginnings of lines that say where in the graph, not what.
@@ -11,6 +12,9 @@ _SHORT_OF_MEMORY = re.compile(
     r"out.of.memory|\bOOM\b|ALLOC_FAILED|(failed|unable) to allocate|no algorithm worked|bad_alloc",
     re.IGNORECASE,
 )
+
+# What the dynamic loader says.
+_NO_ROOM_FOR_LIBRARY = re.compile("failed to map segment|cannot allocate memory|cannot map", re.IGNORECASE)
 
 
 class InputError(ValueError):
@@ -48,8 +52,10 @@ def is_of_tensorflow(error: BaseException) -> bool:
 
 def says_memory(error: BaseException) -> bool:
     """Whether an error of Python, NumPy or TensorFlow says that memory is short, of the machine or of a GPU."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
+    if isinstance(error, ImportError):  # of a library, such as TensorFlow's
+        return bool(_NO_ROOM_FOR_LIBRARY.search(str(error)))
     return is_of_tensorflow(error) and not says_disk(error) and bool(_SHORT_OF_MEMORY.search(str(error)))
 
 

@@ -12,6 +12,7 @@ import pathlib
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -213,13 +214,27 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file. Raises InputError naming the file if it is absent or not JSON."""
+    """Reads a JSON file. Raises InputError naming the file if it is absent, no regular file, or not JSON."""
+    check_regular(path)
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
+
+
+def check_regular(path: str | os.PathLike, flag: str = "") -> None:
+    """Raises InputError if `path` is a pipe, a device or a socket: reading one may wait or go on for ever.
+
+    What is not there, or cannot be looked at, passes: whoever opens it says so. `flag` is the one that named it.
+    """
+    try:
+        mode = pathlib.Path(path).stat().st_mode
+    except (OSError, ValueError):  # ValueError: a NUL byte
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{f'{flag}=' if flag else ''}{path}: is a pipe or a device; give a regular file")
 
 
 def check_output(path: str | os.PathLike, *, overwrite: bool = False, flag: str = "--output_dir") -> pathlib.Path:
@@ -328,7 +343,7 @@ def naming_failures(path: pathlib.Path, flag: str) -> Iterator[None]:
     except BrokenPipeError:  # of standard output
         raise
     except OSError as error:
-        name = error.filename or path
+        name = error.filename2 or error.filename or path  # of a copy that fails both, and the second is that to write
         raise RunError(f"{flag}={path}: {name} cannot be read or written ({error.strerror or error})") from error
 
 

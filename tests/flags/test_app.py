@@ -272,3 +272,54 @@ def test_output_that_cannot_be_written_is_one_line():
         shown = print_help(stdout=full)
     assert shown.returncode == 1
     assert shown.stderr.startswith("error: the disk is full (") and shown.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Paths that no program can read, by what they are."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    return {"pipe": tmp_path / "pipe", "loop": tmp_path / "loop", "long": tmp_path / ("x" * 300), "device": "/dev/full"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("pipe", "is a pipe or a device; give a regular file"),
+        ("device", "is a pipe or a device; give a regular file"),
+        ("loop", "cannot be looked at (Too many levels of symbolic links)"),
+        ("long", "cannot be looked at (File name too long)"),
+    ],
+)
+def test_paths_that_cannot_be_read_are_refused_in_every_flag_that_names_one(odd, capsys, kind, message):
+    path = odd[kind]
+
+    def define_paths(fv):
+        define(fv)
+        common.define_path(fv, "table", "a file")
+        common.define_paths(fv, "models", "folders")
+
+    for flag in ("output_dir", "table", "models"):
+        ran = []
+        arguments = ["--output_dir=x"] if flag != "output_dir" else []
+        value = f"a,{path}" if flag == "models" else path
+        assert app.run(ran.append, define_paths, ["prog", *arguments, f"--{flag}={value}"]) == 2
+        assert capsys.readouterr().err == f"error: --{flag}={path}: {message}\n"
+        assert not ran
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "long"])
+def test_a_flagfile_that_cannot_be_read_is_one_line(odd, capsys, kind):
+    assert call(lambda fv: None, f"--flagfile={odd[kind]}") == 2
+    assert capsys.readouterr().err.startswith(f"error: --flagfile={odd[kind]}: ")
+
+
+def test_a_nul_byte_is_one_line(tmp_path, capsys):
+    (tmp_path / "value.flags").write_bytes(b"--output_dir=a\0b\n")
+    assert call(lambda fv: None, f"--flagfile={tmp_path / 'value.flags'}") == 2
+    assert capsys.readouterr().err == "error: --output_dir: holds a NUL byte, which is part of no text\n"
+    (tmp_path / "path.flags").write_bytes(b"--flagfile=a\0b\n")
+    for path in (tmp_path / "path.flags", "a\0b"):
+        assert call(lambda fv: None, "--output_dir=x", f"--flagfile={path}") == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: --flagfile") and error.count("\n") == 1

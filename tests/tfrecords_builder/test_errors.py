@@ -1,5 +1,7 @@
 """What errors of TensorFlow, NumPy and Python say, in one line, and which of them say that memory or a disk is full."""
 
+import errno
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -47,11 +49,18 @@ def test_what_an_error_says(text, expected):
         tf.errors.InternalError(None, None, "Could not allocate: CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
         tf.errors.UnknownError(None, None, "Failed to get convolution algorithm: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtensorflow_cc.so.2: failed to map segment from shared object"),
     ],
 )
 def test_short_memory_is_told(error):
     assert errors.says_memory(error)
     assert not errors.says_disk(error)
+
+
+def test_a_library_that_is_not_there_is_no_lack_of_memory():
+    assert not errors.says_memory(ImportError("No module named 'pydicom'"))
+    assert not errors.says_memory(OSError(errno.ENOENT, "No such file or directory"))
 
 
 def test_numpy_that_gets_no_memory_is_told():

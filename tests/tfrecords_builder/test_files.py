@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import pathlib
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,12 @@ import time
 
 import pytest
 
-from tfrecords_builder import files
+from tfrecords_builder import csv_files, files
 from tfrecords_builder.errors import InputError, RunError
 
 WRITER = """
 import sys, time
-from tfrecords_builder import files
+from tfrecords_builder import csv_files, files
 with files.output_folder(sys.argv[1]) as folder:
     (folder / "half").write_text("x")
     print("ready", flush=True)
@@ -277,3 +279,25 @@ def test_two_programs_cannot_write_one_resumable_folder(tmp_path):
             pass
         (folder / "flags.txt").write_text("x")
     assert (tmp_path / "out" / "flags.txt").exists()
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    """Reading a pipe into which nobody writes would wait for ever."""
+    os.mkfifo(tmp_path / "table.csv")
+    for read in (files.read_json, csv_files.read_lines, lambda path: list(csv_files.read_numbered_lines(path))):
+        for path in (tmp_path / "table.csv", pathlib.Path("/dev/full")):
+            with pytest.raises(InputError, match=f"^{path}: is a pipe or a device; give a regular file$"):
+                read(path)
+
+
+def test_a_copy_that_fails_names_the_file_that_cannot_be_written(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    (tmp_path / "weights").write_bytes(b"1" * 100)
+    copy, limits = tmp_path / "copy", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(RunError, match=rf"^--output_dir=out: {copy} cannot be read or written \(File too large\)$"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+        try:
+            with files.naming_failures(pathlib.Path("out"), "--output_dir"):
+                shutil.copyfile(tmp_path / "weights", copy)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)

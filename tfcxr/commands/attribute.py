@@ -15,11 +15,8 @@ from flags import app, common
 
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of attribute."""
-    flags.DEFINE_list(
-        "models",
-        [],
-        "two run folders or exports of classifiers of the same classes, separated by a comma",
-        flag_values=fv,
+    common.define_paths(
+        fv, "models", "two run folders or exports of classifiers of the same classes, separated by a comma"
     )
     flags.register_validator(
         "models", lambda value: len(value) == 2, "give two classifiers, separated by a comma", flag_values=fv

@@ -19,12 +19,11 @@ def define_flags(fv: flags.FlagValues) -> None:
     common.define_output_dir(fv)
     gan.define_snapshot(fv)
     gan.define_allow_untrained(fv)
-    flags.DEFINE_list(
+    common.define_paths(
+        fv,
         "evaluations",
-        [],
         "output folders of evaluate for this run, separated by commas, whose results the model card shows; "
         "classifiers only",
-        flag_values=fv,
     )
     common.define_folder(
         fv,

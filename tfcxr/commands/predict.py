@@ -17,15 +17,14 @@ from flags import app, common
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of predict."""
     common.define_folder(fv, "model", "run folder or export of a classifier")
-    flags.DEFINE_list("images", [], "PNG, JPEG or DICOM files and folders of them, separated by commas", flag_values=fv)
-    flags.DEFINE_string("output", None, "CSV to write; flags and result are written beside it", flag_values=fv)
+    common.define_paths(fv, "images", "PNG, JPEG or DICOM files and folders of them, separated by commas")
+    common.define_place(fv, "output", "CSV to write; flags and result are written beside it")
     common.define_required(fv, "output", "the CSV to write")
-    flags.DEFINE_string(
+    common.define_place(
+        fv,
         "heatmaps",
-        None,
         "folder, empty or new, for a picture of each image under the heat map of its predicted class, or those of its "
         "positive labels, or of the most probable one if none is",
-        flag_values=fv,
     )
     flags.DEFINE_list(
         "heatmap_labels",

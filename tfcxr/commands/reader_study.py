@@ -33,7 +33,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     flags.register_validator("num_images", lambda value: value % 2 == 0, "must be even", flag_values=fv)
     flags.DEFINE_string("finding", None, "also ask whether this label is present, such as Pneumonia", flag_values=fv)
     common.define_folder(fv, "study", "folder of the study that --score is of", required=False)
-    flags.DEFINE_list("score", [], "score these CSV files of answers, one of each reader", flag_values=fv)
+    common.define_paths(fv, "score", "score these CSV files of answers, one of each reader")
     common.define_seed(fv)
     common.define_output_dir(fv)
 

@@ -27,7 +27,7 @@ def define_flags(fv: flags.FlagValues) -> None:
         "for reference, of others on the same test images",
         "utility": "output folders of utility, of classifiers of this set",
     }.items():
-        flags.DEFINE_list(name, [], f"{text}; several separated by commas", flag_values=fv)
+        common.define_paths(fv, name, f"{text}; several separated by commas")
     flags.DEFINE_string("intended_use", None, "what the set is for, a sentence; default: research only", flag_values=fv)
     flags.DEFINE_boolean(
         "attach", True, "also write scorecard.json and the datasheet in the folder of the set", flag_values=fv

@@ -30,9 +30,7 @@ def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of utility."""
     common.define_records(fv, "records", "record set of the real test images, which says sex, age and view")
     for name, text in ARMS.items():
-        flags.DEFINE_list(
-            name, [], f"output folders of evaluate: of classifiers {text}; several separated by commas", flag_values=fv
-        )
+        common.define_paths(fv, name, f"output folders of evaluate: of classifiers {text}; several separated by commas")
     flags.DEFINE_list(
         "mean_labels",
         [],
