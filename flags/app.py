@@ -185,13 +185,23 @@ def _parse(fv: flags.FlagValues, argv: list[str]) -> list[str]:
         advice = f"did you mean {' or '.join(f'--{name}' for name in dict.fromkeys(near))}?" if near else "see --help"
         raise InputError(f"--{error.flagname}: is not a flag of this command; {advice}") from error
     except flags.Error as error:
+        if isinstance(error.__context__, OSError):  # of a flagfile that another one names
+            raise _unreadable(error.__context__) from error
         raise InputError(_plain(error)) from error
     except UnicodeEncodeError as error:
         raise InputError(f"{error.object!a}: is not UTF-8 text; rename the file or folder") from error
     except UnicodeDecodeError as error:
         raise InputError("--flagfile: is not a text file of flags, one --name=value per line") from error
-    except ValueError as error:  # a NUL byte in the name of a flagfile that a flagfile names
-        raise InputError(f"--flagfile: cannot be read ({error})") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: of a NUL in its name
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> InputError:
+    name = f"={error.filename}" if isinstance(error, OSError) and error.filename else ""
+    advice = "; presets are found by name on the command line only" if name else ""
+    return InputError(f"--flagfile{name}: cannot be read ({getattr(error, 'strerror', None) or error}){advice}")
 
 
 def _find_preset(argument: str, before: str) -> str:

@@ -131,6 +131,22 @@ def test_a_bug_keeps_its_traceback():
         call(main, "--output_dir=x")
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("a\0b", "--flagfile: cannot be read (embedded null byte)"),
+        ("demo/hospital", "--flagfile=demo/hospital: cannot be read (No such file or directory); presets are found by"),
+        ("a" * 300, "cannot be read (File name too long)"),
+        ("/proc/self/mem", "--flagfile: cannot be read (Input/output error)"),
+    ],
+)
+def test_a_flagfile_within_a_flagfile_that_cannot_be_read(named, message, tmp_path, capsys):
+    (tmp_path / "outer.flags").write_text(f"--flagfile={named}\n")
+    assert call(lambda fv: None, f"--flagfile={tmp_path / 'outer.flags'}") == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
 def test_a_flagfile_that_is_no_text_or_a_folder(tmp_path, capsys):
     (tmp_path / "binary.flags").write_bytes(bytes(range(128, 256)))
     for path in (tmp_path / "binary.flags", tmp_path):

@@ -365,7 +365,7 @@ def _flagfile(folder: pathlib.Path) -> Surface:
         fv = flags.FlagValues()
         defined[kind](fv)
         given = "".join(f"{fv[name].serialize()}\n" for name in sorted(fv) if fv[name].value not in (None, []))
-        texts.append(f"{kind}\n# what it is\n{given}")
+        texts.append(f"{kind}\n# what it is\n{given}--flagfile=\n")
 
     def check(data: bytes) -> None:
         first, _, rest = data.partition(b"\n")
