@@ -149,7 +149,8 @@ def weights_digest(path: str | os.PathLike, flag: str = "--model") -> str:
 
 def load_network(path: str | os.PathLike) -> models.Classifier:
     """The trained network itself: framed images -> logits, not calibrated. Raises InputError as `load_classifier`."""
-    classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
+    with runs.building(path):
+        classifier = models.Classifier(models.ModelConfig.from_dict(load_classifier_config(path)))
     models.load_weights(classifier, weights_path(path))
     calibrate(classifier, path)
     return classifier
@@ -168,7 +169,8 @@ def load_encoder_network(path: str | os.PathLike) -> models.Encoder:
     """As `load_network`, also of a pretraining run, whose network has no head. Raises InputError as `load_encoder`."""
     known = load_classifier_config(path, ENCODER_KINDS)
     make = models.Classifier if known["kind"] in KINDS else models.Encoder
-    network = make(models.ModelConfig.from_dict(known))
+    with runs.building(path):
+        network = make(models.ModelConfig.from_dict(known))
     models.load_weights(network, weights_path(path))
     return network
 

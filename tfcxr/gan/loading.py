@@ -123,8 +123,9 @@ def load(path: str | os.PathLike, snapshot: str = "best") -> Generator:
     if (path / runs.EXPORTED_GENERATOR).is_file():
         return _load_export(path)
     config = runs.load_config(path, "gan")
-    network = network_config.NetworkConfig.from_dict(config["config"])
-    model = build_networks.build_generator(network)
+    with runs.building(path):
+        network = network_config.NetworkConfig.from_dict(config["config"])
+        model = build_networks.build_generator(network)
     shown = tf.Variable(0, dtype=tf.int64)
     restore(path, snapshot, ema=model, images_shown=shown)
     table = path / COMBINATIONS_FILE

@@ -188,6 +188,18 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     return config
 
 
+@contextlib.contextmanager
+def building(path: str | os.PathLike) -> Iterator[None]:
+    """Within it a network is built of what a run's config.json says; values that none has are an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}/config.json: is damaged, no network can be built of it ({reason})") from error
+
+
 def _hint_at_versions(path: pathlib.Path) -> str:
     """Names what was probably meant: TensorFlow Serving wants exports in numbered subfolders, as in exports/dann/1."""
     marks = ("config.json", EXPORTED_GENERATOR)

@@ -5,11 +5,15 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import signal
 
 import pytest
 import tensorflow as tf
 
+from tests import classifier_runs, gan_runs
+from tfcxr.classifiers import loading as classifier_loading
+from tfcxr.gan import loading as gan_loading
 from tfcxr.training import checkpoints, runs
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted, RunError
@@ -360,3 +364,28 @@ def test_signals_become_a_request_then_an_exit_code(number, code):
             stop.raise_if_requested()
         assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "reason"),
+    [
+        ("gan", "init", "c`lm", "init='c`lm': must be one of"),
+        ("gan", "fmap_max", None, ""),
+        ("classifier", "stem", "imagefet", "stem='imagefet': must be one of"),
+        ("classifier", "image_size", "32", ""),
+    ],
+)
+def test_settings_of_which_no_network_can_be_built(kind, setting, value, reason, tmp_path):
+    if kind == "gan":
+        run, load = gan_runs.make_gan_run(tmp_path / "run"), gan_loading.load
+    else:
+        records = classifier_runs.make_records(tmp_path / "records")
+        run, load = classifier_runs.make_classifier_run(tmp_path / "run", records), classifier_loading.load_network
+    config = json.loads((run / "config.json").read_text())
+    assert setting in config["config"]
+    config["config"][setting] = value
+    (run / "config.json").write_text(json.dumps(config))
+    message = f"{run}/config.json: is damaged, no network can be built of it ({reason}"
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load(run)
+    assert "\n" not in str(caught.value)
