@@ -200,15 +200,29 @@ def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any
     A snapshot of a step that ticks.json does not hold is not the best: the training was killed between the two, and
     makes it again when it goes on.
 
-    Raises InputError: no checkpoint, or none that can be read and has these parts.
+    Raises InputError: no checkpoint, none that can be read and has these parts, or the best one is gone or damaged.
     """
     run_dir, checkpoint = pathlib.Path(run_dir), tf.train.Checkpoint(**objects)
     ticks = run_dir / TICKS
-    steps = {int(row["step"]) for row in files.read_json(ticks)} if ticks.exists() else None
-    if snapshot == "best" and checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False, steps=steps):
-        return
+    known = {int(row["step"]) for row in files.read_json(ticks)} if ticks.exists() else None
+    if snapshot == "best":
+        there = [step for step in checkpoints.by_step(run_dir / "best") if known is None or step in known]
+        # One before it was the best only until then.
+        if there and checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False, steps=there[:1]):
+            return
+        _refuse_lost(run_dir)
     if checkpoints.restore_newest(run_dir / "checkpoints", checkpoint, whole=False) is None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
+
+
+def _refuse_lost(run_dir: pathlib.Path) -> None:
+    """Raises InputError if a finished run, whose best snapshot is not there, had one."""
+    result = files.read_json(run_dir / "result.json") if (run_dir / "result.json").exists() else {}
+    if (result.get("fidelity") or {}).get("best_kimg") is not None:
+        raise InputError(
+            f"{run_dir / 'best'}: the snapshot of the best generator is gone; put back a copy of it, or give "
+            "--snapshot=latest"
+        )
 
 
 def _holds(run_dir: str | os.PathLike, part: str) -> bool:

@@ -21,10 +21,10 @@ _KEEP = 2
 
 def available(folder: str | os.PathLike) -> list[str]:
     """Checkpoints in a folder, newest first; TensorFlow's own list of them may be lost or damaged."""
-    return list(_by_step(folder).values())
+    return list(by_step(folder).values())
 
 
-def _by_step(folder: str | os.PathLike) -> dict[int, str]:
+def by_step(folder: str | os.PathLike) -> dict[int, str]:
     """Step -> checkpoint in a folder, newest first."""
     found = {}
     for path in pathlib.Path(folder).glob("ckpt-*.index"):
@@ -50,7 +50,7 @@ def restore_newest(
     Raises:
         InputError: none of them can be read.
     """
-    paths = [path for step, path in _by_step(folder).items() if steps is None or step in steps]
+    paths = [path for step, path in by_step(folder).items() if steps is None or step in steps]
     for number, path in enumerate(paths):
         try:
             status = checkpoint.restore(path)
@@ -58,11 +58,28 @@ def restore_newest(
         except ERRORS as error:
             reason = errors.reason(error)
             if number + 1 == len(paths):
-                raise InputError(f"{path}: cannot be read ({reason}), nor can one before it") from error
+                others = ", nor can one before it" if number else ""
+                raise InputError(f"{path}: cannot be read ({reason}){others}") from error
             logging.warning("%s cannot be read (%s); trying the one before", path, reason)
             continue
         return path
     return None
+
+
+def check(folder: str | os.PathLike, step: int) -> None:
+    """Reads the whole checkpoint of a step, into nothing.
+
+    Raises InputError: it is gone or damaged; one line that ends in what is wrong.
+    """
+    path = pathlib.Path(folder) / f"ckpt-{step}"
+    if step not in by_step(folder):
+        raise InputError(f"{path}: is gone")
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except ERRORS as error:
+        raise InputError(f"{path}: is damaged ({errors.reason(error)})") from error
 
 
 class Writer:
@@ -110,11 +127,11 @@ class Writer:
 
     def steps(self) -> list[int]:
         """Of the checkpoints in the folder, newest first."""
-        return list(_by_step(self._folder))
+        return list(by_step(self._folder))
 
     def remove(self, step: int) -> None:
         """Deletes the checkpoint of one step; the index, without which there is none, goes first."""
-        kept = [path for other, path in _by_step(self._folder).items() if other != step]
+        kept = [path for other, path in by_step(self._folder).items() if other != step]
         self._write_list(kept)
         _remove_parts(self._folder / f"ckpt-{step}")
 

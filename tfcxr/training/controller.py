@@ -6,6 +6,7 @@ agree on all of these. (The division of labour is that of Orbit, github.com/tens
 """
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -139,6 +140,8 @@ class Controller:
             self.restored = checkpoints.restore_newest(run.checkpoints, checkpoint, whole=True) is not None
         except InputError as error:
             raise RunError(f"--run_dir={error}; start again with --overwrite") from error
+        if run.resumed and not self.restored and self._chief:
+            logging.warning("%s: holds no checkpoint; the training begins at step 0", run.checkpoints)
         if not strategies.all_same(strategy, self.step):
             raise RunError(f"--run_dir={run.path}: the workers do not see the same checkpoints there")
         self._checkpoints: checkpoints.Writer | None = None

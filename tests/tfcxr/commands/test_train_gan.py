@@ -23,6 +23,7 @@ from tfcxr.gan.training import fidelity_measurement, state
 from tfcxr.gan.training import train_gan as train_gan_lib
 from tfcxr.training import checkpoints, controller
 from tfrecords_builder import files, labels
+from tfrecords_builder.errors import InputError
 
 SMALL = ["--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--tick_kimg=0.1", "--mirror", "--ema_rampup=0.5"]
 DECAY = "--lr_decay_kimg=0.1"
@@ -208,7 +209,7 @@ def test_a_growing_run_stopped_in_a_fade_ends_as_an_unbroken_one(tmp_path, monke
     assert_same_state(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_a_run_stops_when_fidelity_no_longer_improves(records, unbroken, tmp_path, monkeypatch):
+def test_a_run_stops_when_fidelity_no_longer_improves(records, unbroken, tmp_path, monkeypatch, capsys):
     values, seen = [5.0, 3.0, 4.0, 3.5], []
     latents, labels = tf.ones([2, 8]), np.eye(14, dtype=np.float32)[:2]
 
@@ -236,6 +237,28 @@ def test_a_run_stops_when_fidelity_no_longer_improves(records, unbroken, tmp_pat
     assert not (folder / "statistics").exists()
     # It is finished, though shorter than it might have been.
     assert call(records, folder, *settings) == 2
+    refuse_without_the_best(records, folder, settings, capsys)
+
+
+def refuse_without_the_best(records, folder, settings, capsys):
+    """Of a run whose best snapshot is of step 2: what is damaged or gone is not replaced by another in silence."""
+    data_file = folder / "best/ckpt-2.data-00000-of-00001"
+    data_file.write_bytes(bytes(data_file.stat().st_size))
+    with pytest.raises(InputError, match=r"best/ckpt-2: cannot be read \(.*\)$"):
+        loading.load(folder)
+    (folder / "result.json").rename(folder / "kept.json")  # as if it had not ended
+    capsys.readouterr()
+    assert call(records, folder, *settings) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "best/ckpt-2: is damaged (" in error
+    assert error.endswith("it is the best snapshot so far: put back a copy of it, or start again with --overwrite")
+    (folder / "best/ckpt-2.index").rename(folder / "index")
+    assert call(records, folder, *settings) == 1
+    assert "best/ckpt-2: is gone; it is the best snapshot so far" in capsys.readouterr().err
+    (folder / "kept.json").rename(folder / "result.json")
+    with pytest.raises(InputError, match="best: the snapshot of the best generator is gone; put back a copy of it, or"):
+        loading.load(folder)
+    assert loading.load(folder, "latest").kimg == 0.048
 
 
 def test_fidelity_in_the_features_of_a_classifier(records, tmp_path, capsys):

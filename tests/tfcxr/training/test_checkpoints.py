@@ -53,6 +53,13 @@ def cut(folder, step, size):
     path.write_bytes(path.read_bytes()[:size])
 
 
+def flip(folder, step, position):
+    path = folder / f"ckpt-{step}.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 255
+    path.write_bytes(content)
+
+
 def test_available_goes_by_number(folder):
     assert [pathlib.Path(path).name for path in checkpoints.available(folder)] == ["ckpt-10", "ckpt-5"]
     for name in ("ckpt-x.index", "ckpt-7.data-00000-of-00001", "other-9.index", "ckpt-3.index.tmp"):
@@ -90,10 +97,7 @@ def test_a_damaged_index_gives_way_to_the_one_before(folder, caplog):
 
 
 def test_flipped_bytes_are_seen(folder):
-    path = folder / "ckpt-10.data-00000-of-00001"
-    content = bytearray(path.read_bytes())
-    content[2000] ^= 255
-    path.write_bytes(content)
+    flip(folder, 10, 2000)
     assert restored(folder) == ("ckpt-5", 5.0)
 
 
@@ -133,6 +137,19 @@ def test_all_damaged_is_one_line(folder):
     assert str(caught.value).count("\n") == 0
     assert "ckpt-5: cannot be read (" in str(caught.value)
     assert "nor can one before it" in str(caught.value)
+
+
+def test_one_that_must_be_whole_is_read_to_its_end(folder):
+    for step in (5, 10):
+        checkpoints.check(folder, step)
+    flip(folder, 10, 2000)
+    with pytest.raises(InputError, match=r"ckpt-10: is damaged \(.*hecksum"):
+        checkpoints.check(folder, 10)
+    cut(folder, 5, 0)
+    with pytest.raises(InputError, match=r"ckpt-5: is damaged \("):
+        checkpoints.check(folder, 5)
+    with pytest.raises(InputError, match=r"ckpt-15: is gone$"):
+        checkpoints.check(folder, 15)
 
 
 def test_no_checkpoint_is_none(tmp_path):

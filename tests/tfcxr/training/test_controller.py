@@ -234,13 +234,16 @@ def test_best_weights_stay_while_a_checkpoint_may_need_them(run):
     assert back.best.steps() == [9]
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(run, monkeypatch):
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(run, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         stopping.kill_after(patch, 8)
         with pytest.raises(stopping.KilledError):
             Counter(run, scores=SCORES, saves_evaluations=False).train()
     assert saved(run) == []
+    assert "holds no checkpoint" not in caplog.text
+    monkeypatch.setattr(run, "resumed", True)
     task = Counter(run, scores={3: 0.9})
+    assert f"{run.checkpoints}: holds no checkpoint; the training begins at step 0" in caplog.text
     assert task.rows == []
     task.train()
     assert task.best.steps() == [3]

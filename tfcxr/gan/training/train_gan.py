@@ -333,10 +333,24 @@ class _Training:
             remembered = self._state.history.values["patience"]
             self._early_stop.best, self._early_stop.best_at = remembered["best"], remembered["best_kimg"]
             self._early_stop.stale = remembered["stale"]
+            self._check_best()
         elif self._start:
             self._start.apply(self._state)
             if self._chief:
                 print(f"started from the weights of {self._start.run} at {self._start.kimg:.1f} kimg", flush=True)
+
+    def _check_best(self) -> None:
+        """Raises RunError if the best snapshot so far is gone or damaged: what is best at the end would be another."""
+        at = self._early_stop.best_at
+        if at is None or not self._chief:
+            return
+        ticks = self._state.history.values["ticks"]
+        try:
+            checkpoints.check(self._run.best, next(tick["step"] for tick in ticks if tick["kimg"] == at))
+        except InputError as error:
+            raise RunError(
+                f"{error}; it is the best snapshot so far: put back a copy of it, or start again with --overwrite"
+            ) from error
 
     def _write_ticks(self) -> None:
         files.write_json(self._run.path / loading.TICKS, self._state.history.values["ticks"])
