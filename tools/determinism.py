@@ -1,0 +1,85 @@
+"""What the same command with the same seed makes again: each command twice with one thread, and twice with two.
+
+Compared are weights, records, tables and figures, but not times.
+
+Example: python -m tools.determinism --output=determinism.json
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+
+from absl import flags
+
+from flags import app, common
+from tfrecords_builder import files
+from tools.torture import programs
+
+THREADS = (1, 2)
+_RUNS = 2
+# Besides the default one; those that were seen to differ in their last digits are among them.
+ADAPTATIONS = ("dann", "cdan", "mcc", "fixmatch", "mean_teacher")
+
+
+def define_flags(fv: flags.FlagValues) -> None:
+    """Defines the flags of the tool."""
+    flags.DEFINE_list("commands", [], "which commands; default: all", flag_values=fv)
+    flags.DEFINE_string("output", None, "JSON to write", flag_values=fv)
+    common.define_required(fv, "output", "the JSON to write")
+
+
+def find_cases(folder: pathlib.Path, wanted: list[str]) -> dict[str, programs.Case]:
+    """The commands to try, by name; train-dcan by several methods."""
+    cases = programs.cases(folder)
+    adapt = cases["train-dcan"]
+    for method in ADAPTATIONS:
+        cases[f"train-dcan --alignment={method}"] = dataclasses.replace(
+            adapt, arguments=(*adapt.arguments, f"--alignment={method}")
+        )
+    return {name: case for name, case in cases.items() if not wanted or name in wanted}
+
+
+def run(name: str, case: programs.Case, folder: pathlib.Path, threads: int) -> dict[str, str]:
+    """What a command leaves: name of a file -> digest of what does not depend on the time."""
+
+    def limit() -> None:
+        for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[variable] = str(threads)
+
+    out = programs.clear(folder)
+    log = folder / "log.txt"
+    code = programs.wait(programs.start(case.kind, case.arguments, log, limit))
+    if code != 0:
+        raise RuntimeError(f"{name} ended with {code}: {log.read_text()[-300:]}")
+    return programs.snapshot(out, folder / "snapshot.json")
+
+
+def compare(name: str, case: programs.Case, folder: pathlib.Path) -> dict[str, list[str]]:
+    """The files that differ between two runs with one thread, two with two, and one of each."""
+    made = {threads: [run(name, case, folder, threads) for _ in range(_RUNS)] for threads in THREADS}
+    (one, again), (two, other) = made[1], made[2]
+    return {
+        "one thread": programs.differences(again, one),
+        "two threads": programs.differences(other, two),
+        "one and two threads": programs.differences(two, one),
+    }
+
+
+def main(fv: flags.FlagValues) -> None:
+    """Runs, compares, writes."""
+    found: dict[str, dict[str, list[str]]] = {}
+    with tempfile.TemporaryDirectory(prefix="determinism-") as name:
+        folder = pathlib.Path(name)
+        cases = find_cases(folder, fv.commands)
+        programs.prepare(folder, cases.values())
+        for command, case in cases.items():
+            found[command] = compare(command, case, folder)
+            said = "; ".join(f"{what}: {', '.join(files) or 'equal'}" for what, files in found[command].items())
+            print(f"{command}: {said}", flush=True)
+    files.write_json(fv.output, found)
+
+
+if __name__ == "__main__":
+    sys.exit(app.run(main, define_flags))
