@@ -65,13 +65,16 @@ def measure_utility(
             "--real and at least one of --synthetic, --mixed, --control and --on_synthetic: give evaluations of both, "
             "or there is nothing to compare"
         )
+    flags: dict[pathlib.Path, str] = {}
     for name, folders in given.items():
         if "" in folders:
             raise InputError(f"--{name}={','.join(folders)}: an entry between its commas is empty")
-        paths = [pathlib.Path(folder).resolve() for folder in folders]
-        again = [folder for number, folder in enumerate(folders) if paths[number] in paths[:number]]
-        if again:
-            raise InputError(f"--{name}: {again[0]} is given twice; it is one training, and counts once")
+        for folder in folders:
+            path = pathlib.Path(folder).resolve()
+            if path in flags:
+                both = "twice" if flags[path] == name else f"in --{flags[path]}, too"
+                raise InputError(f"--{name}: {folder} is given {both}; it is one training, and counts once")
+            flags[path] = name
     record_set = data.RecordSet(records)
     read = {name: [_read(name, folder) for folder in folders] for name, folders in given.items()}
     first = read["real"][0]
@@ -149,10 +152,21 @@ class _Evaluation:
 def _read(name: str, folder: str) -> _Evaluation:
     flag = f"--{name}={folder}"
     result = files.read_json(pathlib.Path(folder) / "result.json")
-    if not isinstance(result, dict) or any(key not in result for key in ("model_digest", "records", "split")):
-        raise InputError(f"{flag}: is no output of this version of evaluate; run it again")
+    if not _is_result(result):
+        raise InputError(f"{flag}: is no output of this version of evaluate, or is damaged; run it again")
     found, classes = predictions.read(pathlib.Path(folder) / predictions.FILE)
     return _Evaluation(flag, result, found, classes, find_training_records(result, flag))
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a result.json of evaluate has what is read here, of the right types."""
+    if not isinstance(value, dict):
+        return False
+    texts = [value.get(name) for name in ("model", "model_digest", "split")]
+    records, warnings = value.get("records"), value.get("warnings")
+    texts += [records.get(name) for name in ("digest", "source")] if isinstance(records, dict) else [None]
+    texts += warnings if isinstance(warnings, list) else [None]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _check(one: _Evaluation, first: _Evaluation, record_set: data.RecordSet, name: str) -> None:

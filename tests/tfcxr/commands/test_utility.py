@@ -174,10 +174,12 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
     lines = (cut / "predictions.csv").read_text().splitlines(keepends=True)
     (cut / "predictions.csv").write_text("".join(lines[:-1]))
     (tmp_path / "empty").mkdir()
+    copy = shutil.copytree(made / "e_real0", tmp_path / "copy")
     cases = {
         (f"--real={real}",): "--synthetic, --mixed, --control and --on_synthetic",
         (f"--synthetic={synthetic}",): "--real and at least one",
-        (f"--real={real}", f"--synthetic={real}"): "learned from the real records",
+        (f"--real={real}", f"--synthetic={copy}"): "learned from the real records",
+        (f"--real={real}", f"--synthetic={real}"): f"--synthetic: {real} is given in --real, too",
         (f"--real={real}", f"--synthetic={reverse}"): "must be of the test fold",
         (f"--real={real}", f"--on_synthetic={synthetic}"): "images that are not synthetic",
         (f"--real={real}", f"--synthetic={changed}"): "have changed since; evaluate it again",
@@ -199,3 +201,17 @@ def test_bad_input_is_one_line(made, tmp_path, capsys):
     arguments = [f"--real={real}", f"--synthetic={synthetic}", f"--output_dir={made}", "--overwrite"]
     assert call(records, *arguments) == 2
     assert "choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"records": 3}, {"records": {"digest": 1, "source": "x"}}, {"split": None}, {"warnings": {}}, {"model": []}],
+)
+def test_a_damaged_result_is_one_line(made, tmp_path, capsys, damage):
+    folder = shutil.copytree(made / "e_synthetic0", tmp_path / "damaged")
+    (folder / "result.json").write_text(json.dumps(read(folder) | damage))
+    flags = [f"--records={made / 'real_set'}", f"--real={made / 'e_real0'}", f"--synthetic={folder}"]
+    capsys.readouterr()
+    assert call(*flags, f"--output_dir={tmp_path / 'out'}") == 2
+    said = f"error: --synthetic={folder}: is no output of this version of evaluate, or is damaged; run it again\n"
+    assert capsys.readouterr().err == said
