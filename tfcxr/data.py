@@ -514,6 +514,8 @@ def naming_damage(where: str | os.PathLike) -> Iterator[None]:
     except tf.errors.OpError as error:
         if not _comes_from_reading(error):
             raise
+        if isinstance(error, tf.errors.PermissionDeniedError):
+            raise RunError(f"{where}: the records may not be read ({reason(error)}); change their rights") from error
         raise RunError(f"{where}: damaged records ({reason(error)}); see verify-records") from error
 
 

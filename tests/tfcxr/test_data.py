@@ -402,6 +402,15 @@ def test_a_shard_that_is_gone_is_named(tmp_path):
         list(record_set.dataset("train"))
 
 
+def test_a_shard_that_may_not_be_read_is_not_called_damaged(tmp_path):
+    said = "set-train.tfrecord-00000-of-00001; Permission denied"
+    with (
+        pytest.raises(RunError, match=rf"^set: the records may not be read \({said}\); change their rights$"),
+        data.naming_damage("set"),
+    ):
+        raise tf.errors.PermissionDeniedError(None, None, said)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -123,7 +123,8 @@ class _Checker:
         try:
             yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
         except tf.errors.OpError as error:
-            self.faults.append(f"{shard}: is damaged ({_NODE.sub('', error.message).strip()})")
+            what = "may not be read" if isinstance(error, tf.errors.PermissionDeniedError) else "is damaged"
+            self.faults.append(f"{shard}: {what} ({_NODE.sub('', error.message).strip()})")
 
     def _check_record(self, split: str, shard: str, position: int, serialized: bytes, summary: records.Summary) -> None:
         where = f"{shard} record {position}"
