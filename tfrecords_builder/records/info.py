@@ -129,6 +129,8 @@ def load_info(folder: str | os.PathLike, *, check_shards: bool = True) -> Record
         for name, kind in get_type_hints(type(part)).items():
             if not _is(getattr(part, name), kind):
                 raise InputError(f"{folder}: {INFO_FILE} is damaged (its {name}); build the records again")
+    if info.classes != tuple(info.label_definition):
+        raise InputError(f"{folder}: {INFO_FILE} is damaged (its classes); build the records again")
     if info.labels != named:
         raise InputError(f"{folder}: its labels are not those of {label_set.name}; build the records again")
     absent = [shard for split in splits.values() for shard in split.shards if not (folder / shard).is_file()]

@@ -73,8 +73,6 @@ class _Checker:
             self._version = info.version
         except InputError as error:
             self.faults.append(f"{records.INFO_FILE}: label_definition is damaged ({error})")
-        if self._version is not None and self._version.class_names != info.classes:
-            self.faults.append(f"{records.INFO_FILE}: its classes are not those of label_definition")
         known = labels.built_in_versions(info.label_set).get(info.label_version)
         if known is not None and known != self._version:
             self.faults.append(f"{records.INFO_FILE}: label_definition is not that of {info.label_version}")

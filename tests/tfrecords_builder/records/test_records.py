@@ -165,6 +165,7 @@ def test_load_info_refuses(tmp_path):
     for key, value in (
         ("label_definition", {"a": "text"}),
         ("classes", "text"),
+        ("classes", list(info.classes[::-1])),  # those of the label definition, in another order
         ("seed", True),
         ("resolution", "8"),
         ("provenance", []),
