@@ -41,7 +41,7 @@ def main(fv: flags.FlagValues) -> int:
     """Runs predict."""
     from tfcxr.serving import predict
     from tfrecords_builder import files
-    from tfrecords_builder.errors import InputError
+    from tfrecords_builder.errors import InputError, RunError
 
     output = pathlib.Path(fv.output)
     if fv.heatmaps and output.absolute().is_relative_to(pathlib.Path(fv.heatmaps).absolute()):
@@ -62,8 +62,14 @@ def main(fv: flags.FlagValues) -> int:
             heatmap_labels=fv.heatmap_labels,
         )
     result_file, flags_file = predict.written_beside(output)
-    files.write_json(result_file, {"schema_version": 1, "model": fv.model, **result})
-    app.write_flags(fv, output.parent, flags_file.name)
+    try:
+        with files.naming_failures(output, "--output"):
+            files.write_json(result_file, {"schema_version": 1, "model": fv.model, **result})
+            app.write_flags(fv, output.parent, flags_file.name)
+    except RunError:  # the next call shall not meet a half of this one
+        for path in (output, result_file, flags_file):
+            path.unlink(missing_ok=True)
+        raise
     print(f"{result['num_images']} images written to {output}")
     for path, reason in result["failed"].items():
         print(f"error: {path}: {reason}", file=sys.stderr)

@@ -542,6 +542,23 @@ def test_predict_names_bad_flags(baseline, tmp_path, capsys):
     assert len(pd.read_csv(out)) == 1
 
 
+def test_predict_on_a_full_disk_leaves_nothing(baseline, tmp_path, capsys, monkeypatch):
+    image, out = save(tmp_path / "a.png", fakes.draw((), 16, 0)), tmp_path / "out" / "out.csv"
+    arguments = [f"--model={baseline[1]}", f"--images={image}", f"--output={out}"]
+
+    def full(fv, folder, name):
+        raise OSError(28, "No space left on device", f"{folder}/{name}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "write_flags", full)
+        assert call_predict(*arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: --output={out}: {out.parent}/out.flags.txt cannot be read or written (No space left on device)"
+    )
+    assert not list(out.parent.iterdir())
+    assert call_predict(*arguments) == 0
+
+
 def test_predict_refuses_what_is_no_sound_classifier(baseline, tmp_path, capsys, monkeypatch):
     image = save(tmp_path / "a.png", fakes.draw((), 16, 0))
     out = tmp_path / "out.csv"
