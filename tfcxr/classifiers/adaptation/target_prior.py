@@ -14,6 +14,7 @@ from tfrecords_builder.errors import InputError
 SOURCE, ESTIMATE = "source", "estimate"
 FILE = "target_shares.json"  # in the run folder: what was estimated, for the run that goes on
 _USED = "confusion"
+_ROUNDING = 1e-3  # of the sum of the shares that were kept
 
 
 class Prior:
@@ -44,6 +45,8 @@ class Prior:
         Args:
             folder: of the run; estimates are made once, and kept there.
             estimate: makes them, see `estimate`.
+
+        Raises InputError if what was kept is damaged.
         """
         if not self._estimates:
             return self._shares
@@ -54,8 +57,15 @@ class Prior:
             for name, shares in found.items():
                 shown = ", ".join(f"{label} {share:.3f}" for label, share in shares.items())
                 print(f"estimated class shares of the target, by {name}: {shown}", flush=True)
-        table = files.read_json(path)[_USED]
-        return np.array([table[name] for name in self._classes], np.float64)
+        try:
+            table = files.read_json(path)[_USED]
+            kept = np.array([table[name] for name in self._classes], np.float64)
+            sound = bool((kept >= 0).all()) and abs(float(kept.sum()) - 1) < _ROUNDING
+        except (InputError, KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise InputError(f"{path}: is damaged; delete it, and the same command estimates the shares again")
+        return kept
 
 
 def estimate(
