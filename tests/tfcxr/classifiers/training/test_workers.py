@@ -215,7 +215,7 @@ def test_a_worker_that_is_killed_does_not_let_the_other_wait(sets, tmp_path):
 @pytest.mark.large
 def test_workers_of_whom_one_was_killed_end_as_undisturbed_ones(sets, tmp_path):
     long = ["--stage2_epochs=4", "--checkpoint_steps=2"]
-    codes, lines = workers.ended(start_two(sets, tmp_path / "undisturbed", *long))
+    codes, lines = workers.ended(start_two(sets, tmp_path / "undisturbed", *long), 900)
     assert codes == [0, 0], lines
     processes = start_two(sets, tmp_path / "run", *long)
     workers.wait_for(tmp_path / "run/checkpoints/ckpt-*.index", processes)
@@ -223,7 +223,7 @@ def test_workers_of_whom_one_was_killed_end_as_undisturbed_ones(sets, tmp_path):
     codes, lines = workers.ended(processes)
     assert codes == [1, -signal.SIGKILL], lines
     assert not (tmp_path / "run/result.json").exists()
-    codes, lines = workers.ended(start_two(sets, tmp_path / "run", *long))
+    codes, lines = workers.ended(start_two(sets, tmp_path / "run", *long), 900)
     assert codes == [0, 0], lines
     one, two = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("undisturbed", "run"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
