@@ -87,5 +87,6 @@ def assert_same_variables(a: pathlib.Path, b: pathlib.Path, prefixes: tuple[str,
     compared = [name for name in names if name.startswith(prefixes)]
     assert len(compared) > 30
     for name in compared:
-        np.testing.assert_allclose(second.get_tensor(name), first.get_tensor(name), atol=1e-5, err_msg=name)
+        # Variances of BatchNorm are large, and workers may round their last digit differently.
+        np.testing.assert_allclose(second.get_tensor(name), first.get_tensor(name), rtol=1e-6, atol=1e-5, err_msg=name)
     return first, second
