@@ -7,6 +7,7 @@ and figures, and no other file.
 import os
 import pathlib
 import random
+import shutil
 import signal
 import time
 
@@ -34,7 +35,7 @@ def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, coun
     Args:
         kind: one of SHARES.
         scratch: an empty folder to work in.
-        kept: a folder for the logs of trials that fail.
+        kept: a folder for the logs and outputs of trials that fail, and the undisturbed output.
         seed: of the moments.
         count: trials, at most; None: as many as are meant.
         until: the time.monotonic() after which none begins.
@@ -48,6 +49,7 @@ def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, coun
     programs.finish(case, scratch / "undisturbed.log")
     lasts = time.monotonic() - began
     right = programs.snapshot(out, scratch / "right.json")
+    shutil.copytree(out, scratch / "undisturbed", symlinks=True)
     kills = 0
     for number in range(_TRIALS.get(kind, _USUAL) if count is None else count):
         if time.monotonic() > until:
@@ -67,6 +69,8 @@ def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, coun
                 wrong = programs.differences(programs.snapshot(out, scratch / "found.json"), right)
         if wrong:
             (kept / log.name).write_bytes(log.read_bytes())
+            shutil.copytree(out, kept / f"trial-{number}", symlinks=True)
+            shutil.copytree(scratch / "undisturbed", kept / "undisturbed", symlinks=True, dirs_exist_ok=True)
             command = f"python -m tools.torture --only={kind} --seed={seed} --trials={number + 1}"
             row.failures.append({"what": f"trial {number}: {'; '.join(wrong)[:500]}", "where": "", "command": command})
     row.seconds = time.monotonic() - start

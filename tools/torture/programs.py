@@ -29,9 +29,9 @@ from tfcxr import cli
 _PATIENTS = 30
 _WAIT = 1200.0  # seconds that a command may take; long, since other programs may hold the processor
 _POLL = 0.02
-# Keys of JSON files whose values say when or how long.
+# Keys of JSON files whose values say when, how long, or how much an earlier call had done.
 _TIMES = re.compile(
-    r"second|\btime\b|_time|hours|wall|date|created|started|finished|per_second|rate_images|images_per|memory|host|pid"
+    r"second|\btime\b|_time|hours|wall|date|created|started|finished|per_second|rate_images|images_per|memory|host|pid|taken_over"
 )
 _IMPORTED = (
     "h5py", "matplotlib.pyplot", "tensorflow", "sklearn.linear_model", "tfcxr.gan.training.train_gan",
