@@ -26,7 +26,7 @@ ADAPTATIONS = ("dann", "cdan", "mcc", "fixmatch", "mean_teacher")
 def define_flags(fv: flags.FlagValues) -> None:
     """Defines the flags of the tool."""
     flags.DEFINE_list("commands", [], "which commands; default: all", flag_values=fv)
-    flags.DEFINE_string("output", None, "JSON to write", flag_values=fv)
+    flags.DEFINE_string("output", None, "JSON to write; what it holds of other commands stays", flag_values=fv)
     common.define_required(fv, "output", "the JSON to write")
 
 
@@ -53,7 +53,9 @@ def run(name: str, case: programs.Case, folder: pathlib.Path, threads: int) -> d
     code = programs.wait(programs.start(case.kind, case.arguments, log, limit))
     if code != 0:
         raise RuntimeError(f"{name} ended with {code}: {log.read_text()[-300:]}")
-    return programs.snapshot(out, folder / "snapshot.json")
+    found = programs.snapshot(out, folder / "snapshot.json")
+    # The list of an output's files holds the name of its event file, and with it the time.
+    return {name: digest for name, digest in found.items() if pathlib.PurePath(name).name != ".tfcxr.json"}
 
 
 def compare(name: str, case: programs.Case, folder: pathlib.Path) -> dict[str, list[str]]:
@@ -69,16 +71,17 @@ def compare(name: str, case: programs.Case, folder: pathlib.Path) -> dict[str, l
 
 def main(fv: flags.FlagValues) -> None:
     """Runs, compares, writes."""
-    found: dict[str, dict[str, list[str]]] = {}
+    output = pathlib.Path(fv.output)
+    found: dict[str, dict[str, list[str]]] = files.read_json(output) if output.exists() else {}
     with tempfile.TemporaryDirectory(prefix="determinism-") as name:
         folder = pathlib.Path(name)
         cases = find_cases(folder, fv.commands)
         programs.prepare(folder, cases.values())
         for command, case in cases.items():
             found[command] = compare(command, case, folder)
-            said = "; ".join(f"{what}: {', '.join(files) or 'equal'}" for what, files in found[command].items())
+            said = "; ".join(f"{what}: {', '.join(names) or 'equal'}" for what, names in found[command].items())
             print(f"{command}: {said}", flush=True)
-    files.write_json(fv.output, found)
+            files.write_json(output, found)
 
 
 if __name__ == "__main__":

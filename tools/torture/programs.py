@@ -81,7 +81,7 @@ def cases(folder: pathlib.Path) -> dict[str, Case]:
         case("evaluate", classifier, f"--records={records}", "--resamples=20"),
         case("predict", classifier, f"--images={folder / 'a'}", flag="output"),
         case("export-model", f"--run_dir={folder / 'classifier'}"),
-        case("compare-sets", f"--real={records}", f"--synthetic={synthetic}", "--features=pixels"),
+        case("compare-sets", f"--real={records}", f"--synthetic={synthetic}", "--features=texture"),
         case("neighbours", f"--real={records}", f"--synthetic={synthetic}", "--neighbours=2", "--rows=2"),
         case("reader-study", f"--real={records}", f"--synthetic={synthetic}", "--split=train", "--num_images=6"),
         case("audit-privacy", f"--train={records}", f"--synthetic={synthetic}", "--features=pixels", "--draws=2"),
