@@ -79,10 +79,10 @@ def check_hdf5(path: str | os.PathLike) -> None:
             same = sealed is None or sealed == _of_arrays(file)
     except (OSError, KeyError, RuntimeError, ValueError, UnicodeDecodeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{path}: is damaged ({reason}); take a copy of it, or train again") from error
+        raise InputError(f"{path}: is damaged ({reason}); put back a copy of it, or train again") from error
     if not same:
         raise InputError(
-            f"{path}: is damaged: its numbers are not those that were written; take a copy of it, or train again"
+            f"{path}: is damaged: its numbers are not those that were written; put back a copy of it, or train again"
         )
 
 

@@ -84,7 +84,15 @@ def cases(folder: pathlib.Path) -> dict[str, Case]:
         case("compare-sets", f"--real={records}", f"--synthetic={synthetic}", "--features=texture"),
         case("neighbours", f"--real={records}", f"--synthetic={synthetic}", "--neighbours=2", "--rows=2"),
         case("reader-study", f"--real={records}", f"--synthetic={synthetic}", "--split=train", "--num_images=6"),
-        case("audit-privacy", f"--train={records}", f"--synthetic={synthetic}", "--features=pixels", "--draws=2"),
+        case(
+            "audit-privacy",
+            f"--train={records}",
+            f"--synthetic={synthetic}",
+            f"--holdout={target}",
+            "--holdout_split=train",
+            "--features=pixels",
+            "--draws=2",
+        ),
         case("scorecard", f"--synthetic_set={synthetic}"),
     ]
     study = Case("study", (f"--flagfile={folder / 'tiny.flags'}", "--jobs=2", f"--workspace={out}"))

@@ -76,9 +76,7 @@ def test_a_run_with_changed_weights_is_not_loaded(classifier, tmp_path):
         names: list[str] = []
         file.visititems(lambda n, item: names.append(n) if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
         file[names[0]][0, 0, 0, 0] += 1e-3
-    said = (
-        r"best\.weights\.h5: is damaged: its numbers are not those that were written; take a copy of it, or train again"
-    )
+    said = r"best\.weights\.h5: is damaged: its numbers are not those that were written; put back a copy of it, or"
     for load in (tfcxr.load_classifier, tfcxr.load_encoder):
         with pytest.raises(InputError, match=said):
             load(run)

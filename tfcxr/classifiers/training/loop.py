@@ -22,7 +22,7 @@ from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import pictures
 
-_REMEDY = "take a copy of it, or start again with --overwrite"
+_REMEDY = "put back a copy of it, or start again with --overwrite"
 _REDUCTION = 0.1  # of the learning rate, where the criterion has become no better for a while
 
 

@@ -249,7 +249,7 @@ def test_a_run_goes_on_from_what_can_be_read(run, monkeypatch, caplog, damage):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (None, r"history\.json: lacks 2 evaluations, such as that of step 2; take a copy of it, or start again with"),
+        (None, r"history\.json: lacks 2 evaluations, such as that of step 2; put back a copy of it, or"),
         (lambda rows: rows[1:], r"history\.json: lacks 1 evaluations, such as that of step 2; "),
         (lambda rows: [{**rows[0], "select/source": "0.1"}, rows[1]], r"history\.json: lacks 1 evaluations"),
         (lambda rows: {"rows": rows}, r"history\.json: is damaged; "),
@@ -283,7 +283,7 @@ def test_damaged_best_weights_of_a_run_that_goes_on_are_refused(run, monkeypatch
         with h5py.File(weights, "r+") as file:
             (name,) = (n for n in all_names(file) if isinstance(file[n], h5py.Dataset))
             file[name][...] = 5.0
-    said = rf"best-4\.weights\.h5: is {'gone' if damage == 'gone' else 'damaged'}, the best weights so far; take a copy"
+    said = rf"best-4\.weights\.h5: is {'gone' if damage == 'gone' else 'damaged'}, the best weights so far; put back"
     with pytest.raises(RunError, match=said):
         make_trainer(run, SCORES, steps=8)
     weights.write_bytes(content)
