@@ -136,8 +136,13 @@ def test_a_stopped_and_extended_run_ends_as_an_unbroken_one(records, unbroken, t
     steps = variables(broken)["step/.ATTRIBUTES/VARIABLE_VALUE"]
     assert 0 < steps < 12
     assert not (broken / "result.json").exists()
+    # Amid a tick, whose means are of all of its steps.
+    assert steps not in [tick["step"] for tick in history(unbroken)["ticks"]]
     assert call(records, broken, "--total_kimg=0.2", DECAY) == 0
     assert_same_state(unbroken, broken)
+    kept = [json.loads((run / "ticks.json").read_text()) for run in (unbroken, broken)]
+    timed = [[{k: v for k, v in tick.items() if not k.startswith(("time/", "speed/"))} for tick in run] for run in kept]
+    assert timed[0] == timed[1]
 
 
 @pytest.mark.large

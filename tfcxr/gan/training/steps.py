@@ -210,15 +210,16 @@ class StepRunner:
             count: int32 scalar, how many.
 
         Returns:
-            The sums over the steps of `measures`, float32 [len(measures)], and of `PENALTY_MEASURES`, float32 [2], and
-            the number of penalties that the latter sum, int32.
+            The sums over the steps of `measures`, float64 [len(measures)], and of `PENALTY_MEASURES`, float64 [2], and
+            the number of penalties that the latter sum, int32. In float64 sums of float32 are exact, or nearly: they do
+            not depend on how many steps a call makes, which goes by the clock.
         """
-        sums, penalty_sums = tf.zeros([len(self.measures)]), tf.zeros([len(PENALTY_MEASURES)])
+        sums, penalty_sums = (tf.zeros([len(names)], tf.float64) for names in (self.measures, PENALTY_MEASURES))
         penalties = tf.constant(0)
         for _ in tf.range(count):
             measures, penalty, done = self._step(batches)
-            sums += measures
-            penalty_sums += penalty
+            sums += tf.cast(measures, tf.float64)
+            penalty_sums += tf.cast(penalty, tf.float64)
             penalties += done
         return sums, penalty_sums, penalties
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,7 @@ class _Training:
         """Trains to the end and finishes the run; returns the content of result.json, {} if another worker writes."""
         began = time.monotonic()
         self._window.clear()
+        self._window.restore(self._state.history.values.get("window", {}))
         self._controller.train(
             self,
             total=self._total,
@@ -268,6 +270,8 @@ class _Training:
             self._before = self.position
             with profiled, data.naming_damage(self._records.path):
                 self._window.add(runner.run(batches, tf.constant(count)), count, runner.images_per_step)
+            # A checkpoint may be amid a tick.
+            self._state.history.values["window"] = self._window.state()
             self.check()
             return count
 
@@ -301,6 +305,7 @@ class _Training:
         due = not shown or shown >= self._total or measurements.within(self._before, shown)
         self._tick(fidelity=due)
         self._window.clear()
+        self._state.history.values["window"] = self._window.state()
 
     def out_of_patience(self) -> bool:
         """Whether fidelity no longer improves."""
@@ -482,6 +487,22 @@ class _Window:
         self._sums: dict[str, float] = {}
         self._penalty_sums = np.zeros(len(steps.PENALTY_MEASURES))
         self._since, self._cpu_since = time.monotonic(), time.process_time()
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, JSON values."""
+        return {
+            "counts": [self.steps, self.images, self.penalties],
+            "seconds": [self.seconds, self.cpu_seconds],
+            "sums": dict(self._sums),
+            "penalty_sums": self._penalty_sums.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what an earlier call had summed since its last tick; {}: nothing."""
+        if state:
+            self.steps, self.images, self.penalties = state["counts"]
+            self.seconds, self.cpu_seconds = state["seconds"]
+            self._sums, self._penalty_sums = dict(state["sums"]), np.array(state["penalty_sums"])
 
     def add(self, sums, count: int, images_per_step: int) -> None:
         # .numpy() waits for the steps, so the clock is read after it.
