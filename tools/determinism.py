@@ -53,9 +53,7 @@ def run(name: str, case: programs.Case, folder: pathlib.Path, threads: int) -> d
     code = programs.wait(programs.start(case.kind, case.arguments, log, limit))
     if code != 0:
         raise RuntimeError(f"{name} ended with {code}: {log.read_text()[-300:]}")
-    found = programs.snapshot(out, folder / "snapshot.json")
-    # The list of an output's files holds the name of its event file, and with it the time.
-    return {name: digest for name, digest in found.items() if pathlib.PurePath(name).name != ".tfcxr.json"}
+    return programs.snapshot(out, folder / "snapshot.json")
 
 
 def compare(name: str, case: programs.Case, folder: pathlib.Path) -> dict[str, list[str]]:

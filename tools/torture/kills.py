@@ -4,6 +4,7 @@ What they leave must then be what they leave when nobody disturbs them: the same
 and figures, and no other file.
 """
 
+import dataclasses
 import os
 import pathlib
 import random
@@ -61,7 +62,9 @@ def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, coun
             killed, ended = _disturb(case, log, random.Random(f"{seed}/{kind}/{number}"), lasts)
             kills += killed
             if not ended:
-                programs.finish(case, log)
+                # A study that was killed alone may have left a job.
+                more = ("--if_running=wait",) if case.kind == "study" else ()
+                programs.finish(dataclasses.replace(case, arguments=(*case.arguments, *more)), log)
             wrong = programs.differences(programs.snapshot(out, scratch / "found.json"), right)
         except RuntimeError as error:
             wrong = [str(error)]

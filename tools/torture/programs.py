@@ -231,6 +231,8 @@ def _look(folder: pathlib.Path) -> dict[str, str]:
             events.setdefault(f"{path.parent.relative_to(folder).as_posix()}/events", Counter()).update(_steps(path))
         elif re.fullmatch(r"ckpt-\d+\.data-.*", path.name):
             continue  # with its index
+        elif path.name.endswith(".job.json") or path.name == ".tfcxr.json":
+            continue  # digests of files with times in them, and the names of event files
         else:
             found[name] = _digest(path)
     return found | {name: json.dumps(sorted(counts.items())) for name, counts in events.items()}
