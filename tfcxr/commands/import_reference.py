@@ -9,7 +9,6 @@ Example:
   tfcxr train-gan --warm_start=workspace/runs/reference --records=... --run_dir=workspace/runs/further (and its sizes)
 """
 
-import hashlib
 import pathlib
 import sys
 
@@ -60,6 +59,7 @@ def main(fv: flags.FlagValues) -> None:
     """Imports."""
     from tfcxr.gan.reference import checkpoint_files, import_reference
     from tfcxr.training import runs
+    from tfrecords_builder import files
     from tfrecords_builder.errors import InputError
 
     path = pathlib.Path(fv.checkpoint)
@@ -68,7 +68,7 @@ def main(fv: flags.FlagValues) -> None:
     found = checkpoint_files.read(path)
     settings = {name: fv[name].value for name in ("resolution", *import_reference.FEATURE_MAP_SETTINGS)}
     imported = import_reference.fit(found, labels=fv.condition_labels, settings=settings)
-    source = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source = {"file": path.name, "sha256": files.sha256(path)}
     with runs.RunFolder.open(
         fv.run_dir,
         kind="gan",

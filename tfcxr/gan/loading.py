@@ -169,12 +169,8 @@ def description(generator: Generator) -> dict[str, Any]:
 def _load_export(path: pathlib.Path) -> Generator:
     digests.check(path, [runs.EXPORTED_GENERATOR, WEIGHTS_FILE])
     value = files.read_json(path / runs.EXPORTED_GENERATOR)
-    try:
+    with runs.building(path, runs.EXPORTED_GENERATOR, "; export the run again"):
         return _rebuild(path, value)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path / runs.EXPORTED_GENERATOR}: is damaged ({error!a:.80}); export the run again"
-        ) from error
 
 
 def _rebuild(path: pathlib.Path, value: dict[str, Any]) -> Generator:

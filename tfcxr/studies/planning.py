@@ -276,8 +276,7 @@ class _Planner:
 
     def _refuse_class_flags(self) -> None:
         """Raises InputError if --baseline_flags has a flag that needs classes, which a GAN's training would precede."""
-        user = [token.replace("{variant}", "plain") for token in self._study.flags.get("train-baseline", ())]
-        values = self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values
+        values = self._baseline_values()
         for flag in choices.CLASS_FLAGS:
             if values[flag]:
                 raise InputError(f"--baseline_flags: --{flag} needs classes, which label version {MULTILABEL} has not")
@@ -285,12 +284,16 @@ class _Planner:
     def _check_learns_labels(self, version: str, source: Source) -> None:
         """Raises InputError if a classifier would look for the classes of a setting in synthetic images."""
         made = next((name for name in source.names if name in self._study.synthetic), None)
-        user = [token.replace("{variant}", "plain") for token in self._study.flags.get("train-baseline", ())]
-        if made and not self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values["multilabel"]:
+        if made and not self._baseline_values()["multilabel"]:
             raise InputError(
                 f"--label_versions={version}: synthetic images such as {made} have its labels and not its classes; add "
                 "--multilabel to --baseline_flags"
             )
+
+    def _baseline_values(self) -> Mapping[str, Any]:
+        """Of train-baseline's flags, in the study."""
+        user = [token.replace("{variant}", "plain") for token in self._study.flags.get("train-baseline", ())]
+        return self._resolve("train-baseline", [*user, "--records=.", "--run_dir=x"]).values
 
     def _adaptation(self, cell: Cell, default_variant: str | None) -> str:
         source = self._study.parse_source(cell.source)

@@ -6,7 +6,6 @@ first digits of its key. So two studies, or two definitions of one study, can sh
 
 import dataclasses
 import enum
-import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -215,7 +214,7 @@ class Stamps:
         return output.with_name(f".{output.name}.job.json")
 
     def _result_digest(self, job: Job) -> str:
-        return hashlib.sha256(self._result(job).read_bytes()).hexdigest()
+        return files.sha256(self._result(job))
 
 
 def _same_numbers(job: Job, stamp: Stamp) -> bool:

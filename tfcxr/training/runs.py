@@ -189,15 +189,18 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
 
 
 @contextlib.contextmanager
-def building(path: str | os.PathLike) -> Iterator[None]:
-    """Within it a network is built of what a run's config.json says; values that none has are an InputError."""
+def building(path: str | os.PathLike, name: str = "config.json", advice: str = "") -> Iterator[None]:
+    """Within it a network is built of what file `name` of a run or export says; values that none has are an InputError.
+
+    `advice`: what its message ends in.
+    """
     try:
         yield
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}/config.json: is damaged, no network can be built of it ({reason})") from error
+        raise InputError(f"{path}/{name}: is damaged, no network can be built of it ({reason}){advice}") from error
 
 
 def _hint_at_versions(path: pathlib.Path) -> str:
