@@ -25,8 +25,13 @@ class RunError(RuntimeError):
     """A fault found while running, such as a corrupt image (exit code 1)."""
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived and the state has been saved; binaries exit with 128 + the signal's number."""
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; binaries exit with 128 + the signal's number.
+
+    As KeyboardInterrupt it is no Exception: it is raised wherever the program happens to be, and what catches all that
+    a library may raise must not catch it. TensorFlow's AutoGraph would go on with a function that it has not converted,
+    and the reader of DICOM files would call an image damaged.
+    """
 
     def __init__(self, signal_number: int, message: str = "interrupted"):
         super().__init__(message)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from flags import app
+from tfcxr import cli
 from tfrecords_builder.errors import InputError
 from tools.torture import __main__ as torture
 from tools.torture import damage, programs, texts, trials
@@ -116,7 +117,7 @@ def test_what_a_command_leaves_is_compared_but_for_times(tmp_path):
 @pytest.mark.parametrize("kind", ["kill_build-records", "kill_generate", "limit_sigint"])
 def test_commands_survive(kind, tmp_path):
     """In a process of its own: TensorFlow has been used in this one, which forbids to fork it."""
-    row = torture._in_process(kind, trials.fresh(tmp_path / kind), seed=3, count=2, seconds=600)
+    row = torture._in_process(kind, trials.fresh(tmp_path / kind), tmp_path, seed=3, count=2, seconds=600)
     assert (row.trials, row.failures) == (2, [])
 
 
@@ -130,6 +131,23 @@ def test_through_its_flags(tmp_path, capsys):
     assert "| split_lists | 20 | 20 | " in (folder / "torture.md").read_text()
     assert call("--only=nothing", *arguments) == 2
     assert "--only=nothing: is not one of table_round_trip" in capsys.readouterr().err
+    assert call("--commands=nothing", *arguments) == 2
+    assert "--commands=nothing: is not one of build-records, generate" in capsys.readouterr().err
+
+
+def test_limits_are_tried_on_every_command():
+    commands = {case.kind for case in programs.cases(pathlib.Path("w")).values()}
+    assert commands == set(cli.COMMANDS)
+
+
+def test_exit_codes_by_command(tmp_path):
+    rows = [
+        trials.Row("limit_two", trials=1, outcomes={"generate": "0, 2"}),
+        trials.Row("limit_full_disk", trials=2, outcomes={"generate": "1", "phantom": "2"}),
+    ]
+    torture.write(rows, tmp_path, "torture")
+    text = (tmp_path / "torture.md").read_text()
+    assert "| exit codes | two | full_disk |\n|---|---|---|\n| generate | 0, 2 | 1 |\n| phantom |  | 2 |\n" in text
 
 
 def test_an_input_is_shown_again(tmp_path, capsys):
@@ -148,6 +166,6 @@ def test_an_input_is_shown_again(tmp_path, capsys):
 def test_a_process_that_dies_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(torture.sys, "executable", "/bin/false")
     folder = trials.fresh(tmp_path / "kind")
-    row = torture._in_process("kind", folder, seed=0, count=None, seconds=1)
+    row = torture._in_process("kind", folder, tmp_path, seed=0, count=None, seconds=1)
     assert (row.trials, row.passed) == (1, 0)
     assert row.failures[0]["what"] == f"the process ended with 1; see {folder / 'log.txt'}"

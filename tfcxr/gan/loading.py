@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -193,32 +194,48 @@ def _rebuild(path: pathlib.Path, value: dict[str, Any]) -> Generator:
 def restore(run_dir: str | os.PathLike, snapshot: str = "latest", **objects: Any) -> None:
     """Restores the named parts (`BEST_PARTS`) of a run's best or newest checkpoint that can be read.
 
-    A snapshot of a step that ticks.json does not hold is not the best: the training was killed between the two, and
-    makes it again when it goes on.
+    The best is that of the least FID in ticks.json. A later one was made by a training that was killed between the two,
+    and makes it again when it goes on; an earlier one was the best only until then.
 
     Raises InputError: no checkpoint, none that can be read and has these parts, or the best one is gone or damaged.
     """
     run_dir, checkpoint = pathlib.Path(run_dir), tf.train.Checkpoint(**objects)
-    ticks = run_dir / TICKS
-    known = {int(row["step"]) for row in files.read_json(ticks)} if ticks.exists() else None
     if snapshot == "best":
-        there = [step for step in checkpoints.by_step(run_dir / "best") if known is None or step in known]
-        # One before it was the best only until then.
-        if there and checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False, steps=there[:1]):
+        steps = _best_steps(run_dir)
+        if steps and checkpoints.restore_newest(run_dir / "best", checkpoint, whole=False, steps=steps):
             return
-        _refuse_lost(run_dir)
     if checkpoints.restore_newest(run_dir / "checkpoints", checkpoint, whole=False) is None:
         raise InputError(f"{run_dir}: has no checkpoint yet; train-gan saves one every --checkpoint_kimg")
 
 
-def _refuse_lost(run_dir: pathlib.Path) -> None:
-    """Raises InputError if a finished run, whose best snapshot is not there, had one."""
-    result = files.read_json(run_dir / "result.json") if (run_dir / "result.json").exists() else {}
-    if (result.get("fidelity") or {}).get("best_kimg") is not None:
+def _best_steps(run_dir: pathlib.Path) -> list[int]:
+    """The step of the best snapshot; empty if the run has measured none. Raises InputError if it is gone."""
+    there = checkpoints.by_step(run_dir / "best")
+    ticks, result = run_dir / TICKS, run_dir / "result.json"
+    try:
+        steps = _least_fid(files.read_json(ticks)) if ticks.exists() else list(there)[:1]
+        fidelity = files.read_json(result).get("fidelity") if result.exists() else None
+        had_one = (fidelity or {}).get("best_kimg") is not None
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run_dir}: {TICKS} or result.json is damaged ({error!r:.100}); put back a copy of it, or give "
+            "--snapshot=latest"
+        ) from error
+    if steps[0] not in there if steps else had_one:
         raise InputError(
             f"{run_dir / 'best'}: the snapshot of the best generator is gone; put back a copy of it, or give "
             "--snapshot=latest"
         )
+    return steps
+
+
+def _least_fid(ticks: list[dict[str, Any]]) -> list[int]:
+    """The step of the tick with the least FID, of equal ones the first; empty if none was measured."""
+    found = {row["step"]: value for row in ticks for name, value in row.items() if name.startswith("fid/")}
+    found = {int(step): value for step, value in found.items() if not math.isnan(value)}
+    return [min(found, key=found.__getitem__)] if found else []
 
 
 def _holds(run_dir: str | os.PathLike, part: str) -> bool:

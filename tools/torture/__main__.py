@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -36,6 +36,7 @@ def define_flags(fv: flags.FlagValues) -> None:
         "input", None, "file to give to the one kind of --only, which shows what happens", flag_values=fv
     )
     flags.DEFINE_string("output_dir", "torture", "folder of the summary, and of inputs that failed", flag_values=fv)
+    flags.DEFINE_list("commands", [], "those that limits are tried on; default: all", flag_values=fv)
     flags.DEFINE_integer("trials", None, "of each kind, at most; default: as many as are meant", flag_values=fv)
     common.define_seed(fv)
 
@@ -48,16 +49,26 @@ def kinds() -> dict[str, float]:
     return {**fuzzed, **kills.SHARES, **limits.SHARES}
 
 
-def run_kind(kind: str, folder: pathlib.Path, *, seed: int, count: int | None, until: float) -> Row:
-    """Runs one kind of trial in this process."""
+def run_kind(
+    kind: str,
+    folder: pathlib.Path,
+    scratch: pathlib.Path,
+    *,
+    seed: int,
+    count: int | None,
+    until: float,
+    commands: Sequence[str] = (),
+) -> Row:
+    """Runs one kind of trial in this process; `scratch` is a folder that all kinds of a call share."""
     from tools.torture import kills, limits
 
-    with tempfile.TemporaryDirectory() as place:
-        for module in (kills, limits):
-            if kind in module.SHARES:
-                return module.run(kind, pathlib.Path(place), folder, seed=seed, count=count, until=until)
-        surface = _surfaces(kind)[kind](pathlib.Path(place))
-        return trials.try_inputs(kind, surface, folder, seed=seed, count=count or surface.count, until=until)
+    if kind in limits.SHARES:
+        return limits.run(kind, scratch, folder, seed=seed, count=count, until=until, commands=commands)
+    place = trials.fresh(scratch / kind)
+    if kind in kills.SHARES:
+        return kills.run(kind, place, folder, seed=seed, count=count, until=until)
+    surface = _surfaces(kind)[kind](place)
+    return trials.try_inputs(kind, surface, folder, seed=seed, count=count or surface.count, until=until)
 
 
 def main(fv: flags.FlagValues) -> int:
@@ -69,16 +80,33 @@ def main(fv: flags.FlagValues) -> int:
     chosen = fv.only or list(shares)
     if fv.input:
         return _show_again(chosen, pathlib.Path(fv.input))
+    if fv.commands:
+        from tools.torture import programs
+
+        known = programs.cases(folder)
+        wrong = [name for name in fv.commands if name not in known]
+        if wrong:
+            raise InputError(f"--commands={wrong[0]}: is not one of {', '.join(known)}")
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     end = time.monotonic() + fv.minutes * 60
-    for number, kind in enumerate(chosen):
-        # What one does not use goes to those after it.
-        left = sum(shares[each] for each in chosen[number:])
-        seconds = max(0.0, end - time.monotonic()) * shares[kind] / left
-        rows.append(_in_process(kind, trials.fresh(folder / kind), seed=fv.seed, count=fv.trials, seconds=seconds))
-        print(_line(rows[-1]), flush=True)
-        write(rows, folder, f"python -m tools.torture --minutes={fv.minutes:g} --seed={fv.seed}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, kind in enumerate(chosen):
+            # What one does not use goes to those after it.
+            left = sum(shares[each] for each in chosen[number:])
+            seconds = max(0.0, end - time.monotonic()) * shares[kind] / left
+            row = _in_process(
+                kind,
+                trials.fresh(folder / kind),
+                pathlib.Path(scratch),
+                seed=fv.seed,
+                count=fv.trials,
+                seconds=seconds,
+                commands=fv.commands,
+            )
+            rows.append(row)
+            print(_line(row), flush=True)
+            write(rows, folder, f"python -m tools.torture --minutes={fv.minutes:g} --seed={fv.seed}")
     failed = [row.kind for row in rows if row.failures]
     print(
         f"{sum(row.trials for row in rows):,} trials, {sum(len(row.failures) for row in rows)} failures; see {folder}"
@@ -99,17 +127,28 @@ def _surfaces(kind: str) -> dict[str, Callable[[pathlib.Path], trials.Surface]]:
     return damage.SURFACES
 
 
-def _in_process(kind: str, folder: pathlib.Path, *, seed: int, count: int | None, seconds: float) -> Row:
+def _in_process(
+    kind: str,
+    folder: pathlib.Path,
+    scratch: pathlib.Path,
+    *,
+    seed: int,
+    count: int | None,
+    seconds: float,
+    commands: Sequence[str] = (),
+) -> Row:
     """Runs a kind in a process of its own, whose output goes to a file, and returns its row."""
     result = folder / "row.json"
     code = (
         "import dataclasses, json, pathlib, sys, time\n"
         "from tools.torture import __main__ as torture\n"
-        "kind, folder, seed, count, seconds = json.loads(sys.argv[1])\n"
-        "row = torture.run_kind(kind, pathlib.Path(folder), seed=seed, count=count, until=time.monotonic() + seconds)\n"
+        "kind, folder, scratch, options, seconds = json.loads(sys.argv[1])\n"
+        "until = time.monotonic() + seconds\n"
+        "row = torture.run_kind(kind, pathlib.Path(folder), pathlib.Path(scratch), **options, until=until)\n"
         "pathlib.Path(folder, 'row.json').write_text(json.dumps(dataclasses.asdict(row)))\n"
     )
-    command = [sys.executable, "-c", code, json.dumps([kind, str(folder), seed, count, seconds])]
+    options = {"seed": seed, "count": count, "commands": list(commands)}
+    command = [sys.executable, "-c", code, json.dumps([kind, str(folder), str(scratch), options, seconds])]
     start = time.monotonic()
     with (folder / "log.txt").open("wb") as log:
         try:
@@ -162,8 +201,22 @@ def write(rows: list[Row], folder: pathlib.Path, command: str) -> None:
         f"{sum(row.refused for row in rows)} | {sum(len(row.failures) for row in rows)} |",
     ]
     failures = [f"- {row.kind}: {each['what']} (`{each['command']}`)" for row in rows for each in row.failures]
-    text = "\n".join([*lines, *(["", "Failures:", "", *failures] if failures else [])])
+    text = "\n".join([*lines, *_outcomes(rows), *(["", "Failures:", "", *failures] if failures else [])])
     files.write_text(folder / "torture.md", f"{text}\n")
+
+
+def _outcomes(rows: list[Row]) -> list[str]:
+    """A table of what commands ended with under each limit."""
+    limits = [row for row in rows if row.outcomes]
+    commands = list(dict.fromkeys(name for row in limits for name in row.outcomes))
+    if not commands:
+        return []
+    return [
+        "",
+        f"| exit codes | {' | '.join(row.kind.removeprefix('limit_') for row in limits)} |",
+        f"|---|{'---|' * len(limits)}",
+        *(f"| {name} | {' | '.join(row.outcomes.get(name, '') for row in limits)} |" for name in commands),
+    ]
 
 
 if __name__ == "__main__":

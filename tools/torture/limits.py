@@ -1,5 +1,5 @@
 """Commands whose machine fails them: no space, no right to write, no memory, no file handles, a clock that goes back,
-another process in the same folder, and SIGINT twice.
+another process in the same folder, and SIGINT or SIGTERM twice.
 
 Each must end with an exit code that says so and one line, without a traceback; and the same command, given again on a
 machine that is well, must end as if nothing had been.
@@ -7,6 +7,7 @@ machine that is well, must end as if nothing had been.
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import random
@@ -16,30 +17,42 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tools.torture import programs
 from tools.torture.programs import Case
-from tools.torture.trials import Row, fresh
+from tools.torture.trials import Row
 
 _CODES = (0, 1, 2, 130, 143)
 _NOBODY = 65534
 _DAY = 86400.0
 _MIB = 2**20
-# No second process and no SIGINT is tried on those that end at once.
-_LONG = ("build-records", "generate", "train-gan", "train-baseline", "train-dcan", "pretrain")
+# These are not tried on commands that end at once.
+_OF_LONG = ("limit_two", "limit_sigint", "limit_sigterm", "limit_clock")
+_LONG = ("build-records", "generate", "train-gan", "train-baseline", "train-dcan", "pretrain", "study")
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """One trial: a command, where it works, and what it leaves when nobody disturbs it."""
+    """One trial: a command, where it works, and what it leaves when nobody disturbs it.
+
+    Attributes:
+        case: the command.
+        folder: holds what it reads, and `out`.
+        log: gets its output.
+        rng: of the moments and sizes.
+        right: what it leaves (programs.snapshot).
+        lasts: how long it takes, in seconds by the clock.
+        size: of what it leaves, in bytes.
+    """
 
     case: Case
     folder: pathlib.Path
     log: pathlib.Path
+    rng: random.Random
     right: dict[str, str]
     lasts: float
-    rng: random.Random
+    size: int
 
     def run(self, before: Callable[[], object] = lambda: None) -> int | None:
         """Runs the command; returns its exit code."""
@@ -48,9 +61,8 @@ class Machine:
 
 def full_disk(on: Machine) -> list[int | None]:
     """The output's disk is too small for it, and larger when the command is given again."""
-    size = sum(path.stat().st_size for path in (on.folder / "out").rglob("*") if path.is_file())
     shutil.rmtree(on.folder / "out")
-    with _disk(on.folder / "out", f"size={max(4096, int(size * on.rng.uniform(0.05, 0.9)))}"):
+    with _disk(on.folder / "out", f"size={max(4096, int(on.size * on.rng.uniform(0.05, 0.9)))}"):
         code = on.run()
         _mount("-o", "remount,size=1g", str(on.folder / "out"))
         _check_again(on, code)
@@ -133,13 +145,22 @@ def two(on: Machine) -> list[int | None]:
 
 def sigint(on: Machine) -> list[int | None]:
     """Ctrl-C twice."""
+    return _signal_twice(on, signal.SIGINT)
+
+
+def sigterm(on: Machine) -> list[int | None]:
+    """The same as a system that shuts down says it."""
+    return _signal_twice(on, signal.SIGTERM)
+
+
+def _signal_twice(on: Machine, number: int) -> list[int | None]:
     programs.clear(on.folder)
     process = programs.start(on.case.kind, on.case.arguments, on.log)
     code = programs.wait(process, on.rng.uniform(0.1, 1.0) * on.lasts, kill=False)
     if code is None:
         for pause in (on.rng.choice((0.0, 0.2, 1.0)), 0.0):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGINT)
+                os.kill(process, number)
             time.sleep(pause)
         code = programs.wait(process)
     _check_again(on, code)
@@ -149,56 +170,81 @@ def sigint(on: Machine) -> list[int | None]:
 _LIMITS = {
     "limit_full_disk": full_disk, "limit_read_only": read_only, "limit_no_permission": no_permission,
     "limit_few_files": few_files, "limit_little_memory": little_memory, "limit_clock": clock, "limit_two": two,
-    "limit_sigint": sigint,
+    "limit_sigint": sigint, "limit_sigterm": sigterm,
 }  # fmt: skip
 SHARES = dict.fromkeys(_LIMITS, 4.0)
 
 
-def run(kind: str, scratch: pathlib.Path, kept: pathlib.Path, *, seed: int, count: int | None, until: float) -> Row:
-    """Tries one limit with each command; arguments as of kills.run."""
+def run(
+    kind: str,
+    scratch: pathlib.Path,
+    kept: pathlib.Path,
+    *,
+    seed: int,
+    count: int | None,
+    until: float,
+    commands: Sequence[str] = (),
+) -> Row:
+    """Tries one limit with each command; arguments as of kills.run.
+
+    `commands` are the names of some cases. What the cases read, and what they leave undisturbed, is made once for all
+    limits that have the same `scratch`.
+    """
     row, start = Row(kind), time.monotonic()
     if kind in ("limit_full_disk", "limit_read_only", "limit_no_permission") and os.geteuid():
         row.note = "not tried: only root can mount small disks and be another user"
         return row
-    folder = fresh(scratch / "w")
+    folder = scratch / "limits"
     known = programs.cases(folder)
-    del known["study"]  # its jobs are the others
-    names = _LONG if kind in ("limit_two", "limit_sigint", "limit_clock") else tuple(known)
-    names = names[:count]
+    names = _LONG if kind in _OF_LONG else tuple(known)
+    names = tuple(name for name in names if not commands or name in commands)[:count]
     programs.prepare(folder, [known[name] for name in names])
-    for number, name in enumerate(names):
+    for name in names:
         if time.monotonic() > until:
             break
         log = scratch / f"{name}.log"
+        log.unlink(missing_ok=True)
         row.trials += 1
         try:
-            wrong = _try(kind, known[name], folder, log, random.Random(f"{seed}/{kind}/{name}"))
+            machine = _prepare(known[name], folder, log, random.Random(f"{seed}/{kind}/{name}"))
+            row.outcomes[name], wrong = _try(kind, machine)
         except RuntimeError as error:
-            wrong = [str(error)]
+            row.outcomes[name], wrong = "failed", [str(error)]
         if wrong:
-            (kept / log.name).write_bytes(log.read_bytes())
-            command = f"python -m tools.torture --only={kind} --seed={seed} --trials={number + 1}"
+            (kept / log.name).write_bytes(log.read_bytes() if log.exists() else b"")
+            command = f"python -m tools.torture --only={kind} --seed={seed} --commands={name}"
             row.failures.append({"what": f"{name}: {'; '.join(wrong)[:500]}", "where": "", "command": command})
     row.seconds = time.monotonic() - start
     return row
 
 
-def _try(kind: str, case: Case, folder: pathlib.Path, log: pathlib.Path, rng: random.Random) -> list[str]:
-    out = programs.clear(folder)
-    began = time.monotonic()
-    programs.finish(case, log)
-    lasts = time.monotonic() - began
-    right = programs.snapshot(out, folder / "right.json")
-    log.unlink()
-    codes = _LIMITS[kind](Machine(case, folder, log, right, lasts, rng))
-    said = log.read_text(errors="replace")
+def _prepare(case: Case, folder: pathlib.Path, log: pathlib.Path, rng: random.Random) -> Machine:
+    """Lets a case end undisturbed, once, and notes how long it took and what it left."""
+    noted = folder / f"undisturbed-{case.name}.json"
+    if not noted.exists():
+        out = programs.clear(folder)
+        began = time.monotonic()
+        programs.finish(case, log)
+        lasts = time.monotonic() - began
+        log.unlink()
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        right = programs.snapshot(out, folder / "right.json")
+        noted.write_text(json.dumps({"right": right, "lasts": lasts, "size": size}))
+    return Machine(case, folder, log, rng, **json.loads(noted.read_text()))
+
+
+def _try(kind: str, machine: Machine) -> tuple[str, list[str]]:
+    """Tries a limit with a case: exit codes, and what is wrong."""
+    programs.clear(machine.folder)
+    codes = _LIMITS[kind](machine)
+    said = machine.log.read_text(errors="replace")
     wrong = [f"exit code {code}" for code in codes if code not in _CODES]
     if "Traceback (most recent call last)" in said:
         wrong.append("a traceback: " + said.rstrip().splitlines()[-1][:200])
     failed = sum(code in (1, 2) for code in codes)
     if len(re.findall(r"^error: ", said, re.MULTILINE)) < failed:
         wrong.append("no line says why")
-    return wrong
+    return ", ".join(map(str, codes)), wrong
 
 
 def _check_again(on: Machine, code: int | None) -> None:

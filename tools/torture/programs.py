@@ -41,15 +41,30 @@ _IMPORTED = (
     "tfrecords_builder.build_records", "tfcxr.fidelity.compare_sets", "tfcxr.fidelity.by_class",
 )  # fmt: skip
 _GAN = ("--fmap_base=64", "--fmap_max=8", "--batch_size=8", "--init=calm")
+_REFERENCE = "reference.npz"
+_TRAININGS = ("train-gan", "train-baseline", "train-dcan", "pretrain")
+_SHORT = ("--variant=sched", "--stage2_epochs=1")
 _SMALL = ("--backbone=resnet_tiny", "--weights=none", "--image_size=32", "--batch_size=4")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A command and its arguments."""
+    """A command and its arguments.
+
+    Attributes:
+        kind: the command.
+        arguments: its flags.
+        of: what it is given, where there are several cases of one command.
+    """
 
     kind: str
     arguments: tuple[str, ...]
+    of: str = ""
+
+    @property
+    def name(self) -> str:
+        """The command, and what it is given."""
+        return f"{self.kind}_{self.of}" if self.of else self.kind
 
 
 def cases(folder: pathlib.Path) -> dict[str, Case]:
@@ -57,8 +72,8 @@ def cases(folder: pathlib.Path) -> dict[str, Case]:
     out = folder / "out"
     records, target, gan = folder / "records", folder / "records_b", folder / "gan"
 
-    def case(kind: str, *arguments: str, flag: str = "output_dir") -> Case:
-        return Case(kind, (*arguments, f"--{flag}={out / 'result'}"))
+    def case(kind: str, *arguments: str, flag: str = "output_dir", of: str = "") -> Case:
+        return Case(kind, (*arguments, f"--{flag}={out / 'result'}"), of)
 
     made = [
         case("build-records", "--dataset=chexpert", f"--data_dir={folder / 'a'}", "--label_version=v2",
@@ -80,7 +95,10 @@ def cases(folder: pathlib.Path) -> dict[str, Case]:
         case("verify-records", f"--records={records}"),
         case("evaluate", classifier, f"--records={records}", "--resamples=20"),
         case("predict", classifier, f"--images={folder / 'a'}", flag="output"),
-        case("export-model", f"--run_dir={folder / 'classifier'}"),
+        case("export-model", f"--run_dir={folder / 'classifier'}", of="classifier"),
+        case("export-model", f"--run_dir={gan}", "--allow_untrained", of="generator"),
+        case("export-model", f"--run_dir={folder / 'encoder'}", of="encoder"),
+        case("import-reference", f"--checkpoint={folder / _REFERENCE}", "--kimg=1", flag="run_dir"),
         case("compare-sets", f"--real={records}", f"--synthetic={synthetic}", "--features=texture"),
         case("neighbours", f"--real={records}", f"--synthetic={synthetic}", "--neighbours=2", "--rows=2"),
         case("reader-study", f"--real={records}", f"--synthetic={synthetic}", "--split=train", "--num_images=6"),
@@ -94,15 +112,32 @@ def cases(folder: pathlib.Path) -> dict[str, Case]:
             "--draws=2",
         ),
         case("scorecard", f"--synthetic_set={synthetic}"),
+        case(
+            "attribute",
+            f"--models={folder / 'classifier'},{folder / 'classifier_b'}",
+            f"--records={records}",
+            "--num_images=4",
+            "--resamples=100",
+        ),
+        case(
+            "utility",
+            f"--records={records}",
+            f"--real={folder / 'evaluation'}",
+            f"--mixed={folder / 'evaluation_b'}",
+            "--resamples=20",
+        ),
     ]
     study = Case("study", (f"--flagfile={folder / 'tiny.flags'}", "--jobs=2", f"--workspace={out}"))
-    return {each.kind: each for each in (*made, study)}
+    return {each.name: each for each in (*made, study)}
 
 
 def prepare(folder: pathlib.Path, wanted: Iterable[Case]) -> None:
     """Imports what commands import, and makes in a folder what these commands read."""
     preload()
+    folder.mkdir(parents=True, exist_ok=True)
     study_runs.write_definition(folder)
+    if not (folder / _REFERENCE).exists():
+        _in_fork(lambda: _write_reference(folder / _REFERENCE), folder / "log.txt")
     for case in wanted:
         _make_sources(folder, case)
 
@@ -110,7 +145,7 @@ def prepare(folder: pathlib.Path, wanted: Iterable[Case]) -> None:
 def _make_sources(folder: pathlib.Path, case: Case) -> None:
     for name, source in _sources(folder).items():
         path = folder / name
-        if not path.exists() and any(argument.endswith(f"={path}") for argument in case.arguments):
+        if not path.exists() and any(str(path) in re.split("[=,]", argument) for argument in case.arguments):
             _make_sources(folder, source)
             finish(
                 dataclasses.replace(source, arguments=(*source.arguments, _output(source, path))), folder / "log.txt"
@@ -118,7 +153,7 @@ def _make_sources(folder: pathlib.Path, case: Case) -> None:
 
 
 def _output(source: Case, path: pathlib.Path) -> str:
-    return f"--{'run_dir' if source.kind.startswith('train-') else 'output_dir'}={path}"
+    return f"--{'run_dir' if source.kind in _TRAININGS else 'output_dir'}={path}"
 
 
 def _sources(folder: pathlib.Path) -> dict[str, Case]:
@@ -132,11 +167,33 @@ def _sources(folder: pathlib.Path) -> dict[str, Case]:
         "records": Case("build-records", ("--dataset=chexpert", f"--data_dir={folder / 'a'}", *built)),
         "records_b": Case("build-records", ("--dataset=chestxray", f"--data_dir={folder / 'b'}", *built)),
         "gan": Case("train-gan", (records, *_GAN, "--total_kimg=0.016", "--tick_kimg=0.016", "--fid_images=16")),
-        "classifier": Case("train-baseline", (records, *_SMALL, "--variant=sched", "--stage2_epochs=1")),
+        "classifier": Case("train-baseline", (records, *_SMALL, *_SHORT)),
+        "classifier_b": Case("train-baseline", (records, *_SMALL, *_SHORT, "--seed=1")),
+        "encoder": Case("pretrain", (records, *_SMALL[:1], "--image_size=16", "--batch_size=8", "--steps=2",
+                                     "--eval_every=2", "--probe_images=20")),
+        "evaluation": Case("evaluate", (f"--model={folder / 'classifier'}", records, "--resamples=20")),
+        "evaluation_b": Case("evaluate", (f"--model={folder / 'classifier_b'}", records, "--resamples=20")),
         "synthetic": Case(
             "generate", (f"--run_dir={folder / 'gan'}", "--label_version=v2", "--per_class=10", "--allow_untrained")
         ),
+    }  # fmt: skip
+
+
+def _write_reference(path: pathlib.Path) -> int:
+    """Writes networks as the reference GAN keeps them, with TensorFlow, which is not to be used before a fork."""
+    from tfcxr.gan.networks import build_networks
+    from tfcxr.gan.reference import variable_names
+
+    sizes = {"resolution": 8, "fmap_base": 64, "fmap_max": 8}
+    generator, discriminator = build_networks.build_generator(**sizes), build_networks.build_discriminator(**sizes)
+    networks = {"G": generator, "D": discriminator, "Gs": generator}
+    arrays = {
+        f"{name}/{variable}": value.numpy()
+        for name, network in networks.items()
+        for variable, value in variable_names.reference_variables(network).items()
     }
+    np.savez(path, **arrays)
+    return 0
 
 
 def finish(case: Case, log: pathlib.Path) -> None:
@@ -209,10 +266,14 @@ def snapshot(folder: pathlib.Path, file: pathlib.Path) -> dict[str, str]:
         file.write_text(json.dumps(_look(folder)))
         return 0
 
-    code = wait(fork(work, file.with_suffix(".log")))
-    if code != 0:
-        raise RuntimeError(f"{folder}: {file.with_suffix('.log').read_text()}")
+    _in_fork(work, file.with_suffix(".log"))
     return json.loads(file.read_text())
+
+
+def _in_fork(work: Callable[[], int], log: pathlib.Path) -> None:
+    code = wait(fork(work, log))
+    if code != 0:
+        raise RuntimeError(f"ended with {code}: {log.read_text(errors='replace')}")
 
 
 def differences(found: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
@@ -275,6 +336,9 @@ def _digest(path: pathlib.Path) -> str:
         digest.update(json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True).encode())
     elif path.suffix in (".log", ".html", ".md", ".lock") or path.name == "results.csv":
         pass  # they say when and how long
+    elif path.name == "checkpoint":
+        lines = path.read_text().splitlines()
+        digest.update("\n".join(line for line in lines if "timestamp" not in line).encode())
     else:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -57,6 +57,7 @@ class Row:
     seconds: float = 0.0
     note: str = ""
     failures: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    outcomes: dict[str, str] = dataclasses.field(default_factory=dict)  # of limits: command -> exit codes
 
     @property
     def passed(self) -> int:

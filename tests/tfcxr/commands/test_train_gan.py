@@ -260,9 +260,23 @@ def refuse_without_the_best(records, folder, settings, capsys):
     (folder / "best/ckpt-2.index").rename(folder / "index")
     assert call(records, folder, *settings) == 1
     assert "best/ckpt-2: is gone; it is the best snapshot so far" in capsys.readouterr().err
-    (folder / "kept.json").rename(folder / "result.json")
-    with pytest.raises(InputError, match="best: the snapshot of the best generator is gone; put back a copy of it, or"):
+    gone = "best: the snapshot of the best generator is gone; put back a copy of it, or give --snapshot=latest$"
+    with pytest.raises(InputError, match=gone):
         loading.load(folder)
+    for path in (folder / "best").glob("ckpt-*"):
+        other = path.with_name(path.name.replace("ckpt-2", "ckpt-4"))  # one that was not the best
+        path.rename(other)
+    (folder / "index").rename(folder / "best/ckpt-4.index")
+    with pytest.raises(InputError, match=gone):
+        loading.load(folder)
+    (folder / "kept.json").rename(folder / "result.json")
+    with pytest.raises(InputError, match=gone):
+        loading.load(folder)
+    ticks = (folder / "ticks.json").read_text()
+    (folder / "ticks.json").write_text(ticks.replace('"step": 2', '"step": null'))
+    with pytest.raises(InputError, match=r"ticks.json or result.json is damaged \(TypeError.*--snapshot=latest$"):
+        loading.load(folder)
+    (folder / "ticks.json").write_text(ticks)
     assert loading.load(folder, "latest").kimg == 0.048
 
 

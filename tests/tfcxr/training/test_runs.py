@@ -8,8 +8,10 @@ import pathlib
 import re
 import signal
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.autograph.impl import api as autograph
 
 from tests import classifier_runs, gan_runs
 from tfcxr.classifiers import loading as classifier_loading
@@ -364,6 +366,48 @@ def test_signals_become_a_request_then_an_exit_code(number, code):
             stop.raise_if_requested()
         assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_while_a_step_is_traced_ends_it(monkeypatch):
+    """AutoGraph swallows what is an Exception, and goes on with a function that it has not converted."""
+    convert = autograph._convert_actual
+    rng, count = np.random.default_rng(3), 0
+
+    @tf.function
+    def step(value):
+        return add_one(value)
+
+    def add_one(value):
+        if tf.reduce_sum(value) > 0:
+            value += 1.0
+        return value
+
+    def stop(number, _):
+        raise Interrupted(number)
+
+    for _ in range(5):
+        left = int(rng.integers(1, 3))  # conversions until the signals arrive
+
+        def convert_amid_signals(*arguments):
+            nonlocal left, count
+            left -= 1
+            if left == 0:
+                count += 1
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return convert(*arguments)
+
+        monkeypatch.setattr(autograph, "_convert_actual", convert_amid_signals)
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            with runs.StopSignals() as request, pytest.raises(Interrupted):
+                tf.function(step.python_function)(tf.ones([2]))
+            assert request.requested
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert count == 5
+    monkeypatch.undo()
+    assert step(tf.ones([2])).numpy().tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(
