@@ -41,13 +41,9 @@ audit: $(VENV)/.ready
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# One table of ours against yardsticks, bench/bench.md; `make bench BENCH="--only=gan --short"` a part of it.
 bench: $(VENV)/.ready
-	$(BIN)/python -m tools.bench
-	$(BIN)/python -m tools.bench_records
-	$(BIN)/python -m tools.bench_gan
-	$(BIN)/python -m tools.bench_classifiers
-	$(BIN)/python -m tools.roofline
-	$(BIN)/python -m tools.memory
+	$(BIN)/python -m tools.bench $(BENCH)
 
 # Built again only when setup.cfg changes. A Python counts if its version fits and it can make virtual environments.
 # The pip that comes with Python 3.10 does not find versions that fit together; hence --upgrade-deps.

@@ -2,7 +2,8 @@
 
 The plain loop is how such sets are usually made: Pillow decodes an image, scikit-image resizes it, all results are kept
 in memory and written at the end. Both read the same files from the page cache and write 8-bit grey PNG in TFRecords.
-Times are those of the work, without the start of Python and TensorFlow; memory is the process's greatest, with them.
+Times by the clock are those of the work, without the start of Python and TensorFlow; processor time, that of worker
+processes included, and memory, the process's greatest, are with them.
 """
 
 import csv
@@ -33,7 +34,8 @@ def measure(root: pathlib.Path, counts: tuple[int, ...] = (1000, 4000)) -> list[
         counts: numbers of images.
 
     Returns:
-        One dict per kind of input, number of images and program: images_per_second, peak_mib.
+        One dict per kind of input, number of images and program: images_per_second, cpu_seconds (with the start),
+        peak_mib.
     """
     pictures = _simulate(root / "pictures")
     rows = []
@@ -115,7 +117,11 @@ def _run(command: list[str], count: int, output: pathlib.Path) -> dict[str, floa
             raise RunError(f"{' '.join(command)}: {log.read().strip()}")
     seconds = files.read_json(output / "result.json")["seconds"]
     shutil.rmtree(output)
-    return {"images_per_second": round(count / seconds, 1), "peak_mib": round(usage.ru_maxrss / 1024)}
+    return {
+        "images_per_second": round(count / seconds, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
 
 
 def _simulate(folder: pathlib.Path) -> list[pathlib.Path]:

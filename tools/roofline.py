@@ -52,10 +52,12 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What the machine can do: float32 arithmetic a second, bytes a second."""
+    """What the machine can do: float32 arithmetic a second, bytes a second, and both a second of processor time."""
 
     flops: float
     bandwidth: float
+    cpu_flops: float
+    cpu_bandwidth: float
 
 
 def count_flops(kind: str, inputs: Sequence[Any], outputs: Sequence[Any], attributes: Mapping[str, Any]) -> int:
@@ -136,17 +138,23 @@ def measure_machine() -> Machine:
     def addition():
         return tf.add(vector, 1.0)
 
-    return Machine(2 * 2048**3 / min(_time(product, 10)), 2 * 4 * (1 << 26) / min(_time(addition, 10)))
+    arithmetic, memory = _time(product, 10), _time(addition, 10)
+    flops, moved = 2 * 2048**3, 2 * 4 * (1 << 26)
+    return Machine(
+        flops / min(arithmetic[0]), moved / min(memory[0]), flops / min(arithmetic[1]), moved / min(memory[1])
+    )
 
 
-def _time(step: Callable[[], Any], rounds: int) -> list[float]:
+def _time(step: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each round by the clock and, of all threads together, of the processor."""
     step()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         step()
         seconds.append(time.perf_counter() - start)
-    return seconds
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return seconds, cpu_seconds
 
 
 def list_steps(folder: pathlib.Path, seed: int) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -189,14 +197,16 @@ def measure(name: str, step: Callable[[], Any], machine: Machine, rounds: int) -
 
     Returns:
         step, gflop, gigabytes, seconds (median), arithmetic_seconds and memory_seconds (what these take at the
-        machine's speed), share (the longer of them over seconds) and kinds: what each kind of operation does, those
-        with the most arithmetic, then those with the most bytes, first.
+        machine's speed), share (the longer of them over seconds); the same by processor time, which hardly depends on
+        what else runs: cpu_seconds, cpu_limit, cpu_share; and kinds: what each kind of operation does, those with the
+        most arithmetic, then those with the most bytes, first.
     """
     counts = count(step)
-    seconds = statistics.median(_time(step, rounds))
+    seconds, cpu_seconds = map(statistics.median, _time(step, rounds))
     flops = sum(each.flops for each in counts.values())
     moved = sum(each.moved for each in counts.values())
     arithmetic, memory = flops / machine.flops, moved / machine.bandwidth
+    cpu_limit = max(flops / machine.cpu_flops, moved / machine.cpu_bandwidth)
     kinds = sorted(counts.items(), key=lambda pair: (-pair[1].flops, -pair[1].moved))
     return {
         "step": name,
@@ -206,6 +216,9 @@ def measure(name: str, step: Callable[[], Any], machine: Machine, rounds: int) -
         "arithmetic_seconds": arithmetic,
         "memory_seconds": memory,
         "share": max(arithmetic, memory) / seconds,
+        "cpu_seconds": cpu_seconds,
+        "cpu_limit": cpu_limit,
+        "cpu_share": cpu_limit / cpu_seconds,
         "kinds": {kind: dataclasses.asdict(each) for kind, each in kinds},
     }
 
@@ -214,7 +227,8 @@ def format_row(row: Mapping[str, Any]) -> str:
     """One line of the table."""
     return (
         f"{row['step']:58} {row['gflop']:8.1f} GFLOP {row['gigabytes']:6.2f} GB  {row['seconds']:7.3f} s; at the limit "
-        f"{row['arithmetic_seconds']:.3f} s of arithmetic, {row['memory_seconds']:.3f} s of bytes: {row['share']:.0%}"
+        f"{row['arithmetic_seconds']:.3f} s of arithmetic, {row['memory_seconds']:.3f} s of bytes: {row['share']:.0%}, "
+        f"{row['cpu_share']:.0%} by processor time"
     )
 
 

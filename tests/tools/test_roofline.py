@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tools import roofline
 
-MACHINE = roofline.Machine(flops=1e6, bandwidth=1e3)
+MACHINE = roofline.Machine(flops=1e6, bandwidth=1e3, cpu_flops=1e4, cpu_bandwidth=2e3)
 
 
 def test_a_product_and_its_gradients():
@@ -59,4 +59,6 @@ def test_a_row_of_the_table():
     assert row["arithmetic_seconds"] == pytest.approx(2e6 / 1e6)
     assert row["memory_seconds"] == pytest.approx(3 * 40_000 / 1e3)
     assert row["share"] == pytest.approx(120 / row["seconds"])
+    assert row["cpu_limit"] == pytest.approx(2e6 / 1e4)
+    assert row["cpu_share"] == pytest.approx(200 / row["cpu_seconds"])
     assert "product" in roofline.format_row(row)

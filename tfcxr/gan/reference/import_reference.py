@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfcxr.gan.networks import build_networks, network_config
 from tfcxr.gan.reference import variable_names
 from tfcxr.gan.reference.checkpoint_files import ReferenceNetwork
-from tfcxr.training import runs
+from tfcxr.training import checkpoints, runs
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.labels import LABELS
 
@@ -103,7 +103,7 @@ def write(imported: Imported, run: runs.RunFolder, *, kimg: float) -> dict[str, 
         if name in imported.arrays:
             parts[part] = build(imported.network)
             variable_names.load_reference_variables(parts[part], imported.arrays[name])
-    tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(run.checkpoints), 1).save(step)
+    checkpoints.Writer(tf.train.Checkpoint(**parts), run.checkpoints, 1).save(step)
     return {
         "kimg": step * BATCH_SIZE / 1000,
         "steps": step,
