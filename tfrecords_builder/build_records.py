@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrecords_builder import build_plan, choices, files, readers, records
+from tfrecords_builder import build_plan, choices, errors, files, readers, records
 from tfrecords_builder.errors import RunError
 from tfrecords_builder.images import finding, pictures
 from tfrecords_builder.labels import combinations
@@ -194,6 +194,7 @@ def encode_rows(
             try:
                 encoded = encoder.encode(_read(row))
             except (OSError, ValueError, pictures.BadImage) as error:
+                errors.refuse_few_handles(error, row["path"])
                 reason = getattr(error, "strerror", None) or str(error)
                 if not skip:
                     place = f" ({row['table']} line {row['line']})" if row["table"] else ""

@@ -13,6 +13,9 @@ _SHORT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
+# Of a process, and of the machine.
+_NO_HANDLES = (errno.EMFILE, errno.ENFILE)
+
 # What the dynamic loader says.
 _NO_ROOM_FOR_LIBRARY = re.compile("failed to map segment|cannot allocate memory|cannot map", re.IGNORECASE)
 
@@ -67,3 +70,9 @@ def says_memory(error: BaseException) -> bool:
 def says_disk(error: BaseException) -> bool:
     """Whether an error of TensorFlow says that a disk is full."""
     return is_of_tensorflow(error) and "No space left on device" in str(error)
+
+
+def refuse_few_handles(error: BaseException, path: object) -> None:
+    """Raises RunError if a file could not be opened since too many are: no fault of the file, to be left out for it."""
+    if isinstance(error, OSError) and error.errno in _NO_HANDLES:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); allow more with `ulimit -n`") from error

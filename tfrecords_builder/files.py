@@ -332,7 +332,18 @@ def resumable_folder(
             raise RunError(f"{error}; what is finished is kept, the same command goes on from there") from error
         finally:
             if not worth_keeping(partial):
-                shutil.rmtree(partial, ignore_errors=True)
+                _discard(partial)
+
+
+def _discard(partial: pathlib.Path) -> None:
+    """Removes a folder as far as that is possible; the list, by which the next call knows it as its own, goes last."""
+    with contextlib.suppress(OSError):
+        for name in {path.name for path in partial.iterdir()} - {_LIST_FILE}:
+            if (partial / name).is_dir():
+                shutil.rmtree(partial / name)
+            else:
+                (partial / name).unlink()
+        shutil.rmtree(partial)
 
 
 @contextlib.contextmanager
@@ -364,8 +375,8 @@ def _put_in_place(temporary: pathlib.Path, path: pathlib.Path, overwrite: bool, 
         check_output(path, overwrite=overwrite, flag=flag)
     except InputError as error:  # written by others meanwhile
         raise RunError(str(error)) from error
-    (temporary / _LIST_FILE).unlink(missing_ok=True)
-    write_json(temporary / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": entries(temporary)})
+    written = [name for name in entries(temporary) if name != _LIST_FILE]
+    write_json(temporary / _LIST_FILE, {"schema_version": _LIST_VERSION, "written": written})
     _sync_tree(temporary)
     # Set aside, not deleted yet: a kill meanwhile must not leave half of an output under its name.
     earlier = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")

@@ -1,12 +1,15 @@
 """What errors of TensorFlow, NumPy and Python say, in one line, and which of them say that memory or a disk is full."""
 
 import errno
+import os
+import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfrecords_builder import errors
+from tfrecords_builder.images import dicom, finding
 
 # As TensorFlow 2.15 words them: eager, in a tf.function, on two devices.
 EAGER = (
@@ -87,3 +90,14 @@ def test_a_full_disk_is_no_short_memory():
 def test_other_errors_are_neither(error):
     assert not errors.says_memory(error)
     assert not errors.says_disk(error)
+
+
+@pytest.mark.parametrize("read", [finding.is_image, dicom.read_header])
+def test_too_many_open_files_are_no_fault_of_the_file(read, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(pathlib.Path, "is_file", fail)
+    monkeypatch.setattr("pydicom.dcmread", fail)
+    with pytest.raises(errors.RunError, match=r"^a/b: cannot be read \(Too many open files\); allow more"):
+        read("a/b")

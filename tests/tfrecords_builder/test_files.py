@@ -272,6 +272,24 @@ def test_resumable_folder_keeps_what_is_worth_it(tmp_path):
     assert (out / "flags.txt").read_text() == "y"
 
 
+def test_what_cannot_be_removed_is_known_by_the_next_call(tmp_path, monkeypatch):
+    """As where too many files are open: the list by which a folder is known as ours goes last."""
+    out, partial = tmp_path / "out", tmp_path / ".out.partial"
+
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match=r"^bad image$"), _resumable(out) as folder:
+        (folder / "rows").mkdir()
+        (folder / "rows/0").write_text("x")
+        patch.setattr(shutil, "rmtree", fail)
+        raise RunError("bad image")
+    assert (partial / ".tfcxr.json").is_file()
+    with _resumable(out) as folder:
+        assert [path.name for path in folder.iterdir() if path.name != ".tfcxr.json"] == ["rows"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_two_programs_cannot_write_one_resumable_folder(tmp_path):
     refused = pytest.raises(InputError, match="another program is writing it")
     with _resumable(tmp_path / "out") as folder:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfcxr.classifiers import inference, loading
 from tfcxr.serving import export_classifier, grad_cam
-from tfrecords_builder import files
+from tfrecords_builder import errors, files
 from tfrecords_builder.errors import InputError
 from tfrecords_builder.images import finding, image_ops, pictures, pixel_ranges
 from tfrecords_builder.labels import combinations
@@ -228,5 +228,6 @@ def _encode(
         except pictures.BadImage as error:
             failed[str(path)] = str(error)
         except OSError as error:
+            errors.refuse_few_handles(error, path)
             failed[str(path)] = f"cannot be read ({error.strerror})"
     return encoded

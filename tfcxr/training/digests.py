@@ -8,15 +8,17 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
-
-import h5py
-import numpy as np
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError
 
+if TYPE_CHECKING:
+    import h5py
+
 FILE = "digests.json"  # in an export: the SHA-256 of each of its files, by its name relative to the folder
+_KEY = "sha256"  # of a JSON object: of all else in it
 _ATTRIBUTE = "tfcxr_sha256"  # of an HDF5 file: of all arrays in it, with their names
 # Of an export, but not of the model.
 _LEFT_OUT = {FILE, "result.json", "flags.txt"}
@@ -61,8 +63,31 @@ def check(folder: str | os.PathLike, names: Iterable[str] | None = None) -> None
             raise InputError(f"{folder / name}: is damaged, or was changed after the export; export the run again")
 
 
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its digest in it."""
+    return {**value, _KEY: _of_json(value)}
+
+
+def check_sealed(value: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """Returns what an object that was read from a file holds beside its digest, if it has one.
+
+    Raises:
+        InputError: it holds something else than was written.
+    """
+    rest = {name: each for name, each in value.items() if name != _KEY}
+    if _KEY in value and value[_KEY] != _of_json(rest):
+        raise InputError(f"{path}: is damaged, or was changed since it was written; put back a copy of it")
+    return rest
+
+
+def _of_json(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def seal_hdf5(path: str | os.PathLike) -> None:
     """Writes the digest of all arrays of an HDF5 file, such as weights of Keras, into it."""
+    import h5py
+
     with h5py.File(path, "r+") as file:
         file.attrs[_ATTRIBUTE] = _of_arrays(file)
 
@@ -73,10 +98,12 @@ def check_hdf5(path: str | os.PathLike) -> None:
     Raises:
         InputError: they are others, or the file cannot be read.
     """
+    import h5py
+
     try:
         with h5py.File(path) as file:
-            sealed = file.attrs.get(_ATTRIBUTE)
-            same = sealed is None or sealed == _of_arrays(file)
+            digest = file.attrs.get(_ATTRIBUTE)
+            same = digest is None or digest == _of_arrays(file)
     except (OSError, KeyError, RuntimeError, ValueError, UnicodeDecodeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path}: is damaged ({reason}); put back a copy of it, or train again") from error
@@ -86,7 +113,10 @@ def check_hdf5(path: str | os.PathLike) -> None:
         )
 
 
-def _of_arrays(file: h5py.File) -> str:
+def _of_arrays(file: "h5py.File") -> str:
+    import h5py
+    import numpy as np
+
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     digest = hashlib.sha256()

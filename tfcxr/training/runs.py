@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from tfcxr.training import digests
 from tfrecords_builder import files
 from tfrecords_builder.errors import InputError, Interrupted
 
@@ -123,7 +124,7 @@ class RunFolder:
                 _check_resumable(path, new, extendable)
                 for leftover in filter(_is_leftover, files.entries(path)):
                     (path / leftover).unlink(missing_ok=True)
-            files.write_json(path / "config.json", new)
+            files.write_json(path / "config.json", digests.sealed(new))
             (path / "result.json").unlink(missing_ok=True)
             run = cls(path, resumed)
             for folder in (run.checkpoints, run.tensorboard, run.samples):
@@ -179,6 +180,7 @@ def load_config(path: str | os.PathLike, kind: str | Sequence[str] | None = None
     parts = {"kind", "config", "records"}
     if not isinstance(config, dict) or config.get("schema_version") != SCHEMA_VERSION or not parts <= config.keys():
         raise InputError(f"{path}/config.json: was not written by this version of tfcxr")
+    config = digests.check_sealed(config, path / "config.json")
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and config["kind"] not in kinds:
         raise InputError(f"{path}: is a run of kind {config['kind']}, not {' or '.join(kinds)}")

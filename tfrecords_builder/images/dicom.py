@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords_builder import errors
 from tfrecords_builder.images import headers, image_ops
 from tfrecords_builder.images.headers import BadImage
 
@@ -89,7 +90,8 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(HEADER))
         return {name: str(dataset.get(name) or "").strip() for name in HEADER}
-    except Exception:  # Damaged files make pydicom raise almost anything.
+    except Exception as error:  # Damaged files make pydicom raise almost anything.
+        errors.refuse_few_handles(error, path)
         return {}
 
 

@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+from tfrecords_builder import errors
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic"})
 # Folders and files of macOS (and its zip files), Windows, Synology and Jupyter; whatever begins with "." is hidden.
 _JUNK = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
@@ -27,7 +29,8 @@ def is_image(path: str | os.PathLike) -> bool:
             return False
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
-    except OSError:
+    except OSError as error:
+        errors.refuse_few_handles(error, path)
         return False
 
 

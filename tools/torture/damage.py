@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -32,12 +33,15 @@ from tfcxr.classifiers.networks import torch_files as torch_reader
 from tfcxr.commands import export_model
 from tfcxr.gan import loading as gan_loading
 from tfcxr.gan.reference import checkpoint_files
-from tfcxr.training import runs
+from tfcxr.training import digests, runs
 from tfrecords_builder.errors import InputError, RunError
 from tfrecords_builder.images import dicom, headers, pictures
 from tfrecords_builder.readers import shards
 from tools.torture import trials
 from tools.torture.trials import SilentlyWrong, Surface
+
+_SHORT = 20_000  # bytes of a file of which each is damaged
+_DRAWN = 2000  # that are damaged of a longer file
 
 # Those of TensorFlow become one line of the command, too (flags/app.py).
 _REFUSALS = (InputError, RunError, tf.errors.OpError)
@@ -197,22 +201,28 @@ def _as_refusal(kind: type[Exception]) -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def _of_files(paths: Iterable[pathlib.Path], load: Callable[[], Any], *, count: int, every: bool = False) -> Surface:
+def _of_files(paths: Iterable[pathlib.Path], load: Callable[[], Any]) -> Surface:
     """Files that are damaged one at a time. An input is the name of a file, a line feed, and its bytes.
 
-    `load` returns the result, which is compared with that of the undamaged files.
+    Every byte of short files is damaged, and bytes drawn at random of others. `load` returns the result, which is
+    compared with that of the undamaged files.
     """
     known = {path.name: path for path in paths}
     whole = {name: path.read_bytes() for name, path in known.items()}
     right = load()
 
     def inputs(seed: int) -> Iterator[bytes]:
-        damage = trials.every_damage if every else trials.sampled_damage
-        streams = {name: damage(data, seed) for name, data in whole.items()}
-        for name in itertools.cycle(tuple(streams)) if not every else ():
-            yield name.encode() + b"\n" + next(streams[name])
-        for name, stream in streams.items() if every else ():
-            yield from (name.encode() + b"\n" + data for data in stream)
+        streams = {}
+        for name, data in whole.items():
+            short = len(data) <= _SHORT
+            damage = trials.every_damage(data, seed) if short else trials.sampled_damage(data, seed)
+            streams[name] = itertools.islice(damage, None if short else _DRAWN)
+        while streams:
+            for name in tuple(streams):
+                if (data := next(streams[name], None)) is None:
+                    del streams[name]
+                else:
+                    yield name.encode() + b"\n" + data
 
     def check(data: bytes) -> None:
         name, _, content = data.partition(b"\n")
@@ -225,7 +235,28 @@ def _of_files(paths: Iterable[pathlib.Path], load: Callable[[], Any], *, count: 
         if not _same(found, right):
             raise SilentlyWrong(f"{name.decode()}: another result")
 
+    count = sum(2 * len(data) if len(data) <= _SHORT else _DRAWN for data in whole.values())
     return Surface(inputs, check, _REFUSALS, count=count)
+
+
+@contextlib.contextmanager
+def _kept(module: Any, name: str, kept: dict[Any, tf.keras.Model]) -> Iterator[None]:
+    """Within it, networks that module.name makes are made once for each configuration.
+
+    Each comes with zeros for weights: what is not loaded is seen. Making them takes far longer than reading a file.
+    """
+    make = getattr(module, name)
+
+    def find(config: Any, *arguments: Any) -> Any:
+        key = (config, *arguments)
+        if key not in kept:
+            kept[key] = make(*key)
+        for variable in kept[key].variables:
+            variable.assign(tf.zeros_like(variable))
+        return kept[key]
+
+    with mock.patch.object(module, name, find):
+        yield
 
 
 def _same(found: Any, right: Any) -> bool:
@@ -247,19 +278,25 @@ def _gan_checkpoint(folder: pathlib.Path) -> Surface:
         return gan_loading.digest_weights(generator), int(shown)
 
     paths = [path for path in (run / "checkpoints").iterdir() if path.name.startswith("ckpt-")]
-    return _of_files(paths, load, count=3000)
+    return _of_files(paths, load)
 
 
 def _gan_run_files(folder: pathlib.Path) -> Surface:
     """The other files of a GAN's run."""
     run = gan_runs.make_gan_run(folder / "run")
     paths = [path for path in run.iterdir() if path.suffix == ".json" and path.name != "ticks.json"]
-    return _of_files([*paths, run / "checkpoints" / "checkpoint"], lambda: _known(gan_loading.load(run)), count=300)
+    return _of_files([*paths, run / "checkpoints" / "checkpoint"], _loading(run))
 
 
-def _known(generator: gan_loading.Generator) -> dict[str, Any]:
-    images = generator.model([tf.ones([2, generator.network.latent_size]), tf.eye(2, len(generator.label_set))])
-    return {"images": np.asarray(images)}
+def _loading(path: pathlib.Path) -> Callable[[], str]:
+    """Loads a generator; what it says is the digest of its configuration and weights."""
+    kept: dict[Any, tf.keras.Model] = {}
+
+    def load() -> str:
+        with _kept(gan_loading.build_networks, "build_generator", kept):
+            return gan_loading.digest_weights(gan_loading.load(path))
+
+    return load
 
 
 def _export(module: Any, *arguments: str) -> None:
@@ -274,9 +311,7 @@ def _generator_export(folder: pathlib.Path) -> Surface:
     _export(export_model, f"--run_dir={run}", f"--output_dir={folder / 'export'}", "--allow_untrained")
     root = folder / "export"
     return _of_files(
-        [root / runs.EXPORTED_GENERATOR, root / gan_loading.WEIGHTS_FILE],
-        lambda: _known(gan_loading.load(root)),
-        count=400,
+        [root / runs.EXPORTED_GENERATOR, root / gan_loading.WEIGHTS_FILE, root / digests.FILE], _loading(root)
     )
 
 
@@ -284,16 +319,23 @@ def _classifier_run(folder: pathlib.Path) -> pathlib.Path:
     return classifier_runs.make_classifier_run(folder / "run", classifier_runs.make_records(folder / "records"))
 
 
-def _probabilities(path: pathlib.Path) -> np.ndarray:
+def _predicting(path: pathlib.Path) -> Callable[[], np.ndarray]:
+    """Loads a classifier; what it says are probabilities."""
     images = np.random.default_rng(0).random([2, 16, 16, 1], np.float32)
-    return np.asarray(classifier_loading.load_classifier(path)(images))
+    kept: dict[Any, tf.keras.Model] = {}
+
+    def load() -> np.ndarray:
+        with _kept(classifier_loading.models, "Classifier", kept):
+            return np.asarray(classifier_loading.load_classifier(path)(images))
+
+    return load
 
 
 def _classifier_weights(folder: pathlib.Path) -> Surface:
     """Weights and settings of a classifier's run."""
     run = _classifier_run(folder)
     paths = [run / "config.json", classifier_loading.weights_path(run)]
-    return _of_files(paths, lambda: _probabilities(run), count=200)
+    return _of_files(paths, _predicting(run))
 
 
 def _classifier_export(folder: pathlib.Path) -> Surface:
@@ -302,7 +344,7 @@ def _classifier_export(folder: pathlib.Path) -> Surface:
     _export(export_model, f"--run_dir={run}", f"--output_dir={folder / 'export'}")
     root = folder / "export"
     paths = [path for path in classifier_loading.files_of(root).values() if path.is_file()]
-    return _of_files(paths, lambda: _probabilities(root), count=200)
+    return _of_files([*paths, root / digests.FILE], _predicting(root))
 
 
 def _saved_model(folder: pathlib.Path) -> Surface:
@@ -317,7 +359,7 @@ def _saved_model(folder: pathlib.Path) -> Surface:
     def load() -> np.ndarray:
         return np.asarray(export_classifier.load_image_tensor(root)(images)["probabilities"])
 
-    return _of_files([root / "saved_model.pb", *(root / "variables").iterdir()], load, count=60)
+    return _of_files([root / "saved_model.pb", *(root / "variables").iterdir()], load)
 
 
 # Pickles.

@@ -1,5 +1,8 @@
 import csv
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +14,7 @@ from PIL import Image
 from flags import app
 from tests import fakes
 from tfcxr.commands import build_records as command
-from tfrecords_builder import build_plan, build_records, labels, records
+from tfrecords_builder import build_plan, build_records, labels, readers, records
 from tfrecords_builder.images import pictures
 
 
@@ -168,6 +171,17 @@ def test_bad_images(tmp_path, nih_copy, fault, capfd):
     assert _run(tmp_path / "out", nih_copy, bad_images="skip") == 0
     report = json.loads((tmp_path / "out" / "build_report.json").read_text())
     assert report["skipped"]["bad image"] == 1 and report["written"] == 19
+
+
+def test_too_many_open_files_make_no_image_bad(tmp_path, nih_copy, capfd, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(readers, "read_image", fail)
+    assert _run(tmp_path / "out", nih_copy, bad_images="skip") == 1
+    message = r"^error: .*/images/\d+_\d+\.png: cannot be read \(Too many open files\); allow more with `ulimit -n`$"
+    assert re.search(message, capfd.readouterr().err, re.MULTILINE)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_class_without_a_good_image(tmp_path, nih_copy, capfd):

@@ -15,6 +15,7 @@ from tfcxr.gan import loading as gan_loading
 from tfcxr.serving import export_classifier
 from tfcxr.training import digests, runs
 from tfrecords_builder.errors import InputError
+from tools.torture import trials
 
 
 def flip(path: pathlib.Path, position: int, bit: int = 0) -> None:
@@ -145,3 +146,26 @@ def test_a_damaged_generator_without_digests_is_refused_or_the_same(generator):
         (folder / runs.EXPORTED_GENERATOR).write_text(json.dumps({**description, **damaged}))
         with pytest.raises(InputError):
             tfcxr.load_generator(folder)
+
+
+def test_every_byte_of_a_runs_settings(tmp_path):
+    """Whatever becomes of config.json, its settings are read as they were, or it is refused."""
+    path = tmp_path / "config.json"
+    with runs.RunFolder.open(tmp_path, kind="gan", config={"fmap_max": 8, "x": [0.1, "é"]}, records_digests={"a": "b"}):
+        whole = path.read_bytes()
+    right = runs.load_config(tmp_path)
+    assert right["config"] == {"fmap_max": 8, "x": [0.1, "é"]}
+    refused = 0
+    for number, data in enumerate(trials.every_damage(whole, 0)):
+        path.write_bytes(data)
+        try:
+            found = runs.load_config(tmp_path)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert {name: found[name] for name in right} == right, number
+    assert 2 * len(whole) > refused > 1.9 * len(whole)
+    del right["records"]["a"]
+    path.write_text(json.dumps({**right, "records": {"a": "c"}}))  # of a version without digests
+    assert runs.load_config(tmp_path)["records"] == {"a": "c"}
