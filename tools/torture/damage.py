@@ -219,10 +219,11 @@ def _of_files(paths: Iterable[pathlib.Path], load: Callable[[], Any]) -> Surface
             streams[name] = itertools.islice(damage, None if short else _DRAWN)
         while streams:
             for name in tuple(streams):
-                if (data := next(streams[name], None)) is None:
+                changed = next(streams[name], None)
+                if changed is None:
                     del streams[name]
                 else:
-                    yield name.encode() + b"\n" + data
+                    yield name.encode() + b"\n" + changed
 
     def check(data: bytes) -> None:
         name, _, content = data.partition(b"\n")
