@@ -67,14 +67,14 @@ def time_process(command: Sequence[str], repeats: int, log: pathlib.Path) -> dic
 
     Args:
         command: with its arguments.
-        repeats: how often it is timed, after a first time which is not.
+        repeats: how often it is timed.
         log: file for its output.
 
     Raises:
         RunError: it failed.
     """
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         with log.open("wb") as stream:
             start = time.perf_counter()
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
@@ -84,7 +84,7 @@ def time_process(command: Sequence[str], repeats: int, log: pathlib.Path) -> dic
         if process.returncode:
             said = log.read_text(errors="replace").strip()[-500:]
             raise RunError(f"{' '.join(command[-8:])} ended with {process.returncode}: {said}")
-    seconds, cpu_seconds = (statistics.median(values) for values in zip(*times[1:], strict=True))
+    seconds, cpu_seconds = (statistics.median(values) for values in zip(*times, strict=True))
     return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
@@ -109,12 +109,20 @@ def first_steps(records: pathlib.Path, classes: pathlib.Path, root: pathlib.Path
 
 
 def bench_starts(records: pathlib.Path, classes: pathlib.Path, root: pathlib.Path, repeats: int) -> list[dict]:
-    """Seconds to the help, and to the first step of each training: what, seconds, cpu_seconds, limit."""
-    help_ = [sys.executable, "-m", "tfcxr", "--help"]
-    rows = [{"what": "tfcxr --help", **time_process(help_, repeats, root / "log"), "limit": HELP_SECONDS}]
-    for command, words in first_steps(records, classes, root):
-        measured = time_process([sys.executable, "-c", _FIRST_STEP, *words], repeats, root / "log")
-        rows.append({"what": f"{command}, 32 px: first step done", **measured, "limit": FIRST_STEP_SECONDS})
+    """Seconds to the help, and to the first step of each training: what, seconds, cpu_seconds, limit; printed as well.
+
+    The libraries are expected to have been read from the disk before. For the arguments see `first_steps`.
+    """
+    commands = [("tfcxr --help", ["-m", "tfcxr", "--help"], HELP_SECONDS)]
+    commands += [
+        (f"{command}, 32 px: first step done", ["-c", _FIRST_STEP, *words], FIRST_STEP_SECONDS)
+        for command, words in first_steps(records, classes, root)
+    ]
+    rows = []
+    for what, words, limit in commands:
+        measured = time_process([sys.executable, *words], repeats, root / "log")
+        print(f"{what:42}{measured['seconds']:9.2f} s, {measured['cpu_seconds']:.2f} s of processor time", flush=True)
+        rows.append({"what": what, **measured, "limit": limit})
     return rows
 
 
@@ -211,8 +219,6 @@ def main(fv: flags.FlagValues) -> None:
         starts = bench_starts(multilabel, classes, root, fv.repeats)
     for name, value in results.items():
         print(f"{name:42}{value['median']:9.1f} images/s   ({value['min']:.1f} to {value['max']:.1f})")
-    for row in starts:
-        print(f"{row['what']:42}{row['seconds']:9.2f} s, {row['cpu_seconds']:.2f} s of processor time")
     if fv.output:
         cores = len(os.sched_getaffinity(0))
         files.write_json(fv.output, {"cores": cores, "images_per_second": results, "starts": starts})

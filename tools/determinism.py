@@ -23,7 +23,6 @@ from tools.torture import programs
 
 THREADS = (1, 2)
 _RUNS = 2
-_CHECKPOINT = "networks.npz"
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -44,7 +43,7 @@ def find_cases(folder: pathlib.Path, wanted: Sequence[str] = ()) -> dict[str, pr
     Raises:
         InputError: one of the names in `wanted` is not known.
     """
-    cases = programs.cases(folder) | _cases_of_many(folder)
+    cases = programs.cases(folder)
     trained = f"--init_from={folder / 'classifier'}"
     ways: dict[str, list[tuple[str, ...]]] = {
         "train-gan": [(f"--loss={loss}",) for loss in gan_choices.LOSSES[1:]]
@@ -65,58 +64,6 @@ def find_cases(folder: pathlib.Path, wanted: Sequence[str] = ()) -> dict[str, pr
         if name not in cases:
             raise InputError(f"--commands={name}: must be some of {', '.join(cases)}")
     return {name: case for name, case in cases.items() if not wanted or name in wanted}
-
-
-def _cases_of_many(folder: pathlib.Path) -> dict[str, programs.Case]:
-    """Commands that read what several others make, and one that reads another program's file."""
-    output, few = f"--output_dir={folder / 'out' / 'result'}", (f"--records={folder / 'records'}", "--resamples=100")
-    models = f"--models={folder / 'classifier'},{folder / 'other_classifier'}"
-    evaluations = (f"--real={folder / 'evaluation'}", f"--synthetic={folder / 'other_evaluation'}")
-    imported = (f"--checkpoint={folder / _CHECKPOINT}", f"--run_dir={folder / 'out' / 'result'}")
-    return {
-        "attribute": programs.Case("attribute", (*few, models, "--num_images=6", output)),
-        "utility": programs.Case("utility", (*few, *evaluations, output)),
-        "import-reference": programs.Case("import-reference", imported),
-    }
-
-
-def prepare(folder: pathlib.Path, cases: Sequence[programs.Case]) -> None:
-    """Makes in a folder what these cases read."""
-    programs.prepare(folder, cases)
-    classifier = programs.cases(folder)["train-baseline"].arguments[:-1]
-    evaluation = programs.cases(folder)["evaluate"].arguments[:-1]
-    trained, other = folder / "classifier", folder / "other_classifier"
-    others = [
-        programs.Case("train-baseline", (*classifier, f"--records={folder / 'synthetic'}", f"--run_dir={other}")),
-        programs.Case("evaluate", (*evaluation, f"--output_dir={folder / 'evaluation'}")),
-        programs.Case("evaluate", (*evaluation, f"--model={other}", f"--output_dir={folder / 'other_evaluation'}")),
-    ]
-    if any(case.kind in ("attribute", "utility") or f"--init_from={trained}" in case.arguments for case in cases):
-        programs.prepare(folder, [programs.cases(folder)["export-model"], *others])
-        for each in others:
-            programs.finish(each, folder / "log.txt")
-    if any(case.kind == "import-reference" for case in cases):
-        process = programs.fork(lambda: _write_networks(folder / _CHECKPOINT), folder / "log.txt")
-        if programs.wait(process):
-            raise RuntimeError((folder / "log.txt").read_text()[-300:])
-
-
-def _write_networks(path: pathlib.Path) -> int:
-    """A file of a GAN as the reference implementation keeps it, with random weights."""
-    import numpy as np
-
-    from tfcxr.gan.networks import build_networks, network_config
-    from tfcxr.gan.reference import variable_names
-
-    config = network_config.NetworkConfig(resolution=8, fmap_base=64, fmap_max=8)
-    generator, discriminator = (
-        variable_names.reference_variables(build(config))
-        for build in (build_networks.build_generator, build_networks.build_discriminator)
-    )
-    networks = {"G": generator, "D": discriminator, "Gs": generator}
-    arrays = {f"{name}/{key}": value.numpy() for name, found in networks.items() for key, value in found.items()}
-    np.savez(path, **arrays)
-    return 0
 
 
 def run(name: str, case: programs.Case, folder: pathlib.Path, threads: int) -> dict[str, str]:
@@ -152,7 +99,7 @@ def main(fv: flags.FlagValues) -> None:
     with tempfile.TemporaryDirectory(prefix="determinism-") as name:
         folder = pathlib.Path(name)
         cases = find_cases(folder, fv.commands)
-        prepare(folder, list(cases.values()))
+        programs.prepare(folder, cases.values())
         for command, case in cases.items():
             found[command] = compare(command, case, folder)
             said = "; ".join(f"{what}: {', '.join(names) or 'equal'}" for what, names in found[command].items())

@@ -165,7 +165,7 @@ def test_the_time_of_a_process(tmp_path):
         )
 
 
-@pytest.mark.large  # starts TensorFlow five times
+@pytest.mark.large  # starts TensorFlow four times
 def test_each_training_ends_with_its_first_step(tmp_path):
     multilabel = fakes.make_records(tmp_path / "multilabel", resolution=32)
     classes = fakes.make_records(tmp_path / "classes", resolution=32, label_version="v2")
