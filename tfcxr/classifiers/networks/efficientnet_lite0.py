@@ -8,6 +8,9 @@ Layers are named `stem_{conv,bn}`, `block<n>_{expand,depthwise,project}_{conv,bn
 block has a skip, and `head_{conv,bn}`. PyTorch's names: `_conv_stem.weight`, `_bn0.*`; `_blocks.<n>._expand_conv`,
 `._depthwise_conv` and `._project_conv` with `._bn0`, `._bn1` and `._bn2`; `_conv_head`, `_bn1`. The classifier of
 ImageNet (`_fc.*`) is left out.
+
+The middle of the network (`make(middle=True)`) ends with three of its blocks, of 80, 112 and 192 channels. The last
+layers were made for the classes of ImageNet; what these blocks see tells more of radiographs (docs/results/nih.md).
 """
 
 import os
@@ -35,17 +38,26 @@ _STAGES = (
 _STEM, _HEAD = 32, 1280
 _EPSILON = 1e-3
 
+_FINE, _COARSE = (
+    ("block7_add", "block10_add"),
+    "block14_add",
+)  # what the middle gives: of 1/16 and 1/32 of the image's side
+
 _LEFT_OUT = ("_fc.", "num_batches_tracked")
+_BEHIND_THE_MIDDLE = ("_blocks.15.", "_conv_head.", "_bn1.")
 _BLOCK_NORMS = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
 # Keras's order of the axes of a kernel, from PyTorch's: [height, width, in, out] and [height, width, channel, 1].
 _AXES, _DEPTHWISE_AXES = (2, 3, 1, 0), (2, 3, 0, 1)
 
 
-def make() -> tf.keras.Model:
+def make(*, middle: bool = False) -> tf.keras.Model:
     """The network with random weights.
 
+    Args:
+        middle: whether it ends in the middle, see above.
+
     Returns:
-        Functional model of images [N, H, W, 3], normalised -> features [N, 1280].
+        Functional model of images [N, H, W, 3], normalised -> features [N, 1280], of the middle [N, 384].
     """
 
     def norm(x, name):
@@ -74,8 +86,13 @@ def make() -> tf.keras.Model:
             strides = first_stride if block == 0 else 1
             x = inverted_residual(x, size, strides, expansion, out, f"block{number}")
             number += 1
+    name = "efficientnet_lite0"
     x = relu6(conv(x, _HEAD, 1, 1, "head"), "head")
-    return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(name="avg_pool")(x), name="efficientnet_lite0")
+    if middle:
+        whole, name = tf.keras.Model(inputs, x), f"{name}_middle"
+        fine = [layers.AveragePooling2D(2, padding="same")(whole.get_layer(block).output) for block in _FINE]
+        x = layers.Concatenate()([*fine, whole.get_layer(_COARSE).output])
+    return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(name="avg_pool")(x), name=name)
 
 
 def load(model: tf.keras.Model, path: str | os.PathLike) -> None:
@@ -106,7 +123,12 @@ def assign(model: tf.keras.Model, state: Mapping[str, np.ndarray], path: str | o
     Raises:
         InputError: an array is absent, unknown, of another shape, or holds a value that is not finite.
     """
-    left = {name: array for name, array in state.items() if not any(part in name for part in _LEFT_OUT)}
+    behind = _BEHIND_THE_MIDDLE if model.output_shape[-1] != _HEAD else ()
+    left = {
+        name: array
+        for name, array in state.items()
+        if not (any(part in name for part in _LEFT_OUT) or name.startswith(behind))
+    }
 
     def take(name: str) -> np.ndarray:
         if name not in left:

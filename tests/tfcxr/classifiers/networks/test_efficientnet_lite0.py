@@ -69,6 +69,23 @@ def test_the_published_network(published, network):
     assert [layer.name for layer in attended.attentions] == [f"block{number}_attention" for number in with_skip]
 
 
+@pytest.mark.parametrize("side", [32, 64, 96, 224])
+def test_the_middle_is_the_mean_of_three_blocks_of_the_same_network(network, state, side, tmp_path):
+    (tmp_path / "lite.pth").write_bytes(writer.dump(state))
+    middle = backbones.build("efficientnet_lite0_middle")
+    for each in (network := tf.keras.models.clone_model(network), middle):
+        efficientnet_lite0.load(each, tmp_path / "lite.pth")
+    assert middle.output_shape == (None, 384)
+    blocks = [network.get_layer(f"block{number}_add").output for number in (7, 10, 14)]
+    images = np.random.default_rng(1).normal(size=[2, side, side, 3]).astype(np.float32)
+    maps = [each.numpy() for each in tf.keras.Model(network.inputs, blocks)(images, training=False)]
+    expected = np.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=1)
+    np.testing.assert_allclose(
+        middle(images, training=False).numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+    assert len(attention.AttendedBackbone(middle).attentions) == 9
+
+
 def test_weights_are_a_function_of_the_seed(network):
     again, other = backbones.build("efficientnet_lite0", seed=3), backbones.build("efficientnet_lite0", seed=4)
     same = [np.array_equal(a, b) for a, b in zip(network.get_weights(), other.get_weights(), strict=True)]
@@ -99,7 +116,9 @@ def test_a_file_gives_each_layer_its_arrays(network, state, tmp_path):
 
 
 def test_files_of_keras_are_of_other_networks(tmp_path):
-    with pytest.raises(InputError, match=r"\.pth files are of se_resnet50 and efficientnet_lite0, others are not"):
+    with pytest.raises(
+        InputError, match=r"\.pth files are of se_resnet50, efficientnet_lite0, efficientnet_lite0_middle, others"
+    ):
         (tmp_path / "a.h5").touch()
         choices.find_weights("efficientnet_lite0", str(tmp_path / "a.h5"))
 
