@@ -111,7 +111,7 @@ def define_baseline(fv: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "stage1_epochs",
         2,
-        "epochs of the head alone; skipped without pretrained weights",
+        "epochs of the head alone; skipped without pretrained weights, unless --stage2_epochs=0",
         lower_bound=0,
         flag_values=fv,
     )

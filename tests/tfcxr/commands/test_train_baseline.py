@@ -16,6 +16,7 @@ from flags import app
 from tests import fakes, stopping
 from tfcxr import data
 from tfcxr.classifiers import loading
+from tfcxr.classifiers.networks import models
 from tfcxr.commands import evaluate, export_model, predict, train_baseline
 from tfrecords_builder.images import image_ops
 
@@ -205,6 +206,17 @@ def test_a_linear_probe_changes_the_head_alone_and_resumes(records, run_dir, syn
         np.testing.assert_array_equal(whole[name], value, err_msg=name)
 
 
+def test_a_probe_of_random_weights_is_the_control_of_a_linear_probe(records, tmp_path, capsys):
+    assert train(records, tmp_path / "run", "--weights=none", *PROBE) == 0
+    assert "start: random weights" in (out := capsys.readouterr().out)
+    assert "head: logistic regression of 80 feature vectors, C " in out
+    (row,) = json.loads((tmp_path / "run/history.json").read_text())
+    assert (row["phase"], row["step"]) == ("head", 1)
+    random = models.Classifier(loading.load_network(tmp_path / "run").config, seed=0)
+    for a, b in zip(random.base.get_weights(), loading.load_network(tmp_path / "run").base.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_linear_probe_of_labels(records, run_dir, tmp_path, capsys):
     flags = [f"--init_from={run_dir}", *PROBE, "--multilabel", "--class_weights", "--framing=whole"]
     assert train(records, tmp_path / "run", *flags) == 0
@@ -299,7 +311,7 @@ def test_what_cannot_be_mixed_is_one_line(records, tmp_path, capsys):
     (["--backbone=densenet121"], "--image_size=16: densenet121 needs at least 32 px"),
     (["--init_from=nowhere"], "is not a run folder"),
     (["--variant=best"], "variant"),
-    (["--stage2_epochs=0"], "--stage2_epochs=0: trains the head alone, which needs"),
+    (["--stage2_epochs=0", "--stage1_epochs=0"], "--stage2_epochs=0: trains the head alone, which needs"),
     (["--stage1_solver=logistic", "--stage1_crops=random"], "--stage1_solver=logistic: is for features that are"),
     (["--logistic_c=1"], "--logistic_c: is the penalty of a logistic regression; give --stage1_solver=logistic too"),
 ])  # fmt: skip

@@ -46,7 +46,7 @@ class BaselineConfig:
         backbone, stem, image_size, framing, dtype: see models.ModelConfig.
         weights, init_from: see loading.initialise.
         batch_size: images per step.
-        stage1_epochs: of the head alone; skipped if the backbone starts from random weights.
+        stage1_epochs: of the head alone; skipped if the backbone starts from random weights, which stage 2 will change.
         stage1_crops: one of choices.STAGE1_CROPS: what of the images stage 1 sees.
         stage1_solver: one of choices.STAGE1_SOLVERS: logistic takes one step, to the optimum, whatever stage1_epochs.
         logistic_c: inverse strength C of the penalty of that regression; None to choose it by cross-validation.
@@ -109,9 +109,8 @@ def check_settings(config: BaselineConfig, extra_records: str | None) -> None:
         raise InputError("--labelled_fraction: chooses the images in another way than --labelled_per_class; give one")
     if config.duplicate_control and not extra_records:
         raise InputError("--duplicate_control: repeats as many images as --extra_records would add; give that too")
-    begins_at_random = config.weights == "none" and not config.init_from
-    if config.stage2_epochs == 0 and (begins_at_random or (config.stage1_solver == "sgd" and not config.stage1_epochs)):
-        raise InputError("--stage2_epochs=0: trains the head alone, which needs --stage1_epochs and first weights")
+    if config.stage2_epochs == 0 and config.stage1_solver == "sgd" and not config.stage1_epochs:
+        raise InputError("--stage2_epochs=0: trains the head alone, which needs --stage1_epochs")
     if config.stage1_solver == "logistic" and config.stage1_crops != "centre":
         raise InputError("--stage1_solver=logistic: is for features that are computed once; leave out --stage1_crops")
     if config.stage1_solver != "logistic" and config.logistic_c:
@@ -220,8 +219,8 @@ class Baseline:
 
     @property
     def _skips_stage1(self) -> bool:
-        # A head on the features of a random network would learn noise.
-        return self.config.weights == "none" and not self.config.init_from
+        # A head on the features of a random network says little, unless it is the control of a linear probe.
+        return self.config.weights == "none" and not self.config.init_from and self.config.stage2_epochs > 0
 
     @property
     def _stage1_steps(self) -> int:
