@@ -89,7 +89,7 @@ def time_process(command: Sequence[str], repeats: int, log: pathlib.Path) -> dic
 
 
 def first_steps(records: pathlib.Path, classes: pathlib.Path, root: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
-    """Name and command line of a training of each kind at 32 px, with the networks of its presets or defaults.
+    """Name and command line of a training of each kind at 32 px, with the networks of the demo (GAN) or the defaults.
 
     Args:
         records: multilabel record set of 32 px, for the GAN and pretrain.
@@ -99,7 +99,7 @@ def first_steps(records: pathlib.Path, classes: pathlib.Path, root: pathlib.Path
     small = ["--image_size=32", "--batch_size=32"]
     domains = [f"--source_records={classes}", f"--target_records={classes}", "--train_batch_norm"]
     runs = {
-        "train-gan": ["--flagfile=fast/gan_32", f"--records={records}"],
+        "train-gan": ["--flagfile=demo/train_gan", f"--records={records}"],
         "train-baseline": [*small, "--weights=none", f"--records={classes}"],
         "train-dcan": [*small, "--weights=none", *domains],
         "pretrain": [*small, f"--records={records}"],

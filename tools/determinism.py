@@ -23,6 +23,8 @@ from tools.torture import programs
 
 THREADS = (1, 2)
 _RUNS = 2
+# Flags of the default that a way of training does not take.
+_NOT_OF = {"--arch=prog": ("--batch_size=", "--init=")}
 
 
 def define_flags(fv: flags.FlagValues) -> None:
@@ -47,7 +49,7 @@ def find_cases(folder: pathlib.Path, wanted: Sequence[str] = ()) -> dict[str, pr
     trained = f"--init_from={folder / 'classifier'}"
     ways: dict[str, list[tuple[str, ...]]] = {
         "train-gan": [(f"--loss={loss}",) for loss in gan_choices.LOSSES[1:]]
-        + [("--arch=prog", "--train_kimg=0.08", "--fade_kimg=0.04", "--batch_sizes=4:8,8:8"), ("--augment=ada",)],
+        + [("--arch=prog", "--train_kimg=0.08", "--fade_kimg=0.04", "--batch_sizes=8:8"), ("--augment=ada",)],
         "train-baseline": [("--optimizer=adam",), ("--stage1_solver=logistic", trained)],
         # Continued is none by another name; dcan is the default.
         "train-dcan": [
@@ -59,7 +61,8 @@ def find_cases(folder: pathlib.Path, wanted: Sequence[str] = ()) -> dict[str, pr
     }
     for command, options in ways.items():
         for words in options:
-            cases[f"{command} {words[0]}"] = programs.Case(command, (*cases[command].arguments, *words))
+            kept = [each for each in cases[command].arguments if not each.startswith(_NOT_OF.get(words[0], ()))]
+            cases[f"{command} {words[0]}"] = programs.Case(command, (*kept, *words))
     for name in wanted:
         if name not in cases:
             raise InputError(f"--commands={name}: must be some of {', '.join(cases)}")

@@ -19,6 +19,9 @@ def test_every_command_and_every_method_is_tried(tmp_path):
     assert "pretrain --method=simsiam" in cases
     assert "--alignment=adabn" in cases["train-dcan --alignment=adabn"].arguments
     assert f"--init_from={tmp_path / 'classifier'}" in cases["train-dcan --alignment=adabn"].arguments
+    growing = cases["train-gan --arch=prog"].arguments
+    assert "--batch_sizes=8:8" in growing
+    assert not any(word.startswith("--batch_size=") for word in growing)  # which progressive growing refuses
     assert list(determinism.find_cases(tmp_path, ["phantom"])) == ["phantom"]
     with pytest.raises(InputError, match="--commands=phantoms: must be some of build-records"):
         determinism.find_cases(tmp_path, ["phantoms"])
