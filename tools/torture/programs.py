@@ -359,5 +359,5 @@ def _timeless(value: Any) -> Any:
 def clear(folder: pathlib.Path) -> pathlib.Path:
     """Removes the output of a case."""
     shutil.rmtree(folder / "out", ignore_errors=True)
-    (folder / "out").mkdir()
+    (folder / "out").mkdir(exist_ok=True)  # a disk of its own stays
     return folder / "out"
