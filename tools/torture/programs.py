@@ -227,6 +227,7 @@ def fork(work: Callable[[], int], log: pathlib.Path, before: Callable[[], object
     code = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
