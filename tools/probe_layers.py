@@ -26,7 +26,7 @@ from tfrecords_builder import files
 from tfrecords_builder.images import image_ops, pixel_ranges
 
 # Ends of the stages of 80, 112 and 192 channels; the last layer has 1280.
-LAYERS = {"head": ("head_relu6",), "middle": ("block7_add", "block10_add", "block14_add")}
+LAYERS = {"head": ("head_relu6",), "middle": efficientnet_lite0.MIDDLE}
 _SIZE, _BATCH, _FOLDS, _FEWEST = 224, 32, 4, 30
 _STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
 

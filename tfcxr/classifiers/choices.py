@@ -41,6 +41,7 @@ class Backbone:
     squeeze_excite: bool = False
 
 
+_LITE0 = Backbone(normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True)
 BACKBONES = {
     "resnet50": Backbone(
         normalisation="caffe",
@@ -62,12 +63,8 @@ BACKBONES = {
         torch_files=True,
         squeeze_excite=True,
     ),
-    EFFICIENTNET_LITE0: Backbone(
-        normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True
-    ),
-    EFFICIENTNET_LITE0_MIDDLE: Backbone(
-        normalisation="lite", min_size=32, imagenet=_LITE0_PACKAGE, attention=True, torch_files=True
-    ),
+    EFFICIENTNET_LITE0: _LITE0,
+    EFFICIENTNET_LITE0_MIDDLE: _LITE0,
     "resnet_tiny": Backbone(normalisation="torch", min_size=8, imagenet=None, attention=True),
 }
 STEMS = ("imagenet", "small")

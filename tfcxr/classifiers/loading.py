@@ -286,11 +286,11 @@ def initialise(network: models.Encoder, *, weights: str, init_from: str | None =
     if path.suffix != ".pth":
         weight_files.load(network.base, path)
         return ["backbone"]
-    if network.config.backbone in (choices.EFFICIENTNET_LITE0, choices.EFFICIENTNET_LITE0_MIDDLE):
-        efficientnet_lite0.load(network.base, path)
-        return ["backbone"]
-    se_resnet_weights.assign(network.backbone, se_resnet_weights.read(path), path)
-    return ["backbone", "attention"]
+    if choices.BACKBONES[network.config.backbone].squeeze_excite:
+        se_resnet_weights.assign(network.backbone, se_resnet_weights.read(path), path)
+        return ["backbone", "attention"]
+    efficientnet_lite0.load(network.base, path)
+    return ["backbone"]
 
 
 def _load_start(path: str | os.PathLike, flag: str, config: models.ModelConfig) -> models.Encoder:

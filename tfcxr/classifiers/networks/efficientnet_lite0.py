@@ -38,10 +38,8 @@ _STAGES = (
 _STEM, _HEAD = 32, 1280
 _EPSILON = 1e-3
 
-_FINE, _COARSE = (
-    ("block7_add", "block10_add"),
-    "block14_add",
-)  # what the middle gives: of 1/16 and 1/32 of the image's side
+# What the middle gives: the first two have maps of 1/16, the last of 1/32 of the image's side.
+MIDDLE = ("block7_add", "block10_add", "block14_add")
 
 _LEFT_OUT = ("_fc.", "num_batches_tracked")
 _BEHIND_THE_MIDDLE = ("_blocks.15.", "_conv_head.", "_bn1.")
@@ -80,18 +78,19 @@ def make(*, middle: bool = False) -> tf.keras.Model:
 
     inputs = layers.Input([None, None, 3])
     x = relu6(conv(inputs, _STEM, 3, 2, "stem"), "stem")
-    number = 0
+    number, ends = 0, {}
     for size, blocks, first_stride, expansion, out in _STAGES:
         for block in range(blocks):
             strides = first_stride if block == 0 else 1
             x = inverted_residual(x, size, strides, expansion, out, f"block{number}")
+            ends[f"block{number}_add"] = x
             number += 1
-    name = "efficientnet_lite0"
-    x = relu6(conv(x, _HEAD, 1, 1, "head"), "head")
     if middle:
-        whole, name = tf.keras.Model(inputs, x), f"{name}_middle"
-        fine = [layers.AveragePooling2D(2, padding="same")(whole.get_layer(block).output) for block in _FINE]
-        x = layers.Concatenate()([*fine, whole.get_layer(_COARSE).output])
+        *fine, coarse = (ends[block] for block in MIDDLE)
+        x = layers.Concatenate()([*(layers.AveragePooling2D(2, padding="same")(maps) for maps in fine), coarse])
+    else:
+        x = relu6(conv(x, _HEAD, 1, 1, "head"), "head")
+    name = f"efficientnet_lite0{'_middle' if middle else ''}"
     return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(name="avg_pool")(x), name=name)
 
 
