@@ -235,6 +235,7 @@ def training_stream(
     counted = _count_draws(record_set, split, batch_size, seed, start, shares_of_classes, keep, extra)
     counted = _keep_own(counted, batch_size, shares, own, group)
 
+    @tf.autograph.experimental.do_not_convert
     def to_training_example(index, serialized):
         record = record_set.parse(serialized)
         return {
@@ -347,6 +348,7 @@ def unlabelled_stream(
     counted = _keep_own(counted, batch_size, shares, own, group=1)
     names = ("image", "partner") if same_patient else ("image",)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(index, serialized):
         images = {name: record_set.parse(serialized[i])["image"] for i, name in enumerate(names)}
         return {**images, "index": index}
@@ -652,6 +654,7 @@ def _epochs(
         rows = interleave_rows(info.shard_lengths, order, _READ_SHARDS_AT_ONCE)
         return rows[keep[rows]]
 
+    @tf.autograph.experimental.do_not_convert
     def epoch(number):
         # `shuffle` mixes TensorFlow's global seed into its own; the order must not depend on who set that.
         tf.compat.v1.get_default_graph().seed = _GRAPH_SEED

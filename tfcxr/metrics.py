@@ -1,12 +1,12 @@
 """Metrics of a classifier: recall, balanced accuracy, F1, AUC, average precision and calibration.
 
-Intervals are in evaluation/bootstrap.py. A metric of a class that lacks the images for it is NaN.
+Intervals are in evaluation/bootstrap.py. A metric of a class that lacks the images for it is NaN. scikit-learn is
+imported where it is used: that takes 0.7 s, and a training can begin without it.
 """
 
 import dataclasses
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 NUM_BINS = 15  # of calibration
 
@@ -41,6 +41,8 @@ def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: 
     """Mean of the recalls; NaN if a class has no image (scikit-learn would leave that class out in silence)."""
     if len(np.unique(labels)) < num_classes:
         return float("nan")
+    from sklearn import metrics as sklearn_metrics
+
     return float(sklearn_metrics.balanced_accuracy_score(labels, predictions))
 
 
@@ -51,6 +53,8 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
         labels, predictions = labels[known], predictions[known]
     if not len(labels):
         return np.zeros((num_classes, num_classes), np.int64)
+    from sklearn import metrics as sklearn_metrics
+
     return sklearn_metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 
@@ -61,6 +65,8 @@ def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         labels: true classes, int [N]; or which of K labels that do not exclude each other an image has, bool [N, K].
         probabilities: float [N, K].
     """
+    from sklearn import metrics as sklearn_metrics
+
     return _per_class(sklearn_metrics.roc_auc_score, labels, probabilities)
 
 
@@ -69,6 +75,8 @@ def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
     Arguments and result as of `roc_auc`. A ranking by chance reaches the share of the class among the images.
     """
+    from sklearn import metrics as sklearn_metrics
+
     return _per_class(sklearn_metrics.average_precision_score, labels, probabilities)
 
 

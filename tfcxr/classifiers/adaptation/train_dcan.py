@@ -238,14 +238,13 @@ class Adaptation:
             )
             for path, records in (("source", self.source), ("target", self.target))
         }
-        watched = self._attention_images() if self.model_config.attention else {}
 
         def evaluate() -> dict[str, float | None]:
             source, target = validate["source"](), validate["target"]()
             done, step = trainer.step == self._steps, trainer.step
             if embeddings_every and (done or step // self.config.eval_every % embeddings_every == 0):
                 self._show_features(source, target, run, step)
-            return self._row(source, target, watched)
+            return self._row(source, target)
 
         trainer = loop.Trainer(
             run,
@@ -474,9 +473,7 @@ class Adaptation:
             lambda s, t, number: {"source": s["image"], "class": s["class"], "target": t["image"], "number": number}
         )
 
-    def _row(
-        self, source: inference.Outputs, target: inference.Outputs, watched: Mapping[str, tf.Tensor]
-    ) -> dict[str, float | None]:
+    def _row(self, source: inference.Outputs, target: inference.Outputs) -> dict[str, float | None]:
         """What an evaluation adds to the history: accuracies, criteria, and whether the domains come together."""
         classes = self.model_config.classes
         domain_gap.warn_of_collapse(target, classes)
@@ -492,10 +489,11 @@ class Adaptation:
             **domain_gap.measure(self.classifier, source, target),
             **selection.criteria(source, target, self._expected_shares),
         }
-        if watched:
-            row |= domain_gap.attention_statistics(self.classifier, watched)
+        if self.model_config.attention:
+            row |= domain_gap.attention_statistics(self.classifier, self._attention_images)
         return row
 
+    @functools.cached_property
     def _attention_images(self) -> dict[str, tf.Tensor]:
         """Some validation images of each domain, always the same, framed."""
         found = {}

@@ -61,10 +61,10 @@ def make_views(
         Two tensors float32 [N, S, S, 1] in [0, 1].
     """
     drawn = preprocessing.draw_uniform(index, seed, [2, _NUMBERS])
-    return (
-        make_view(images, drawn[:, 0], image_size=image_size, augmentation=augmentation),
-        make_view(partners, drawn[:, 1], image_size=image_size, augmentation=augmentation),
-    )
+    both = tf.concat([images, partners], axis=0)
+    numbers = tf.concat([drawn[:, 0], drawn[:, 1]], axis=0)
+    first, second = tf.split(make_view(both, numbers, image_size=image_size, augmentation=augmentation), 2)
+    return first, second
 
 
 def make_view(images: tf.Tensor, drawn: tf.Tensor, *, image_size: int, augmentation: Augmentation) -> tf.Tensor:

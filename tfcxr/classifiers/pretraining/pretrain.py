@@ -277,6 +277,7 @@ class Pretraining:
             own=strategies.own_shares(context),
         )
 
+        @tf.autograph.experimental.do_not_convert
         def convert(batch):
             images = pixel_ranges.uint8_to_unit(batch["image"])
             partners = pixel_ranges.uint8_to_unit(batch["partner"]) if "partner" in batch else images

@@ -40,7 +40,7 @@ class LinearProbe:
             self._columns = np.flatnonzero(enough)
             self.names = tuple(self._all_names[k] for k in self._columns)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)], autograph=False)
         def compute(images):
             return inference.compute_features(encoder, pixel_ranges.uint8_to_unit(images))
 

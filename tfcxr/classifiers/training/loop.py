@@ -303,6 +303,7 @@ class Trainer:
         phase, means = self.phases[number], self._means[number]
         done = self.step - first
 
+        @tf.autograph.experimental.do_not_convert  # or a second or two before the first step go into reading sources
         def step(batch):
             logs = phase.step(batch)
             return tf.stack([logs[name] for name in means])

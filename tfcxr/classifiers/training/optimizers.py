@@ -33,8 +33,9 @@ class CoupledSGD(tf.keras.optimizers.Optimizer):
             coupled_decay: weight decay; not Keras's `weight_decay`, which is decoupled.
             name: of the optimizer.
         """
-        # XLA makes training slower on CPUs, and Keras would turn it on by itself on GPUs.
-        super().__init__(name=name, jit_compile=False)
+        # XLA makes training slower on CPUs, and Keras would turn it on by itself on GPUs. Keras's weight decay is 0 by
+        # default, and would still multiply and subtract every weight in every step.
+        super().__init__(name=name, weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.momentum, self.nesterov, self.coupled_decay = momentum, nesterov, coupled_decay
 

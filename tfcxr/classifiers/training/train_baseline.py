@@ -475,6 +475,7 @@ def training_batches(
         group=1,
     )
 
+    @tf.autograph.experimental.do_not_convert
     def convert(batch):
         images = pixel_ranges.uint8_to_unit(batch["image"])
         framed = preprocessing.augment(

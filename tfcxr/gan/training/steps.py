@@ -223,6 +223,7 @@ class StepRunner:
             penalties += done
         return sums, penalty_sums, penalties
 
+    @tf.autograph.experimental.do_not_convert  # or more than a second before the first step goes into reading sources
     def _step(self, batches: Iterator[Batch]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         state, config, strategy = self._state, self._config, self._strategy
         if self._grows:
@@ -375,12 +376,16 @@ class StepRunner:
     def _passes(self, one_pass: Callable[[int | tf.Tensor], tuple[Gradients, Measures]]) -> tuple[Gradients, Measures]:
         """The sums of what the passes over a device's share return."""
         total = one_pass(0)
-        if self._config.passes > 1:
-            for index in tf.range(1, self._config.passes):
-                # In turn, so that the memory is that of one pass.
-                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                total = tf.nest.map_structure(tf.add, total, one_pass(index))
-        return total
+        if self._config.passes == 1:
+            return total
+
+        def add_pass(index, total):
+            return index + 1, tf.nest.map_structure(tf.add, total, one_pass(index))
+
+        # In turn, so that the memory is that of one pass.
+        return tf.while_loop(
+            lambda index, _: index < self._config.passes, add_pass, (tf.constant(1), total), parallel_iterations=1
+        )[1]
 
     def _rows_of_pass(self, index: int | tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         """The rows in the whole batch, and in the device's share; None: all."""
@@ -457,7 +462,8 @@ class StepRunner:
     def _adapt(self, signs: tf.Tensor, target: float) -> None:
         state, config = self._state, self._config
         state.sign_sum.assign_add(signs)
-        if tf.equal((state.step + 1) % _ADAPT_EVERY, 0):
+
+        def adapt() -> None:
             state.augment_probability.assign(
                 augment.adapt(
                     state.augment_probability,
@@ -468,6 +474,8 @@ class StepRunner:
                 )
             )
             state.sign_sum.assign(0.0)
+
+        tf.cond(tf.equal((state.step + 1) % _ADAPT_EVERY, 0), adapt, lambda: None)
 
     def _lod(self) -> tf.Variable:
         return self._state.generator.get_layer("lod").lod
