@@ -61,7 +61,8 @@ def make_occlusion(
         return tf.gather(logits, class_id, axis=1)
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, resolution, resolution, 1], tf.float32), tf.TensorSpec([None], tf.int64)]
+        input_signature=[tf.TensorSpec([None, resolution, resolution, 1], tf.float32), tf.TensorSpec([None], tf.int64)],
+        autograph=False,
     )
     def occlude(images, class_id):
         starts = tf.range(0, cells**2, _MASKS_AT_ONCE)

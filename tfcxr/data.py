@@ -99,11 +99,13 @@ class RecordSet:
 
     def dataset(self, split: str, *, decode: bool = True) -> tf.data.Dataset:
         """The split's records in order, as `read_records`; without `decode` the key `image` is absent."""
-        parsed = tf.data.TFRecordDataset(self.info.shard_paths(split)).map(
-            lambda serialized: self.parse(serialized, decode=decode),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+
+        @tf.autograph.experimental.do_not_convert
+        def parse(serialized):
+            return self.parse(serialized, decode=decode)
+
+        serialized = tf.data.TFRecordDataset(self.info.shard_paths(split))
+        parsed = serialized.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return parsed.prefetch(tf.data.AUTOTUNE)
 
     def parse(self, serialized: tf.Tensor, *, decode: bool = True) -> dict[str, tf.Tensor]:
@@ -492,6 +494,7 @@ def evaluation_batches(record_set: RecordSet, split: str, batch_size: int) -> tf
         "id": string [B], "patient": string [B]}.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def convert(index, record):
         return {
             "image": record["image"],
@@ -709,6 +712,7 @@ def _fetch(record_set: RecordSet, split: str, rows: tf.data.Dataset) -> tf.data.
     """Serialized examples of an endless stream of row numbers of a split, int64."""
     record_set.places(split)  # known, or found to be damaged, before the first is read
 
+    @tf.autograph.experimental.do_not_convert
     def fetch(chosen: tf.Tensor) -> tf.Tensor:
         return fetch_examples([record_set], split, chosen)
 

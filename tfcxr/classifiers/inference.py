@@ -219,7 +219,7 @@ class SplitRunner:
         index, names = record_set.info.label_set.index, classifier.config.classes
         self._labels = [index[name] for name in names] if classifier.config.multilabel else None
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)], autograph=False)
         def run(images):
             features, logits = compute(classifier, pixel_ranges.uint8_to_unit(images), path=path, ten_crop=ten_crop)
             return (

@@ -172,6 +172,7 @@ def read_images(
     keep[positions] = True
     kept = tf.constant(keep)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(_, record):
         return pixel_ranges.uint8_to_signed(record_set.decode(record["image/encoded"]))
 

@@ -123,7 +123,7 @@ class Curator:
             self._columns = [version.label_set.index[name] for name in self._names]
             self._read_thresholds(thresholds_from)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)])
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8)], autograph=False)
         def predict(images):
             _, logits = inference.compute(network, pixel_ranges.uint8_to_unit(images), path="target")
             return network.probabilities(logits)

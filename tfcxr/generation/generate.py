@@ -171,15 +171,15 @@ class Renderer:
         size, model = generator.network.latent_size, generator.model
         vectors = tf.TensorSpec([None, generator.network.num_labels], tf.float32)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
         def latents(numbers):
             return latent_sampling.numbered_latents(options.seed, numbers, size, options.truncation)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, size], tf.float32), vectors])
+        @tf.function(input_signature=[tf.TensorSpec([None, size], tf.float32), vectors], autograph=False)
         def images(values, labels):
             return pixel_ranges.signed_to_uint8(model([values, labels], training=False))
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), vectors])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), vectors], autograph=False)
         def encoded(numbers, labels):
             made = images(latents(numbers), labels)
             return tf.map_fn(image_ops.encode_png, made, fn_output_signature=tf.string)

@@ -77,7 +77,7 @@ class Recogniser:
         optimizer = tf.keras.optimizers.Adam(_LEARNING_RATE)
         optimizer.build(self._network.trainable_variables)
 
-        @tf.function
+        @tf.function(autograph=False)
         def train_step(indices: tf.Tensor, shift: tf.Tensor) -> None:
             batch = tf.gather(source, indices)
             # The second image of each pair moves, so that the place in the frame does not give the patient away.

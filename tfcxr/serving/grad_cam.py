@@ -58,7 +58,7 @@ def make_explainer(classifier: models.Classifier, path: str = "target") -> Calla
         attended = attention.AttendedBackbone(body, reduction=classifier.config.reduction)
         attended.attentions = classifier.backbone.attentions
 
-    @tf.function
+    @tf.function(autograph=False)
     def explain(images: tf.Tensor, class_id: tf.Tensor) -> tf.Tensor:
         config = classifier.config
         normalised = classifier.normalise(preprocessing.frame(images, config.image_size, config.framing))

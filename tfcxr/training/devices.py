@@ -92,7 +92,7 @@ def check_batch(
 def trace(model: tf.keras.Model, number: int) -> tf.Graph:
     """The graph of a functional model for so many images; sizes of its inputs must be known."""
     inputs = [tf.TensorSpec([number, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-    run = tf.function(lambda *values: model(values if len(values) > 1 else values[0], training=False))
+    run = tf.function(lambda *values: model(values if len(values) > 1 else values[0], training=False), autograph=False)
     return run.get_concrete_function(*inputs).graph
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 import threadpoolctl
 from matplotlib import pyplot as plt
-from sklearn import decomposition, manifold
 from tensorboard.plugins import projector
 
 from tfcxr import plotting
@@ -57,6 +56,8 @@ def make_points(classifier: models.Classifier, source: inference.Outputs, target
         domains += [domain] * len(rows)
         classes += [names[k] if k >= 0 else _UNKNOWN for k in outputs.labels[rows]]
         predicted += [names[k] for k in outputs.predictions[rows]]
+    from sklearn import decomposition  # not before: it takes 0.7 s, and a training can begin without it
+
     stacked = np.concatenate(features)
     count = min(_COMPONENTS, *stacked.shape)
     components = decomposition.PCA(count, random_state=0).fit_transform(stacked).astype(np.float32)
@@ -65,6 +66,8 @@ def make_points(classifier: models.Classifier, source: inference.Outputs, target
 
 def t_sne(points: Points) -> np.ndarray:
     """Places in the plane, float32 [N, 2]; the same for the same points."""
+    from sklearn import manifold
+
     perplexity = min(_PERPLEXITY, (len(points.features) - 1) / 3)
     # On a busy machine its threads wait for each other: 100 times as long as one thread alone.
     with threadpoolctl.threadpool_limits(limits=1):

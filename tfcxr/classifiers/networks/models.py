@@ -217,7 +217,7 @@ class Classifier(Encoder):
 def trace_features(encoder: Encoder, number: int) -> tf.Graph:
     """The graph of a network's features for so many images."""
     size = encoder.config.image_size
-    run = tf.function(lambda images: encoder.features(images))
+    run = tf.function(lambda images: encoder.features(images), autograph=False)
     return run.get_concrete_function(tf.TensorSpec([number, size, size, 1], tf.float32)).graph
 
 

@@ -43,7 +43,7 @@ class FrozenFeatures:
         self._features = np.empty([len(self._drawn), classifier.base.output_shape[-1]], np.float32)
         self._done = 0
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.bool)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.bool)], autograph=False)
         def compute(rows, flipped):
             images = tf.map_fn(
                 lambda serialized: record_sets[0].parse(serialized)["image"],

@@ -67,6 +67,7 @@ class Fidelity:
         self._latents = tf.function(
             lambda numbers: latent_sampling.numbered_latents(seed, numbers, latent_size),
             input_signature=[tf.TensorSpec([None], tf.int64)],
+            autograph=False,
         )
         self.name = self._extractor.name
         self.main = feature_names.metric_name("fid", self.name)

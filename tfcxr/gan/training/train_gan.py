@@ -395,7 +395,7 @@ class _Training:
         parts = [self._averaged(latents[i : i + 64], labels[i : i + 64]) for i in range(0, len(labels), 64)]
         return np.concatenate([part.numpy() for part in parts])
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _averaged(self, latents, labels):
         return self._state.ema([latents, labels], training=False)
 
