@@ -123,6 +123,11 @@ class Runner:
         """
         self._jobs, self._stamps, self._folder = jobs, stamps, folder
         self._command, self._on_change, self._say = command, on_change, say
+        # Of each job, how many of the longest chain of jobs that wait for it, one for another.
+        self._behind = dict.fromkeys(jobs, 0)
+        for job in reversed(list(jobs.values())):
+            for need in job.inputs.values():
+                self._behind[need] = max(self._behind[need], self._behind[job.id] + 1)
         self.outcomes = {job.id: self._found(job) for job in jobs.values()}
 
     def run(self, parallel: int, lock_handle: int | None = None) -> None:
@@ -175,11 +180,9 @@ class Runner:
                 self._set(job, Outcome(BLOCKED, error=reason))
 
     def _next(self, waiting: Sequence[Job]) -> Job | None:
-        """The first job whose needs are done."""
-        for job in waiting:
-            if all(self.outcomes[need].status == DONE for need in job.inputs.values()):
-                return job
-        return None
+        """Of the jobs whose needs are done, the first with the longest chain behind it: the study ends no sooner."""
+        ready = [job for job in waiting if all(self.outcomes[need].status == DONE for need in job.inputs.values())]
+        return max(ready, key=lambda job: self._behind[job.id], default=None)
 
     def _start(self, job: Job, lock_handle: int | None) -> _Running:
         overwrite = self._stamps.must_overwrite(job)

@@ -75,6 +75,14 @@ def test_jobs_run_after_those_they_need_and_are_stamped(tmp_path):
     assert 0 < stamp["seconds"] == runner.outcomes["b"].seconds
 
 
+def test_the_longest_chain_begins_first(tmp_path):
+    lines = []
+    jobs = [job("alone"), job("first"), job("second", "first"), job("short"), job("end", "short"), job("third", "second")]
+    make_runner(tmp_path, *jobs, say=lines.append).run(1)
+    started = [line.split("] ")[1].split(":")[0] for line in lines if "started" in line]
+    assert started == ["first", "second", "short", "alone", "end", "third"]
+
+
 def test_what_is_done_is_skipped_and_only_changed_jobs_run_again(tmp_path):
     assert run(tmp_path, job("a"), job("b", "a"), job("c")) == {"a": "done", "b": "done", "c": "done"}
     before = [mtime(tmp_path, name) for name in "abc"]
