@@ -9,6 +9,7 @@ they do, not as what they replace.
 Run it with nothing else running: python -m tools.roofline
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -157,6 +158,24 @@ def _time(step: Callable[[], Any], rounds: int) -> tuple[list[float], list[float
     return seconds, cpu_seconds
 
 
+def time_kinds(step: Callable[[], Any]) -> dict[str, float]:
+    """Seconds of one step that threads spent in each kind of operation, by TensorFlow's profiler, the most first."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    found: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            step()
+        for path in pathlib.Path(folder).rglob("*.xplane.pb"):
+            for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
+                for event in (event for line in plane.lines for event in line.events):
+                    name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                    if kind.isidentifier() and ":" not in name:  # an operation is name:kind, a part of TensorFlow A::B
+                        found[kind] += event.duration_ps * 1e-12
+    return dict(found.most_common())
+
+
 def list_steps(folder: pathlib.Path, seed: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The training steps by name, each made when its turn comes: GAN, baseline, adaptation, pretraining."""
     import tensorflow as tf
@@ -198,8 +217,8 @@ def measure(name: str, step: Callable[[], Any], machine: Machine, rounds: int) -
     Returns:
         step, gflop, gigabytes, seconds (median), arithmetic_seconds and memory_seconds (what these take at the
         machine's speed), share (the longer of them over seconds); the same by processor time, which hardly depends on
-        what else runs: cpu_seconds, cpu_limit, cpu_share; and kinds: what each kind of operation does, those with the
-        most arithmetic, then those with the most bytes, first.
+        what else runs: cpu_seconds, cpu_limit, cpu_share; kinds: what each kind of operation does, those with the
+        most arithmetic, then those with the most bytes, first; and kind_seconds, see `time_kinds`.
     """
     counts = count(step)
     seconds, cpu_seconds = map(statistics.median, _time(step, rounds))
@@ -220,15 +239,18 @@ def measure(name: str, step: Callable[[], Any], machine: Machine, rounds: int) -
         "cpu_limit": cpu_limit,
         "cpu_share": cpu_limit / cpu_seconds,
         "kinds": {kind: dataclasses.asdict(each) for kind, each in kinds},
+        "kind_seconds": time_kinds(step),
     }
 
 
 def format_row(row: Mapping[str, Any]) -> str:
     """One line of the table."""
+    all_seconds = sum(row["kind_seconds"].values())
+    longest = [f"{kind} {seconds / all_seconds:.0%}" for kind, seconds in list(row["kind_seconds"].items())[:6]]
     return (
         f"{row['step']:58} {row['gflop']:8.1f} GFLOP {row['gigabytes']:6.2f} GB  {row['seconds']:7.3f} s; at the limit "
         f"{row['arithmetic_seconds']:.3f} s of arithmetic, {row['memory_seconds']:.3f} s of bytes: {row['share']:.0%}, "
-        f"{row['cpu_share']:.0%} by processor time"
+        f"{row['cpu_share']:.0%} by processor time; most time in {', '.join(longest)}"
     )
 
 

@@ -58,6 +58,8 @@ def test_a_row_of_the_table():
     assert row["gflop"] == pytest.approx(2e-3)
     assert row["arithmetic_seconds"] == pytest.approx(2e6 / 1e6)
     assert row["memory_seconds"] == pytest.approx(3 * 40_000 / 1e3)
+    # oneDNN's product has a name of its own.
+    assert sum(seconds for kind, seconds in row["kind_seconds"].items() if "MatMul" in kind) > 0
     assert row["share"] == pytest.approx(120 / row["seconds"])
     assert row["cpu_limit"] == pytest.approx(2e6 / 1e4)
     assert row["cpu_share"] == pytest.approx(200 / row["cpu_seconds"])
