@@ -170,7 +170,7 @@ def time_kinds(step: Callable[[], Any]) -> dict[str, float]:
         for path in pathlib.Path(folder).rglob("*.xplane.pb"):
             for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
                 for event in (event for line in plane.lines for event in line.events):
-                    name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                    name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
                     if kind.isidentifier() and ":" not in name:  # an operation is name:kind, a part of TensorFlow A::B
                         found[kind] += event.duration_ps * 1e-12
     return dict(found.most_common())

@@ -77,7 +77,8 @@ def test_jobs_run_after_those_they_need_and_are_stamped(tmp_path):
 
 def test_the_longest_chain_begins_first(tmp_path):
     lines = []
-    jobs = [job("alone"), job("first"), job("second", "first"), job("short"), job("end", "short"), job("third", "second")]
+    chains = [("first",), ("second", "first"), ("short",), ("end", "short"), ("third", "second")]
+    jobs = [job("alone"), *(job(*names) for names in chains)]
     make_runner(tmp_path, *jobs, say=lines.append).run(1)
     started = [line.split("] ")[1].split(":")[0] for line in lines if "started" in line]
     assert started == ["first", "second", "short", "alone", "end", "third"]
