@@ -349,7 +349,7 @@ def _classifier_export(folder: pathlib.Path) -> Surface:
 
 
 def _saved_model(folder: pathlib.Path) -> Surface:
-    """The SavedModel of a classifier's export: graph, variables and assets, as TensorFlow loads it after our checks."""
+    """The SavedModel of a classifier's export: graph and variables, as TensorFlow loads it after our checks."""
     from tfcxr.serving import export_classifier
 
     run = _classifier_run(folder)
