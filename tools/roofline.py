@@ -15,6 +15,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import statistics
 import sys
 import tempfile
@@ -171,7 +172,8 @@ def time_kinds(step: Callable[[], Any]) -> dict[str, float]:
             for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
                 for event in (event for line in plane.lines for event in line.events):
                     name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                    if kind.isidentifier() and ":" not in name:  # an operation is name:kind, a part of TensorFlow A::B
+                    # An operation is name:Kind, oneDNN's name:_Kind, and a part of TensorFlow Class::Method.
+                    if re.fullmatch(r"_?[A-Z]\w*", kind) and ":" not in name:
                         found[kind] += event.duration_ps * 1e-12
     return dict(found.most_common())
 
