@@ -173,7 +173,7 @@ def time_kinds(step: Callable[[], Any]) -> dict[str, float]:
                 for event in (event for line in plane.lines for event in line.events):
                     name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
                     # An operation is name:Kind, oneDNN's name:_Kind, and a part of TensorFlow Class::Method.
-                    if re.fullmatch(r"_?[A-Z]\w*", kind) and ":" not in name:
+                    if name and ":" not in name and re.fullmatch(r"_?[A-Z]\w*", kind):
                         found[kind] += event.duration_ps * 1e-12
     return dict(found.most_common())
 
