@@ -167,7 +167,7 @@ PARTS = {
         takes_torch=True,
     ),
     "roofline": Part("roofline", roofline_rows, ("--only=resnet50, 32 images", "--repeats=2")),
-    "memory": Part("memory", memory_rows, ("--sizes=30,60", "--resolution=16")),
+    "memory": Part("memory", memory_rows, ("--sizes=80,160", "--resolution=16")),
 }
 
 
