@@ -109,7 +109,7 @@ def test_chosen_parts_in_short(tmp_path, made_up_parts):
     text = (tmp_path / "bench.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("| ")][2:] == TABLE[-2:]
     assert "short form: rough numbers" in text
-    assert made_up_parts[1] == ["-m", "tools.memory", "--sizes=30,60", "--resolution=16"]
+    assert made_up_parts[1] == ["-m", "tools.memory", "--sizes=80,160", "--resolution=16"]
 
 
 def test_a_part_that_fails_is_told_and_the_others_stay(tmp_path, monkeypatch):
