@@ -42,9 +42,7 @@ class NetworkFeatures(Extractor):
         """`compute`: TensorFlow function of images float32 [N, R, R, 1] in [-1, 1] -> [N, F]."""
         self.name = name
         specification = tf.TensorSpec([None, resolution, resolution, 1], tf.float32)
-        self._compute = tf.function(
-            lambda images: tf.cast(compute(images), tf.float32), input_signature=[specification], autograph=False
-        )
+        self._compute = tf.function(lambda images: tf.cast(compute(images), tf.float32), [specification])
 
     def _extract(self, images: np.ndarray) -> np.ndarray:
         return self._compute(tf.constant(images, tf.float32)).numpy()

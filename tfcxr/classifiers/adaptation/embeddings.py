@@ -45,6 +45,8 @@ class Points:
 
 def make_points(classifier: models.Classifier, source: inference.Outputs, target: inference.Outputs) -> Points:
     """At most MOST_POINTS images, half of them of each domain; target features are corrected if the network does so."""
+    from sklearn import decomposition  # not before: it takes 0.7 s, and a training can begin without it
+
     names = classifier.config.classes
     features, domains, classes, predicted = [], [], [], []
     for domain, outputs in (("source", source), ("target", target)):
@@ -56,8 +58,6 @@ def make_points(classifier: models.Classifier, source: inference.Outputs, target
         domains += [domain] * len(rows)
         classes += [names[k] if k >= 0 else _UNKNOWN for k in outputs.labels[rows]]
         predicted += [names[k] for k in outputs.predictions[rows]]
-    from sklearn import decomposition  # not before: it takes 0.7 s, and a training can begin without it
-
     stacked = np.concatenate(features)
     count = min(_COMPONENTS, *stacked.shape)
     components = decomposition.PCA(count, random_state=0).fit_transform(stacked).astype(np.float32)
