@@ -167,7 +167,7 @@ def test_the_time_of_a_process(tmp_path):
 
 @pytest.mark.large  # starts TensorFlow four times
 def test_each_training_ends_with_its_first_step(tmp_path):
-    multilabel = fakes.make_records(tmp_path / "multilabel", resolution=32)
+    multilabel = fakes.make_records(tmp_path / "multilabel", resolution=32, per_class=32)  # pretrain takes 32 at once
     classes = fakes.make_records(tmp_path / "classes", resolution=32, label_version="v2")
     rows = bench_commands.bench_starts(multilabel, classes, tmp_path, repeats=1)
     assert [row["limit"] for row in rows] == [0.5, 12, 12, 12, 12]
