@@ -1,4 +1,8 @@
-"""The only reader of records for models: parse, decode, shuffle, balance, batch, and a position to resume from."""
+"""The only reader of records for models: parse, decode, shuffle, balance, batch, and a position to resume from.
+
+Functions that TensorFlow traces are not converted by AutoGraph: none has control flow of tensors, and reading the
+sources of what they call takes longer than tracing it.
+"""
 
 import contextlib
 import dataclasses

@@ -170,11 +170,12 @@ def time_kinds(step: Callable[[], Any]) -> dict[str, float]:
             step()
         for path in pathlib.Path(folder).rglob("*.xplane.pb"):
             for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
-                for event in (event for line in plane.lines for event in line.events):
-                    name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                    # An operation is name:Kind, oneDNN's name:_Kind, and a part of TensorFlow Class::Method.
-                    if name and ":" not in name and re.fullmatch(r"_?[A-Z]\w*", kind):
-                        found[kind] += event.duration_ps * 1e-12
+                for line in plane.lines:
+                    for event in line.events:
+                        # An operation is name:Kind, oneDNN's name:_Kind, and a part of TensorFlow Class::Method.
+                        operation = re.fullmatch(r"[^:]+:(_?[A-Z]\w*)", plane.event_metadata[event.metadata_id].name)
+                        if operation:
+                            found[operation[1]] += event.duration_ps * 1e-12
     return dict(found.most_common())
 
 

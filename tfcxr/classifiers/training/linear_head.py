@@ -97,7 +97,7 @@ def _fit(
     if not strength and holders >= 2:  # of one patient some fold would lack a value
         folds = model_selection.StratifiedGroupKFold(min(_FOLDS, holders), shuffle=True, random_state=0)
         scores = []
-        for each in STRENGTHS:
+        for each in STRENGTHS:  # as GridSearchCV does, which cannot tell how far it is
             settings = {"groups": groups, "scoring": scoring, "cv": folds, "error_score": -np.inf}
             scores.append(model_selection.cross_val_score(make(each), features, targets, **settings).mean())
             done.update()
